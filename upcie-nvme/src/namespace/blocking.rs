@@ -39,11 +39,7 @@ pub(super) fn transfer(
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
     let pieces = Pieces::new(controller.live(), place, io, buffer, part, None);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let tries = match io.direction() {
-        Direction::Read => Tries::of(controller),
-        Direction::Write => Tries::NONE,
-    };
-    let how = (tries, Order::of(io));
+    let how = (tries_of(controller, io), Order::of(io));
     run(controller, buffer, what, units, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
@@ -65,12 +61,8 @@ pub(super) fn transfer_with_metadata(
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
     let pieces = Pieces::new(controller.live(), place, io, data, 0..len, Some(metadata));
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let tries = match io.direction() {
-        Direction::Read => Tries::of(controller),
-        Direction::Write => Tries::NONE,
-    };
     let mut whole = WithMetadata { data: std::mem::take(data), metadata: std::mem::take(metadata) }.join();
-    let how = (tries, Order::of(io));
+    let how = (tries_of(controller, io), Order::of(io));
     let result = run(controller, &mut whole, what, len as u64 / UNIT, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is the data and the metadata that were judged, in this order. It outlives the command: `run` gives it
@@ -80,6 +72,14 @@ pub(super) fn transfer_with_metadata(
     let WithMetadata { data: first, metadata: second } = WithMetadata::from(whole);
     (*data, *metadata) = (first, second);
     result.map(drop)
+}
+
+/// Returns the tries of a transfer: a write is sent once.
+fn tries_of(controller: &Inner, io: Io<'_>) -> Tries {
+    match io.direction() {
+        Direction::Read => Tries::of(controller),
+        Direction::Write => Tries::NONE,
+    }
 }
 
 pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {

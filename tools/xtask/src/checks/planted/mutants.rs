@@ -119,11 +119,12 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a recovered queue takes completions of before the reset",
         file: RETURNED,
-        before: "            slot.word = slot.word & 0xffff | u64::from(FREE) | (index + 1) << 32;\n        }\n        \
-                 self.clear_rings();",
-        after: "            let id = if $on { index } else { slot.word & 0xffff };\n            \
-                slot.word = id | u64::from(FREE) | (index + 1) << 32;\n        }\n        \
-                if !$on {\n            self.clear_rings();\n        }",
+        before: "        self.link_slots();\n        self.clear_rings();",
+        after: "        self.link_slots();\n        \
+                if $on {\n            \
+                for (index, slot) in (0_u64..).zip(self.slots_mut()) {\n                \
+                slot.word = index | u64::from(FREE) | (index + 1) << 32;\n            }\n        \
+                } else {\n            self.clear_rings();\n        }",
     },
     Mutant {
         name: "a turn rings a doorbell after a reset",
@@ -158,8 +159,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "events are not requested again after a reset",
         file: "upcie-nvme/src/controller/reset.rs",
-        before: "delays.and(restored).and(self.request_events())",
-        after: "delays.and(restored)",
+        before: "delays.and(restored).and(lent).and(self.request_events())",
+        after: "delays.and(restored).and(lent)",
     },
     Mutant {
         name: "a failed write is sent again",

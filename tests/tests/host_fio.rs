@@ -73,7 +73,7 @@ fn zones_are_written_in_order() {
     let jobs = run().with(["--rw=randwrite", "--io_size=8M"]).run().passed("zones are reset");
     assert_eq!(total(&jobs[0], "write"), 2048);
     // Longer than one command.
-    run().with(["--rw=randwrite", "--bs=96k", "--io_size=2M"]).with(verify).run().passed("long writes");
+    run().with(["--rw=randwrite", "--bs=128k", "--io_size=1M"]).with(verify).run().passed("long writes");
     run().with(["--rw=write", "--size=1M"]).with(verify).run().passed("verified");
     let text = include_str!("../../fio-plugin/examples/zones.fio");
     fio(&emu).file(text).run().passed("the example");

@@ -30,7 +30,7 @@ theirs id-ns $device -n 1
 theirs smart-log $device
 theirs error-log $device
 theirs fw-log $device
-theirs effects-log $device
+theirs effects-log $device -c 0
 # Values that neither driver sets; then the defaults of all others.
 for feature in 1 2 4 5 6 8 10 7:1 9:1 11:1; do
     select=${feature#*:}

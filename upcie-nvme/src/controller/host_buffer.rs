@@ -51,9 +51,9 @@ impl Controller {
             let resets = inner.resets.count();
             let Some(command) = inner.lending(false) else { return Ok(0) };
             if let Err(error) = inner.send_lending(&command, inner.timeout()) {
-                // A refusal leaves the memory unused; after any other error the controller may have it.
+                // A refusal may say that the controller has the memory; after any other error it may have it.
                 if error.status().is_some() {
-                    *lock(&buffer.lent) = None;
+                    inner.end_lending()?;
                 }
                 return Err(error);
             }
@@ -64,6 +64,9 @@ impl Controller {
                 lent.settled = true;
                 return Ok(lent.bytes as usize);
             }
+            drop(lent);
+            // It has the memory if the command came after the reset, and would refuse to be given it again.
+            inner.disable_host_buffer()?;
         }
     }
 
@@ -171,10 +174,15 @@ impl Inner {
             Some(lent) => lent.settled = false,
             None => return Ok(()),
         }
-        let command = Command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0);
-        self.admin_late(&command, DmaBuf::empty(), TAKE, self.timeout(), Late::Nothing)?;
+        self.disable_host_buffer()?;
         *lock(&self.host_buffer.lent) = None;
         Ok(())
+    }
+
+    /// Tells the controller to use no memory of the host.
+    fn disable_host_buffer(&self) -> Result<()> {
+        let command = Command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0);
+        self.admin_late(&command, DmaBuf::empty(), TAKE, self.timeout(), Late::Nothing).map(drop)
     }
 
     /// Returns the command that lends the memory, if there is some. `again`: the controller had it before a reset.

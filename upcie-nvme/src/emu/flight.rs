@@ -79,3 +79,9 @@ impl Flight {
         matches!(self.stage, Stage::Hung | Stage::Data(0)) && !self.effects.lose
     }
 }
+
+/// Returns the lower and the upper half of a result.
+#[inline(always)]
+pub(super) fn halves(result: u64) -> (u32, u32) {
+    (result as u32, (result >> 32) as u32)
+}

@@ -6,7 +6,7 @@
 
 use super::{
     Host,
-    flight::Done,
+    flight::{Done, halves},
     io::Io,
     media::Media,
     queue::{Cq, Fault, LINE, Sq},
@@ -187,12 +187,6 @@ fn line<M: Media>(
         cq.post(host, sq, *done)?;
     }
     Ok(())
-}
-
-/// Returns the lower and the upper half of a result.
-#[inline(always)]
-pub(super) fn halves(result: u64) -> (u32, u32) {
-    (result as u32, (result >> 32) as u32)
 }
 
 /// Posts the completions held back that are due at `now` (without `now` all of them), as long as there is

@@ -6,11 +6,10 @@
 use super::{
     HostMemory, Interrupts,
     faults::{Effects, Id, Injector},
-    flight::{Done, Flight, Stage},
+    flight::{Done, Flight, Stage, halves},
     io::Io,
     media::Media,
     queue::{Cq, Fault, Sq},
-    service::halves,
 };
 use crate::spec::{Command, Status};
 use std::time::Duration;

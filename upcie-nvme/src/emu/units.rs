@@ -104,6 +104,11 @@ impl fmt::Display for Time {
     }
 }
 
+/// Parses a number from `min` to `max`.
+pub(super) fn number(text: &str, min: u32, max: u32) -> Option<u32> {
+    text.parse().ok().filter(|number| (min..=max).contains(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

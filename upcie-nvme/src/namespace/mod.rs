@@ -9,6 +9,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod vectored;
+mod zone_limits;
 mod zones;
 
 pub use stream::Stream;

@@ -1,6 +1,6 @@
 //! Identifies a namespace: asks its controller, and decides whether this driver can do I/O on it.
 
-use super::zones;
+use super::zone_limits;
 use crate::{
     Error, Result,
     controller::{Inner, Shape},
@@ -60,7 +60,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     let (mut limits, mut zones) = (ZoneLimits::default(), None);
     match command_set {
         Csi::NVM => {}
-        Csi::ZONED if unusable.is_none() => match zones::ask(controller, nsid, &identify, &format)? {
+        Csi::ZONED if unusable.is_none() => match zone_limits::ask(controller, nsid, &identify, &format)? {
             Ok((known, id)) => (limits, zones) = (known, Some(id)),
             Err(reason) => unusable = Some(reason),
         },

@@ -7,13 +7,8 @@ use super::{
 };
 use crate::{
     Error, Result,
-    controller::Inner,
-    engine::{ZoneLimits, ZoneSelect},
-    protection::BlockFormat,
-    spec::{
-        Cns, Command, Csi, IdentifyNamespace, NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter,
-        ZoneReportHeader, ZonedController, ZonedNamespace,
-    },
+    engine::ZoneSelect,
+    spec::{NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter, ZoneReportHeader, ZonedNamespace},
 };
 use upcie_core::dma::DmaBuf;
 use zerocopy::FromBytes;
@@ -22,45 +17,6 @@ use zerocopy::FromBytes;
 const PIECE: usize = 1023;
 const DESCRIPTOR: usize = size_of::<ZoneDescriptor>();
 const HEADER: usize = size_of::<ZoneReportHeader>();
-
-/// Asks for the zones of a namespace: their limits, and the Identify data; or the reason why they can't be used.
-pub(super) fn ask(
-    controller: &Inner,
-    nsid: u32,
-    identify: &IdentifyNamespace,
-    format: &BlockFormat,
-) -> Result<Result<(ZoneLimits, ZonedNamespace), String>> {
-    let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::ZONED);
-    let page = match controller.identify_page(&command, "Identify (zones of the namespace)") {
-        Ok(page) => page,
-        Err(error) => {
-            let status = error.status().ok_or(error)?;
-            return Ok(Err(format!("it is zoned, and its controller does not describe the zones: {status}")));
-        }
-    };
-    let id = ZonedNamespace::read_from_bytes(&page[..]).expect("one page");
-    let index = identify.format_index();
-    let blocks = id.format_extensions.get(index).map_or(0, |format| format.zone_size);
-    if blocks == 0 {
-        return Ok(Err("its zones have no blocks (ZSZE)".into()));
-    }
-    let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::ZONED);
-    let zasl = match controller.identify_page(&command, "Identify (limits of the zoned command set)") {
-        Ok(page) => ZonedController::read_from_bytes(&page[..]).expect("one page").zone_append_size_limit,
-        Err(error) if error.status().is_some() => 0,
-        Err(error) => return Err(error),
-    };
-    let page = controller.page_size_min();
-    // 0: the limit is MDTS.
-    let bytes = if zasl == 0 {
-        u64::MAX
-    } else {
-        page.saturating_mul(1_u64.checked_shl(zasl.into()).unwrap_or(u64::MAX))
-    };
-    let block = format.transfer_size().max(1) as u64;
-    let most = (controller.max_transfer().min(bytes) / block).min(65536).min(blocks);
-    Ok(Ok((ZoneLimits { blocks, append: most as u32 }, id)))
-}
 
 /// The zones of a namespace of the zoned command set (ZNS): parts of one size that are written from their first block on, in
 /// order, and reset as a whole.

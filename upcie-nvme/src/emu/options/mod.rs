@@ -13,7 +13,7 @@ pub use zones::ZoneOptions;
 
 use super::{
     Error, Sgls,
-    units::{self, Bytes},
+    units::{self, Bytes, number},
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -350,8 +350,4 @@ impl Options {
         let last = self.lba.last().copied().unwrap_or(512);
         self.lba.get(index as usize).copied().unwrap_or(last)
     }
-}
-
-fn number(text: &str, min: u32, max: u32) -> Option<u32> {
-    text.parse().ok().filter(|number| (min..=max).contains(number))
 }

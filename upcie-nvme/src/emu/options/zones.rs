@@ -1,11 +1,8 @@
 //! The options of zoned namespaces.
 
-use super::{
-    super::{
-        Error,
-        units::{self, Bytes},
-    },
-    number,
+use super::super::{
+    Error,
+    units::{self, Bytes, number},
 };
 use std::fmt;
 

@@ -8,6 +8,7 @@
 mod reap;
 mod slots;
 mod submit;
+mod word;
 
 #[cfg(test)]
 mod tests;
@@ -29,32 +30,6 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 use upcie_core::dma::DmaBuf;
-
-/// Halves of a slot's word, in the order of memory: the id, and the next free slot.
-const ID: usize = if cfg!(target_endian = "little") { 0 } else { 1 };
-const NEXT: usize = 1 - ID;
-
-/// Returns the halves of a slot's word.
-///
-/// # Safety
-/// A slot of a queue that lives.
-#[inline(always)]
-unsafe fn word_of<T>(slot: *mut Slot<T>) -> *mut u32 {
-    // SAFETY: within the slot.
-    unsafe { &raw mut (*slot).word }.cast()
-}
-
-/// Returns the tag of a slot, which is changed through its own cells alone.
-///
-/// # Safety
-/// A slot of a queue that lives, and whose slots [have tags](Turn::fill_slots).
-#[inline(always)]
-unsafe fn tag_of<'t, T>(slot: *mut Slot<T>) -> &'t T {
-    // SAFETY: within the slot.
-    let tag = unsafe { &raw const (*slot).tag };
-    // SAFETY: a valid tag; nobody forms a mutable reference to it.
-    unsafe { &*tag.cast::<T>() }
-}
 
 /// The positions of a turn that stays open, and the tags of its queue's slots.
 ///

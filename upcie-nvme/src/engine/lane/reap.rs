@@ -1,6 +1,9 @@
 //! Completions, with the controller's whole entries.
 
-use super::{ID, Lane, NEXT, tag_of, word_of};
+use super::{
+    Lane,
+    word::{ID, NEXT, tag_of, word_of},
+};
 use crate::{
     engine::{
         common::cold,

@@ -1,6 +1,6 @@
 //! The slots as other threads see them.
 
-use super::{ID, tag_of, word_of};
+use super::word::{ID, tag_of, word_of};
 use crate::engine::ring::{FREE_MASK, Slot};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,9 @@
 //! Submissions: of the next command, and of many.
 
-use super::{ID, Lane, NEXT, tag_of, word_of};
+use super::{
+    Lane,
+    word::{ID, NEXT, tag_of, word_of},
+};
 use crate::engine::{
     common::cold,
     ring::{SQE_WORDS, Slot},

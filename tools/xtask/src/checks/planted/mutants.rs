@@ -184,8 +184,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "each piece of a transfer goes to its first block",
         file: PIECES,
-        before: "slba + before,",
-        after: "slba,",
+        before: "slba + before",
+        after: "slba",
     },
     Mutant {
         name: "each piece of a transfer has its first bytes",

@@ -1,0 +1,193 @@
+//! The commands of a namespace with zones.
+
+use super::{
+    super::{HostMemory, data::Data, io::Io, media::Media, namespace::Away, optional::COPY_RANGES},
+    Fields, HAS_RESULT, Zones,
+};
+use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneReceiveDword13, ZoneSendDword13};
+use zerocopy::IntoBytes;
+
+impl<M: Media> Io<M> {
+    /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones.
+    /// Returns its status and the number of bytes moved.
+    #[cold]
+    #[inline(never)]
+    pub(in super::super) fn refused(
+        &mut self,
+        host: &mut impl HostMemory,
+        sq: u16,
+        fields: Fields,
+        status: Status,
+    ) -> (Status, u64) {
+        let done = match self.zoned(fields.nsid) {
+            Some(index) => self.execute_zoned(host, index, fields),
+            None => Err(status),
+        };
+        match done {
+            Ok(bytes) => (Status::SUCCESS, bytes),
+            Err(status) => {
+                let has_lba = !matches!(
+                    fields.opcode,
+                    NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COPY
+                );
+                let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
+                (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
+            }
+        }
+    }
+
+    /// Returns the index of a namespace that has zones and takes commands.
+    pub(in super::super) fn zoned(&self, nsid: u32) -> Option<usize> {
+        let index = nsid.wrapping_sub(1) as usize;
+        let namespace = self.namespaces.get(index)?;
+        (namespace.zoned && namespace.away == Away::Not).then_some(index)
+    }
+
+    /// Makes the zones of namespaces empty whose part of the media is erased.
+    pub(in super::super) fn renew_zones(&mut self, start: u64, len: u64) {
+        for (zones, namespace) in self.zones.iter_mut().zip(&self.namespaces) {
+            let erased = namespace.start >= start && namespace.start < start.saturating_add(len);
+            if let Some(zones) = zones.as_mut().filter(|_| erased) {
+                *zones = zones.renewed(namespace.capacity, namespace.shift);
+            }
+        }
+    }
+
+    /// Takes dwords 0 and 1 of the completion of the command that was carried out last.
+    #[inline(always)]
+    pub fn take_result(&mut self) -> u64 {
+        std::mem::take(&mut self.result)
+    }
+
+    fn zones(&mut self, index: usize) -> Result<&mut Zones, Status> {
+        self.zones.get_mut(index).and_then(Option::as_mut).ok_or(Status::INTERNAL_ERROR)
+    }
+
+    fn execute_zoned(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: usize,
+        fields: Fields,
+    ) -> Result<u64, Status> {
+        let (slba, blocks) = (fields.slba(), fields.blocks());
+        match fields.opcode {
+            NvmOpcode::READ | NvmOpcode::COMPARE | NvmOpcode::VERIFY => {
+                self.zones(index)?.check_read(slba, blocks)?;
+                self.plainly(host, index, fields)
+            }
+            NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES | NvmOpcode::WRITE_UNCORRECTABLE => {
+                self.write_zone(host, index, fields, slba, blocks)
+            }
+            NvmOpcode::ZONE_APPEND => {
+                let limit = self.append_limit;
+                if blocks << self.shift(index)? > limit {
+                    return Err(Status::INVALID_FIELD.with_do_not_retry());
+                }
+                let place = self.zones(index)?.place_of_append(slba)?;
+                let mut fields = Fields { opcode: NvmOpcode::WRITE, ..fields };
+                (fields.dwords[0], fields.dwords[1]) = (place as u32, (place >> 32) as u32);
+                let bytes = self.write_zone(host, index, fields, place, blocks)?;
+                self.result = place;
+                Ok(bytes | HAS_RESULT)
+            }
+            NvmOpcode::COPY => {
+                let blocks = self.blocks_of_copy(host, index, fields)?;
+                self.write_zone(host, index, fields, slba, blocks)
+            }
+            NvmOpcode::ZONE_MANAGEMENT_SEND => self.manage_zones(index, fields),
+            NvmOpcode::ZONE_MANAGEMENT_RECEIVE => {
+                let dword = ZoneReceiveDword13::from_bits(fields.dwords[3]);
+                let len = (u64::from(fields.dwords[2]) + 1) * 4;
+                if len > self.mdts {
+                    return Err(Status::INVALID_FIELD.with_do_not_retry());
+                }
+                let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
+                let report = self.zones(index)?.report(slba, len as usize, dword)?;
+                if !self.media.moves_data() {
+                    return data.check(self.page, (len, true)).map(|()| 0);
+                }
+                data.store(host, self.page, &report).map(|()| len)
+            }
+            NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT => self.plainly(host, index, fields),
+            _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
+        }
+    }
+
+    fn shift(&self, index: usize) -> Result<u8, Status> {
+        self.namespaces.get(index).map(|namespace| namespace.shift).ok_or(Status::INTERNAL_ERROR)
+    }
+
+    /// Carries out a write, if it is at its zone's write pointer, which it moves if it succeeds.
+    fn write_zone(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: usize,
+        fields: Fields,
+        slba: u64,
+        blocks: u64,
+    ) -> Result<u64, Status> {
+        self.writable()?;
+        let moves = fields.opcode == NvmOpcode::WRITE;
+        if moves && blocks << self.shift(index)? > self.mdts {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let place = self.zones(index)?.begin_write(slba, blocks)?;
+        let bytes = self.plainly(host, index, fields)?;
+        self.zones(index)?.written(place);
+        Ok(bytes)
+    }
+
+    /// Carries out a command as on a namespace without zones.
+    fn plainly(&mut self, host: &mut impl HostMemory, index: usize, fields: Fields) -> Result<u64, Status> {
+        let Fields { opcode, flags, nsid, pointers, dwords: [cdw10, cdw11, cdw12, _], .. } = fields;
+        if let Some(namespace) = self.namespaces.get_mut(index) {
+            namespace.blocks = namespace.size();
+        }
+        // Blocks in zones have no metadata.
+        let done = self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), [cdw10, cdw11, cdw12], [0; 4]);
+        if let Some(namespace) = self.namespaces.get_mut(index) {
+            namespace.blocks = 0;
+        }
+        done
+    }
+
+    /// Returns the blocks that a Copy writes, once all of its sources can be read.
+    fn blocks_of_copy(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: usize,
+        fields: Fields,
+    ) -> Result<u64, Status> {
+        let mut ranges = [CopyRange::default(); COPY_RANGES];
+        let count = usize::from(CopyDword12::from_bits(fields.dwords[2]).nr()) + 1;
+        let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
+        let ranges = ranges.get_mut(..count).ok_or(too_much)?;
+        if self.media.moves_data() {
+            let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
+            data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        }
+        let zones = self.zones(index)?;
+        ranges.iter().try_fold(0, |total, range| {
+            let blocks = u64::from(range.nlb) + 1;
+            zones.check_read(range.slba, blocks)?;
+            Ok(total + blocks)
+        })
+    }
+
+    fn manage_zones(&mut self, index: usize, fields: Fields) -> Result<u64, Status> {
+        if fields.flags & (Command::PSDT | 0x03) != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        self.writable()?;
+        let dword = ZoneSendDword13::from_bits(fields.dwords[3]);
+        let lost = self.zones(index)?.manage(fields.slba(), dword)?;
+        let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
+        for blocks in lost {
+            let (start, len) =
+                (blocks.start << namespace.shift, (blocks.end - blocks.start) << namespace.shift);
+            self.media.zero(namespace.start + start, len)?;
+            self.written(namespace.start + start, len);
+        }
+        Ok(0)
+    }
+}

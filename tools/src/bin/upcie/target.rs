@@ -29,8 +29,9 @@ Addresses:
                          populate=true (allocates all memory at the start),
                          namespaces=, nn= (the most that may be created),
                          latency=50us, mdts=, queues=, depth=,
-                         vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=, hmb=,
-                         zoned=true (zone-size=, max-open=, zrwa=, …), serial=
+                         vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
+                         hmb=, ms=, pi= (metadata), serial=,
+                         zoned=true (zone-size=, max-open=, zrwa=, …)
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";
 

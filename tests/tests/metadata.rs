@@ -517,14 +517,17 @@ fn extended_blocks_pass_through_every_call() {
                 && bytes[707..] == all[807..100 + 2 * block]
         );
         assert_eq!(namespace.len_bytes(), namespace.blocks() * block as u64);
-        let mut stream = namespace.stream();
-        stream.seek(SeekFrom::Start(offset)).unwrap();
-        stream.write_all(&all[..900]).unwrap();
-        stream.sync().unwrap();
-        stream.seek(SeekFrom::Start(offset + 5)).unwrap();
-        let mut word = [0; 64];
-        stream.read_exact(&mut word).unwrap();
-        assert!(word == all[5..69]);
+        // A stream reads ahead by more than QEMU can read at once.
+        if !in_guest() {
+            let mut stream = namespace.stream();
+            stream.seek(SeekFrom::Start(offset)).unwrap();
+            stream.write_all(&all[..900]).unwrap();
+            stream.sync().unwrap();
+            stream.seek(SeekFrom::Start(offset + 5)).unwrap();
+            let mut word = [0; 64];
+            stream.read_exact(&mut word).unwrap();
+            assert!(word == all[5..69]);
+        }
     });
 }
 

@@ -32,7 +32,7 @@ theirs error-log $device
 theirs fw-log $device
 theirs effects-log $device -c 0
 # Values that neither driver sets; then the defaults of all others.
-for feature in 1 2 4 5 6 8 10 7:1 9:1 11:1; do
+for feature in 1 2 4 5 8 10 7:1 9:1 11:1; do
     select=${feature#*:}
     [ $select != $feature ] || select=0
     theirs get-feature $device -f ${feature%:*} -s $select -n $([ ${feature%:*} = 5 ] && echo 1 || echo 0)
@@ -48,7 +48,7 @@ compare smart-log noiommu:$function
 compare error-log noiommu:$function
 compare fw-log noiommu:$function
 compare effects-log noiommu:$function
-for feature in 1 2 4 5 6 8 10 7:1 9:1 11:1; do
+for feature in 1 2 4 5 8 10 7:1 9:1 11:1; do
     select=current
     [ ${feature#*:} = $feature ] || select=default
     compare get-feature noiommu:$function ${feature%:*} --select $select

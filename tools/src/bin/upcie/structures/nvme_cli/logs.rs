@@ -1,6 +1,6 @@
 //! Log pages: errors, health, firmware, and commands supported.
 
-use super::table::{Number, add, json, number, text};
+use super::table::{Number, add, json, number};
 use serde_json::{Map, Value as Json, json};
 use upcie_nvme::spec::{AdminOpcode, Csi, NvmOpcode};
 
@@ -78,7 +78,9 @@ pub fn firmware(device: &str, bytes: &[u8]) -> Option<Json> {
     for slot in 1..=7 {
         let at = slot * 8;
         if *bytes.get(at)? != 0 {
-            let revision = format!("{} ({})", number(bytes, at, 8)?, text(bytes, at, 8)?);
+            let shown = |&byte: &u8| if byte.is_ascii_graphic() { char::from(byte) } else { '.' };
+            let text: String = bytes.get(at..at + 8)?.iter().map(shown).collect();
+            let revision = format!("{} ({text})", number(bytes, at, 8)?);
             slots.insert(format!("Firmware Rev Slot {slot}"), revision.into());
         }
     }

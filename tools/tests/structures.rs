@@ -208,7 +208,7 @@ fn nvme_clis_json_has_the_same_values() {
     assert_eq!(by_name("error-log emu")["errors"].as_array().unwrap().len(), 64);
     assert_eq!(by_name("fw-log emu")["emu"]["Active Firmware Slot (afi)"], 1);
     assert_eq!(by_name("effects-log emu")[0]["io_cmd_set"]["IOCS_2 (Read)"], 1);
-    assert_eq!(by_name("get-feature emu 4")["feature: 0x04"]["name"], "Temperature Threshold");
+    assert_eq!(by_name("get-feature emu 4")["feature: 0x04"][0]["name"], "Temperature Threshold");
     assert_eq!(succeeds(run("smart-log emu -o binary")).len(), 512);
     assert_eq!(text("smart-log emu -o normal"), text("smart-log emu"));
     assert!(fails(2, run("smart-log emu -o json --json")).contains("--json"));

@@ -48,5 +48,5 @@ fn feature(id: FeatureId, select: FeatureSelect, dword0: u32) -> Json {
         _ => "Current",
     };
     let name = id.name().unwrap_or("Unknown");
-    json!({ format!("feature: {number}"): { "name": name, selected: value } })
+    json!({ format!("feature: {number}"): [{ "name": name, selected: value }] })
 }

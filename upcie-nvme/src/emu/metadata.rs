@@ -447,26 +447,13 @@ impl Buffers {
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
-        put(host, self.data, self.page, all)?;
+        self.data.store(host, self.page, all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
         match self.metadata {
             Metadata::At(mptr) => host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR),
-            Metadata::List(list) => put(host, list, self.page, metadata),
+            Metadata::List(list) => list.store(host, self.page, metadata),
         }
     }
-}
-
-/// Writes bytes to the host's memory that a data pointer names.
-fn put(host: &mut impl HostMemory, data: Data, page: u64, bytes: &[u8]) -> Result<(), Status> {
-    let mut rest = bytes;
-    data.walk(host, page, (bytes.len() as u64, true), |host, iova, len| {
-        let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
-        rest = after;
-        match iova {
-            Some(iova) => host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR),
-            None => Ok(()),
-        }
-    })
 }

@@ -6,8 +6,9 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         signal::Signal,
         socket::{ControlMessage, MsgFlags, sendmsg},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::ftruncate,
+    unistd::{Pid, ftruncate},
 };
 use std::{
     fs,
@@ -182,7 +183,12 @@ fn a_server_out_of_descriptors_recovers() {
             unsafe { libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()) };
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     };
+    // A server that is stopped is in no call that already has a descriptor for the next client.
+    let id = Pid::from_raw(pid as i32);
+    server.process().signal(Signal::SIGSTOP);
+    assert!(matches!(waitpid(id, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(..))));
     limit(3);
+    server.process().signal(Signal::SIGCONT);
     let mut waiting = UnixStream::connect(socket(&server)).unwrap();
     waiting.write_all(b"nonsense, which ends a session").unwrap();
     // The server neither accepts the client nor ends. Its next attempt is 50 ms later.

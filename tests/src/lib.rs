@@ -18,6 +18,7 @@ pub struct Readme;
 pub mod bent;
 pub mod data;
 pub mod device;
+pub mod formatted;
 pub mod fuse;
 pub mod futures;
 pub mod io;

@@ -3,203 +3,16 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Failure, Io, Namespace, Refusal, WithMetadata,
-    protection::{BlockFormat, Checks, Protect, ProtectionType},
-    spec::{FormatNvm, OptionalCommands, ProtectionField, Status},
+    DmaBuf, Error, Failure, Io, Refusal, WithMetadata,
+    protection::{Checks, Protect},
+    spec::{OptionalCommands, ProtectionField, Status},
 };
-use upcie_tests::{Device, in_guest, io, on_each_device};
+use upcie_tests::{
+    formatted::{PROTECTED, on_each_format, wanted},
+    in_guest, io, on_each_device,
+};
 
 const SLBA: u64 = 40;
-/// The timeout of a Format NVM.
-const FORMATS: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// A namespace with a format of the test; it gets its own back at the end.
-struct Formatted {
-    controller: Controller,
-    namespace: Namespace,
-    before: FormatNvm,
-}
-
-impl Drop for Formatted {
-    fn drop(&mut self) {
-        // All queue pairs of the test are closed by now.
-        let back = self.controller.execute_within(&self.before, FORMATS);
-        if !std::thread::panicking() {
-            back.expect("the namespace gets its format back");
-        }
-    }
-}
-
-/// A format of the test: bytes of data and metadata, at the end of blocks or apart, type of protection, its place.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    data: usize,
-    metadata: usize,
-    extended: bool,
-    protection: u8,
-    first: bool,
-}
-
-const fn wanted(data: usize, metadata: usize, extended: bool, protection: u8, first: bool) -> Wanted {
-    Wanted { data, metadata, extended, protection, first }
-}
-
-/// Formats with protection information.
-const PROTECTED: &[Wanted] = &[
-    wanted(512, 8, true, 1, false),
-    wanted(512, 8, false, 1, false),
-    wanted(4096, 8, true, 2, false),
-    wanted(512, 8, false, 3, false),
-    wanted(4096, 64, true, 1, false),
-    wanted(4096, 64, false, 2, true),
-    wanted(512, 16, true, 2, false),
-    wanted(4096, 16, false, 1, false),
-];
-
-/// Runs `test` on each device with each of `formats` that its first namespace can have.
-fn on_each_format(formats: &[Wanted], test: impl Fn(&Device, &mut Formatted)) {
-    on_each_device(|device| {
-        let controller = device.open();
-        let first = controller.namespaces().unwrap().remove(0);
-        let id = *first.identify();
-        let mut count = 0;
-        for wanted in formats {
-            let found = (0_u8..).zip(&id.lbaf).take(id.format_count()).find(|(_, format)| {
-                format.block_size() == Some(wanted.data as u64) && usize::from(format.ms()) == wanted.metadata
-            });
-            let Some((index, _)) = found else { continue };
-            let before = FormatNvm {
-                nsid: first.nsid(),
-                format: id.format_index() as u8,
-                extended_metadata: id.metadata_is_extended(),
-                protection: id.protection_type(),
-                protection_first: id.protection_is_first(),
-                ..FormatNvm::default()
-            };
-            let format = FormatNvm {
-                format: index,
-                extended_metadata: wanted.extended,
-                protection: wanted.protection,
-                protection_first: wanted.first,
-                ..before
-            };
-            println!("format: {wanted:?}");
-            if let Err(error) = controller.execute_within(&format, FORMATS) {
-                device.lacks("block formats with metadata", &error);
-                return;
-            }
-            let namespace = controller.namespace(first.nsid()).unwrap();
-            let mut formatted = Formatted { controller: controller.clone(), namespace, before };
-            formatted.namespace.check_usable().unwrap();
-            let format = formatted.namespace.format();
-            assert_eq!((format.data_size(), format.metadata_size()), (wanted.data, wanted.metadata));
-            assert_eq!(format.is_extended(), wanted.extended);
-            let protection = format.protection().map_or(0, |protection| protection.kind() as u8);
-            assert_eq!(protection, wanted.protection);
-            test(device, &mut formatted);
-            count += 1;
-        }
-        assert!(count > 0 || formats.is_empty(), "no format of the test");
-    });
-}
-
-/// The data and metadata of blocks in memory, by one interface for both places of metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Blocks {
-    data: Vec<u8>,
-    metadata: Vec<u8>,
-}
-
-impl Formatted {
-    fn format(&self) -> BlockFormat {
-        *self.namespace.format()
-    }
-
-    /// Returns the checks that the type of protection has.
-    fn checks(&self) -> Checks {
-        match self.format().protection().map(|protection| protection.kind()) {
-            // Its reference tag is the host's: controllers refuse to check it.
-            Some(ProtectionType::Type3) => Checks::GUARD | Checks::APPLICATION_TAG,
-            _ => Checks::GUARD | Checks::APPLICATION_TAG | Checks::REFERENCE_TAG,
-        }
-    }
-
-    fn protect(&self) -> Protect {
-        Protect::new().check(self.checks()).application_tag(0x5a01)
-    }
-
-    /// Returns `count` blocks of data that tells `version`, with metadata that is not protected yet.
-    fn blocks(&self, count: usize, version: u8) -> Blocks {
-        let byte = |at: usize| ((at * 31) >> 3) as u8 ^ version;
-        Blocks {
-            data: (0..count * self.format().data_size()).map(byte).collect(),
-            metadata: (0..count * self.format().metadata_size()).map(|at| byte(at + 7)).collect(),
-        }
-    }
-
-    /// Makes the protection information of blocks.
-    fn generate(&self, blocks: &mut Blocks, slba: u64, protect: &Protect) {
-        let format = self.format();
-        if format.is_separate() {
-            return format.generate_separate(slba, &blocks.data, &mut blocks.metadata, protect);
-        }
-        let mut all = interleaved(&format, blocks);
-        format.generate(slba, &mut all, protect);
-        *blocks = apart(&format, &all);
-    }
-
-    fn verify(&self, blocks: &Blocks, slba: u64, protect: &Protect) -> Result<(), (u64, ProtectionField)> {
-        let format = self.format();
-        let checked = match format.is_separate() {
-            true => format.verify_separate(slba, &blocks.data, &blocks.metadata, protect),
-            false => format.verify(slba, &interleaved(&format, blocks), protect),
-        };
-        checked.map_err(|error| (error.block, error.kind))
-    }
-
-    fn buffer(&self, bytes: &[u8]) -> DmaBuf {
-        let mut buffer = self.controller.alloc(bytes.len()).unwrap();
-        buffer.write_at(0, bytes);
-        buffer
-    }
-
-    /// Writes blocks with their metadata.
-    fn write(&self, blocks: &Blocks, io: Io<'_>) -> Result<(), Error> {
-        if self.format().is_separate() {
-            let (mut data, mut metadata) = (self.buffer(&blocks.data), self.buffer(&blocks.metadata));
-            return self.namespace.run_with_metadata(io, &mut data, &mut metadata);
-        }
-        self.namespace.run(io, &mut self.buffer(&interleaved(&self.format(), blocks)))
-    }
-
-    /// Reads blocks with their metadata.
-    fn read(&self, count: usize, io: Io<'_>) -> Result<Blocks, Error> {
-        let format = self.format();
-        let mut data = self.controller.alloc(count * format.transfer_size()).unwrap();
-        if format.is_separate() {
-            let mut metadata = self.controller.alloc(count * format.metadata_size()).unwrap();
-            self.namespace.run_with_metadata(io, &mut data, &mut metadata)?;
-            return Ok(Blocks { data: data.to_vec(), metadata: metadata.to_vec() });
-        }
-        self.namespace.run(io, &mut data)?;
-        Ok(apart(&format, &data.to_vec()))
-    }
-}
-
-fn interleaved(format: &BlockFormat, blocks: &Blocks) -> Vec<u8> {
-    let (data, metadata) =
-        (blocks.data.chunks(format.data_size()), blocks.metadata.chunks(format.metadata_size()));
-    data.zip(metadata).flat_map(|(data, metadata)| [data, metadata].concat()).collect()
-}
-
-fn apart(format: &BlockFormat, all: &[u8]) -> Blocks {
-    let (mut data, mut metadata) = (Vec::new(), Vec::new());
-    for block in all.chunks(format.transfer_size()) {
-        data.extend(&block[..format.data_size()]);
-        metadata.extend(&block[format.data_size()..]);
-    }
-    Blocks { data, metadata }
-}
 
 #[track_caller]
 fn field(result: Result<impl std::fmt::Debug, Error>) -> Option<ProtectionField> {
@@ -215,11 +28,11 @@ fn refusal(result: Result<(), Error>) -> Refusal {
     }
 }
 
-/// The host makes protection information, the controller checks it, and the host checks what comes back.
 /// Blocks of a command with interleaved metadata that QEMU can write: it hands blocks and metadata to its disk in pieces, and
 /// the host's kernel takes 1,024 of them (IOV_MAX).
 const ON_QEMU: usize = 400;
 
+/// The host makes protection information, the controller checks it, and the host checks what comes back.
 #[test]
 fn protection_goes_from_host_to_media_and_back() {
     on_each_format(PROTECTED, |_, this| {

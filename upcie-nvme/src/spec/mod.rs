@@ -42,6 +42,8 @@ pub mod offset;
 mod opcode;
 mod protection;
 mod registers;
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
+mod reservations;
 mod sgl;
 mod status;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
@@ -73,6 +75,12 @@ pub use protection::{
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
     NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
+};
+pub use reservations::{
+    ExtendedRegisteredController, PersistenceChange, RegisteredController, ReservationAcquireAction,
+    ReservationAcquireData, ReservationAcquireDword10, ReservationCapabilities, ReservationRegisterAction,
+    ReservationRegisterData, ReservationRegisterDword10, ReservationReleaseAction, ReservationReleaseData,
+    ReservationReleaseDword10, ReservationStatus, ReservationType,
 };
 pub use sgl::SglDescriptor;
 pub use status::{Status, StatusType};

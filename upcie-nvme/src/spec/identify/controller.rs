@@ -288,6 +288,18 @@ impl IdentifyController {
         self.vwc & 1 != 0
     }
 
+    /// Returns `true` if the controller has the fused operation Compare and Write (FUSES bit 0).
+    #[must_use]
+    pub const fn has_compare_and_write(&self) -> bool {
+        self.fuses & 1 != 0
+    }
+
+    /// Returns `true` if host identifiers may have 128 bits (CTRATT bit 0).
+    #[must_use]
+    pub const fn has_extended_host_identifiers(&self) -> bool {
+        self.ctratt & 1 != 0
+    }
+
     /// Returns `true` if blocks may have formats with 32- and 64-bit guards, or with storage tags (CTRATT bit 15).
     #[must_use]
     pub const fn has_extended_formats(&self) -> bool {

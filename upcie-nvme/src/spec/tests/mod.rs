@@ -4,6 +4,7 @@ mod commands;
 mod hostile;
 mod layout;
 mod protection;
+mod reservations;
 mod status;
 mod typed;
 mod zones;

@@ -267,7 +267,9 @@ fn features_are_read_typed() {
             Err(error) => assert!(error.status().is_some(), "{error}"),
         }
         // What the passthrough refuses stays refused.
-        let error = controller.feature_bytes(FeatureId::FDP_EVENTS, 2, &FeatureQuery::default()).unwrap_err();
+        let error = controller
+            .feature_bytes(FeatureId::NAMESPACE_ADMIN_LABEL, 2, &FeatureQuery::default())
+            .unwrap_err();
         assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
     });
 }

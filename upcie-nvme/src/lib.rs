@@ -26,7 +26,7 @@ pub use engine::{
     Completion, Direction, Extent, Io, Refused, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{Namespace, Stream, Zones};
+pub use namespace::{Namespace, Placement, Stream, Zones};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::IoFlags;

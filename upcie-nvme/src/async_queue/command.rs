@@ -2,10 +2,10 @@
 
 use crate::{
     Error,
-    engine::{Direction, Extent, Io, Refused, Turn, Zeroes},
+    engine::{Direction, Dwords, Extent, Io, Refused, Turn, Zeroes},
     error::Refusal,
     protection::Protect,
-    spec::{IoFlags, NvmOpcode, Status},
+    spec::{NvmOpcode, Status},
 };
 use upcie_core::dma::DmaBuf;
 
@@ -16,9 +16,9 @@ pub(super) struct Token(pub(super) u32);
 /// A command without its buffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Command {
-    Transfer { extent: Extent, direction: Direction, slba: u64, flags: IoFlags, protect: Option<Protect> },
+    Transfer { extent: Extent, direction: Direction, slba: u64, flags: Dwords, protect: Option<Protect> },
     Flush { extent: Extent },
-    Zeroes { extent: Extent, slba: u64, blocks: u32, flags: IoFlags },
+    Zeroes { extent: Extent, slba: u64, blocks: u32, flags: Dwords },
     Deallocate { extent: Extent, count: usize },
 }
 
@@ -46,12 +46,12 @@ impl Command {
     ) -> Result<(), Refused<Token>> {
         match self {
             Self::Transfer { extent, direction, slba, flags, protect } => {
-                let io = Io { protect: *protect, ..Io::new(*direction, extent, *slba).flags(*flags) };
+                let io = Io { flags: *flags, protect: *protect, ..Io::new(*direction, extent, *slba) };
                 turn.submit(io, buffer, token)
             }
             Self::Flush { extent } => turn.flush(extent, token),
             Self::Zeroes { extent, slba, blocks, flags } => {
-                turn.write_zeroes(Zeroes::new(extent, *slba, *blocks).flags(*flags), token)
+                turn.write_zeroes(Zeroes { flags: *flags, ..Zeroes::new(extent, *slba, *blocks) }, token)
             }
             Self::Deallocate { extent, count } => turn.deallocate(extent, buffer, *count, token),
         }

@@ -10,7 +10,7 @@ pub(super) struct Features(Mutex<Vec<(Command, Vec<u8>)>>);
 
 /// Features that a controller reset leaves alone, or that must not be set twice: the timestamp, which goes on; states that
 /// last until power is cut; notes in nonvolatile memory.
-const KEPT: [u8; 6] = [0x0e, 0x19, 0x1d, 0x80, 0x84, 0x85];
+const KEPT: [u8; 7] = [0x0e, 0x19, 0x1d, 0x1e, 0x80, 0x84, 0x85];
 
 /// Returns the value that one Set Features sets: the feature, the namespace, and the part of it that dword 11 selects.
 fn target(command: &Command) -> (u8, u32, u32) {

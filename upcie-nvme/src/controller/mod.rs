@@ -260,6 +260,11 @@ impl Controller {
         self.inner.active_namespaces()
     }
 
+    /// Returns a handle to the controller of a namespace.
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        Self { inner: inner.clone() }
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }

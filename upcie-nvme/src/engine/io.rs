@@ -3,8 +3,37 @@
 use super::Extent;
 use crate::{
     protection::Protect,
-    spec::{IoFlags, NvmOpcode},
+    spec::{DirectiveType, IoFlags, NvmOpcode},
 };
+
+/// The bits of dwords 12 and 13 of a command that its caller chooses: flags and a directive.
+///
+/// One word for both: what joins the flags with the number of blocks joins the directive at no cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dwords(u64);
+
+impl Dwords {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns the bits at their position in both dwords taken as one word.
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Adds `flags`.
+    #[inline(always)]
+    pub(crate) const fn with(self, flags: IoFlags) -> Self {
+        Self(self.0 | flags.word())
+    }
+
+    /// Sets the directive: DTYPE is bits 23:20 of dword 12, DSPEC bits 31:16 of dword 13.
+    #[inline(always)]
+    pub(crate) const fn directed(self, kind: DirectiveType, specific: u16) -> Self {
+        const FIELDS: u64 = 0xf << 20 | 0xffff << 48;
+        Self(self.0 & !FIELDS | (kind.0 as u64 & 0xf) << 20 | (specific as u64) << 48)
+    }
+}
 
 /// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,7 +74,7 @@ pub struct Io<'n> {
     pub(crate) extent: &'n Extent,
     pub(crate) direction: Direction,
     pub(crate) slba: u64,
-    pub(crate) flags: IoFlags,
+    pub(crate) flags: Dwords,
     pub(crate) protect: Option<Protect>,
 }
 
@@ -53,7 +82,7 @@ impl<'n> Io<'n> {
     /// Describes a transfer in `direction`, from or to the blocks from `slba` on.
     #[inline(always)]
     pub fn new(direction: Direction, namespace: &'n impl AsRef<Extent>, slba: u64) -> Self {
-        Self { extent: namespace.as_ref(), direction, slba, flags: IoFlags::empty(), protect: None }
+        Self { extent: namespace.as_ref(), direction, slba, flags: Dwords::NONE, protect: None }
     }
 
     /// Describes a read of the blocks from `slba` on.
@@ -87,7 +116,26 @@ impl<'n> Io<'n> {
     /// Adds `flags`, without [`IoFlags::DEALLOCATE`], which has no meaning here.
     #[inline(always)]
     pub fn flags(mut self, flags: IoFlags) -> Self {
-        self.flags |= flags.difference(IoFlags::DEALLOCATE);
+        self.flags = self.flags.with(flags.difference(IoFlags::DEALLOCATE));
+        self
+    }
+
+    /// Sets the placement of a write: `identifier` names a placement handle of the namespace and a reclaim group, whose reclaim
+    /// unit the controller writes to ([`Placement::identifier`](crate::Placement::identifier); Base, "Data
+    /// Placement Directive"). A controller writes a command with an identifier that it does not know by placement handle 0. A
+    /// read has no placement, and leaves it out.
+    #[inline(always)]
+    pub fn placement(self, identifier: u16) -> Self {
+        self.directive(DirectiveType::DATA_PLACEMENT, identifier)
+    }
+
+    /// Sets the directive of a write (DTYPE, DSPEC; Base, "Directives"): a [placement](Self::placement) or a stream, which
+    /// [`EnableDirective`](crate::spec::EnableDirective) turns on. A read has no directive, and leaves it out.
+    #[inline(always)]
+    pub fn directive(mut self, kind: DirectiveType, specific: u16) -> Self {
+        if matches!(self.direction, Direction::Write) {
+            self.flags = self.flags.directed(kind, specific);
+        }
         self
     }
 
@@ -120,7 +168,7 @@ pub struct Zeroes<'n> {
     pub(crate) extent: &'n Extent,
     pub(crate) slba: u64,
     pub(crate) blocks: u32,
-    pub(crate) flags: IoFlags,
+    pub(crate) flags: Dwords,
     pub(crate) protect: Option<Protect>,
 }
 
@@ -128,7 +176,7 @@ impl<'n> Zeroes<'n> {
     /// Describes zeros in `blocks` blocks (1 to 65536) from `slba` on.
     #[inline(always)]
     pub fn new(namespace: &'n impl AsRef<Extent>, slba: u64, blocks: u32) -> Self {
-        Self { extent: namespace.as_ref(), slba, blocks, flags: IoFlags::empty(), protect: None }
+        Self { extent: namespace.as_ref(), slba, blocks, flags: Dwords::NONE, protect: None }
     }
 
     /// Lets the controller deallocate the blocks, if they read as zeros afterwards ([`IoFlags::DEALLOCATE`]).
@@ -146,7 +194,20 @@ impl<'n> Zeroes<'n> {
     /// Adds `flags`.
     #[inline(always)]
     pub fn flags(mut self, flags: IoFlags) -> Self {
-        self.flags |= flags;
+        self.flags = self.flags.with(flags);
+        self
+    }
+
+    /// Sets the placement of the zeros, as [`Io::placement`] does.
+    #[inline(always)]
+    pub fn placement(self, identifier: u16) -> Self {
+        self.directive(DirectiveType::DATA_PLACEMENT, identifier)
+    }
+
+    /// Sets the directive of the zeros, as [`Io::directive`] does.
+    #[inline(always)]
+    pub fn directive(mut self, kind: DirectiveType, specific: u16) -> Self {
+        self.flags = self.flags.directed(kind, specific);
         self
     }
 

@@ -30,6 +30,7 @@ mod optional;
 mod overdue;
 mod part;
 mod pieces;
+mod placement;
 mod plan;
 mod prp;
 mod returned;
@@ -45,6 +46,8 @@ use crate::error::Refusal;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;
 pub(crate) use extent::{ZoneLimits, parts};
+#[cfg(any(feature = "async", test))]
+pub(crate) use io::Dwords;
 pub use io::{Direction, Io, Zeroes};
 pub use lane::{Completions, Lane, Slots, Submissions, Vacant};
 pub(crate) use live::{Epoch, Live, unique};

@@ -3,13 +3,14 @@
 use super::{
     Extent, Refusal, Refused, Turn,
     common::{first_words, refuse_blocks, refuse_namespace},
+    io::Dwords,
     prp::DataPointer,
     ring::Cursor,
     turn::submit_slowly,
 };
 use crate::{
     protection::Protect,
-    spec::{CopyDword12, CopyRange, IoFlags, NvmOpcode, OptionalCommands},
+    spec::{CopyDword12, CopyRange, DirectiveType, NvmOpcode, OptionalCommands},
 };
 use upcie_core::dma::DmaBuf;
 
@@ -46,7 +47,7 @@ impl<T> Turn<'_, T> {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::COMPARE, IoFlags::empty(), None);
+        let kind = (NvmOpcode::COMPARE, Dwords::NONE, None);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
@@ -127,12 +128,41 @@ impl<T> Turn<'_, T> {
         slba: u64,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
+        self.copy_directed(namespace.as_ref(), (ranges, count), slba, Dwords::NONE, tag)
+    }
+
+    /// Submits a Copy like [`copy`](Self::copy), with the placement of the copied blocks that
+    /// [`Io::placement`](super::Io::placement) describes.
+    ///
+    /// # Errors
+    /// Those of [`copy`](Self::copy).
+    pub fn copy_placed(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        ranges: DmaBuf,
+        count: usize,
+        slba: u64,
+        placement: u16,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let directive = Dwords::NONE.directed(DirectiveType::DATA_PLACEMENT, placement);
+        self.copy_directed(namespace.as_ref(), (ranges, count), slba, directive, tag)
+    }
+
+    fn copy_directed(
+        &mut self,
+        extent: &Extent,
+        (ranges, count): (DmaBuf, usize),
+        slba: u64,
+        directive: Dwords,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
         match self.copy_pointer(extent, &ranges, count, slba) {
             Ok(pointer) => {
                 let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
                 let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last.into(), 0];
+                let last = u64::from(last) | directive.word();
+                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last, 0];
                 self.push(words, ranges, tag, pointer.list);
                 Ok(())
             }

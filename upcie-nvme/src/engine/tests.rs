@@ -6,7 +6,7 @@ mod interleaved;
 mod noise;
 
 use super::{extent::ZoneLimits, *};
-use crate::Failure;
+use crate::{Failure, spec::DirectiveType};
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -425,4 +425,13 @@ fn a_reset_stops_an_open_turn_and_returns_each_command_once() {
         }
         model.end();
     }
+}
+
+#[test]
+fn a_directive_stands_beside_the_flags() {
+    let io = Io::write(&EXTENT, 0).fua().directive(DirectiveType::STREAMS, 7).placement(0x8003);
+    assert_eq!(io.flags.word(), 1 << 30 | 2 << 20 | 0x8003 << 48, "the last directive, and the flag");
+    assert_eq!(Io::read(&EXTENT, 0).placement(3).flags, Dwords::NONE, "a read has none");
+    let zeroes = Zeroes::new(&EXTENT, 0, 1).placement(u16::MAX).deallocate();
+    assert_eq!(zeroes.flags.word(), 1 << 25 | 2 << 20 | 0xffff << 48);
 }

@@ -3,15 +3,12 @@
 use super::{
     Completion, Extent, Io, ListPool, Refusal, Refused,
     common::{CLOSED, cold, first_words, misfit, refuse_namespace},
+    io::Dwords,
     plan::Plan,
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
-use crate::{
-    Result,
-    protection::Protect,
-    spec::{IoFlags, NvmOpcode},
-};
+use crate::{Result, protection::Protect, spec::NvmOpcode};
 use std::fmt;
 use upcie_core::{
     barrier::{dma_release, dma_rmb, mmio_wmb},
@@ -481,7 +478,7 @@ pub(super) fn submit_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    (opcode, flags, protect): (NvmOpcode, IoFlags, Option<Protect>),
+    (opcode, flags, protect): (NvmOpcode, Dwords, Option<Protect>),
     extent: &Extent,
     slba: u64,
     (buffer, tag): (DmaBuf, T),

@@ -3,13 +3,12 @@
 use super::{
     Extent, Refusal, Refused, Turn,
     common::{first_words, refuse_namespace},
+    io::Dwords,
     plan::Plan,
     ring::Cursor,
     turn::submit_slowly,
 };
-use crate::spec::{
-    IoFlags, NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13,
-};
+use crate::spec::{NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
@@ -61,7 +60,7 @@ impl<T> Turn<'_, T> {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::ZONE_APPEND, IoFlags::empty(), None);
+        let kind = (NvmOpcode::ZONE_APPEND, Dwords::NONE, None);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, zone, (buffer, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())

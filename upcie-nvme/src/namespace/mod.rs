@@ -3,6 +3,7 @@
 mod blocking;
 mod bytes;
 mod open;
+mod placement;
 mod protected;
 mod retries;
 mod stream;
@@ -12,6 +13,7 @@ mod vectored;
 mod zone_limits;
 mod zones;
 
+pub use placement::Placement;
 pub use stream::Stream;
 pub use zones::Zones;
 

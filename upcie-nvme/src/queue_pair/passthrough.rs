@@ -33,8 +33,13 @@ fn data_of(command: &Command) -> Option<Data> {
         0x0d | 0x11 => Data::Bytes(16),
         0x15 => Data::Bytes(8),
         0x0e => dwords(command.cdw10),
-        // I/O Management Receive and Send.
-        0x12 | 0x1d => dwords(command.cdw10),
+        // I/O Management Receive; Send of No Action and of Reclaim Unit Handle Update, whose placement identifiers are 0's based.
+        0x12 => dwords(command.cdw11),
+        0x1d => match command.cdw10 & 0xff {
+            0 => Data::None,
+            1 => Data::Bytes((u64::from(command.cdw10 >> 16) + 1) * 2),
+            _ => return None,
+        },
         // Copy: ranges, 0's based, of a descriptor format.
         0x19 => {
             let bytes = match command.cdw12 >> 8 & 0xf {

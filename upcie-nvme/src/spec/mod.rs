@@ -40,6 +40,8 @@ mod log;
 mod macros;
 pub mod offset;
 mod opcode;
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
+mod placement;
 mod protection;
 mod registers;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
@@ -69,6 +71,7 @@ pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;
 pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
+pub use placement::{HandleStatus, HandleStatusHeader, PlacementEventAttributes, PlacementEventSetting};
 pub use protection::{
     ApplicationTagDword15, BlockTagDwords, ProtectionControl, ProtectionField, ProtectionFormat,
 };

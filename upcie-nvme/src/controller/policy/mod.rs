@@ -38,6 +38,12 @@ fn dwords(count: u32) -> u64 {
     (u64::from(count) + 1) * 4
 }
 
+/// Returns the length of the data of FDP Events: a byte for each type of event that is set, two for each that is returned.
+fn placement_events(command: &Command) -> u64 {
+    let types = u64::from(command.cdw11 >> 16 & 0xff);
+    if AdminOpcode(command.opcode) == AdminOpcode::SET_FEATURES { types } else { 2 * types }
+}
+
 /// Every admin command that the specification assigns (Base, "Opcodes for Admin Commands"; NVM; Computational
 /// Programs). Other codes are vendor specific or reserved: never sent.
 const COMMANDS: &[Row] = &[
@@ -146,7 +152,7 @@ const FEATURES: &[Row] = &[
     (0x1b, Free, none, "configures the reaction to a loss of power"),
     (0x1c, Never, none, LENGTH),
     (0x1d, Alone, none, "it turns flexible data placement on or off, which changes how namespaces are made"),
-    (0x1e, Never, none, LENGTH),
+    (0x1e, Free, placement_events, "chooses which events are noted in a log"),
     (0x1f, Never, none, LENGTH),
     (0x20, Never, none, UNKNOWN),
     (0x21, Never, none, "a controller data queue writes to memory: use the unsafe `admin_raw`"),

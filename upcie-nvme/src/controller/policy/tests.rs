@@ -45,7 +45,7 @@ fn each_of_256_features_is_decided() {
     let free: Vec<u8> = (0x01..=0x06)
         .chain(0x08..=0x0c)
         .chain(0x0e..=0x15)
-        .chain([0x17, 0x18, 0x1a, 0x1b])
+        .chain([0x17, 0x18, 0x1a, 0x1b, 0x1e])
         .chain(0x80..=0x85)
         .collect();
     for fid in 0..=255 {
@@ -95,6 +95,9 @@ fn data_lengths_follow_from_the_command() {
         assert_eq!(len(command(0x0a, fid | 3 << 8)), Ok(0), "{fid:02x}h");
     }
     assert_eq!(len(Command { cdw11: 1, ..command(0x0a, 0x81) }), Ok(16));
+    // FDP Events: a type is a byte, and returned with its attributes.
+    let events = |opcode| len(Command { cdw11: 0xff05_0007, ..command(opcode, 0x1e) });
+    assert_eq!((events(0x09), events(0x0a)), (Ok(5), Ok(10)));
 }
 
 /// Directives whose data has a known length are sent at any time; no other operation is.

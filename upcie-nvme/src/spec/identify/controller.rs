@@ -306,6 +306,12 @@ impl IdentifyController {
         self.ctratt & 1 << 15 != 0
     }
 
+    /// Returns `true` if endurance groups may have flexible data placement (CTRATT bit 19, FDPS).
+    #[must_use]
+    pub const fn has_placement(&self) -> bool {
+        self.ctratt & 1 << 19 != 0
+    }
+
     /// Returns `true` if I/O commands may use SGLs, at dword alignment at least.
     #[must_use]
     pub const fn supports_sgls(&self) -> bool {

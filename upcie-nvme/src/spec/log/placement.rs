@@ -167,6 +167,26 @@ structure! {
     }
 }
 
+impl PlacementStatisticsLog {
+    /// Returns the bytes that hosts wrote, with metadata.
+    #[must_use]
+    pub const fn host_bytes(&self) -> u128 {
+        u128::from_le_bytes(self.host_bytes_with_metadata_written)
+    }
+
+    /// Returns the bytes that were written to the media, with metadata: those of hosts, and those that the controller moved.
+    #[must_use]
+    pub const fn media_bytes(&self) -> u128 {
+        u128::from_le_bytes(self.media_bytes_with_metadata_written)
+    }
+
+    /// Returns the bytes of media that were erased.
+    #[must_use]
+    pub const fn erased_bytes(&self) -> u128 {
+        u128::from_le_bytes(self.media_bytes_erased)
+    }
+}
+
 named_values! {
     /// The type of a placement event.
     PlacementEventType(u8) {

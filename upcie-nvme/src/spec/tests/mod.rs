@@ -3,6 +3,7 @@ mod bits;
 mod commands;
 mod hostile;
 mod layout;
+mod placement;
 mod protection;
 mod reservations;
 mod status;

@@ -8,7 +8,7 @@ use super::{
     flight::{Done, Flight},
     identify, logs,
     media::Media,
-    prp,
+    placement, prp,
     queue::Fault,
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
@@ -185,12 +185,16 @@ impl<M: Media> Core<M> {
                 0
             }
             AdminOpcode::GET_LOG_PAGE => self.log_page(host, command, now)?,
-            AdminOpcode::GET_FEATURES => match self.get_host_data(host, command, now()) {
-                Some(done) => done?,
-                None => self.features.get(command, &self.io)?,
-            },
+            AdminOpcode::GET_FEATURES => {
+                let known = self.get_host_data(host, command, now());
+                match known.or_else(|| self.placement_feature(host, command)) {
+                    Some(done) => done?,
+                    None => self.features.get(command, &self.io)?,
+                }
+            }
             AdminOpcode::SET_FEATURES => {
-                if let Some(done) = self.set_host_data(host, command, now()) {
+                let known = self.set_host_data(host, command, now());
+                if let Some(done) = known.or_else(|| self.placement_feature(host, command)) {
                     return done.map(Some);
                 }
                 let has_queues = !queues.sqs.is_empty() || queues.cqs.iter().any(Option::is_some);
@@ -257,7 +261,9 @@ impl<M: Media> Core<M> {
         now: &impl Fn() -> Duration,
     ) -> Result<u32, Status> {
         let dword = LogPageDword10::from_bits(command.cdw10);
+        let of_group = self.io.placement.is_some() && placement::is_page(dword.lid());
         let log = match dword.lid() {
+            id if of_group => self.io.placement_page(id, dword.lsp())?,
             LogPageId::ERROR_INFORMATION => self.io.errors.page(),
             LogPageId::SMART => {
                 self.host_data.buffer.touch(host)?;
@@ -268,12 +274,14 @@ impl<M: Media> Core<M> {
             LogPageId::DEVICE_SELF_TEST => self.tests.page(now()),
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
-            LogPageId::SUPPORTED_LOG_PAGES => logs::supported(),
+            LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
                 let csi = (command.cdw14 >> 24) as u8;
-                logs::commands(csi == Csi::ZONED.0 && self.options.zones.any())
+                logs::commands(csi == Csi::ZONED.0 && self.options.zones.any(), self.options.placement.on)
             }
-            LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile()),
+            LogPageId::FEATURES_SUPPORTED => {
+                logs::features(self.io.media.is_volatile(), self.options.placement.on)
+            }
             LogPageId::NVME_MI_COMMANDS_SUPPORTED => logs::management_commands(),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
         };
@@ -282,7 +290,8 @@ impl<M: Media> Core<M> {
             return Err(INVALID_FIELD);
         }
         let (len, offset) = (command.log_page_bytes(), command.log_page_offset());
-        if len > self.io.mdts || offset % 4 != 0 || LogPageDword11::from_bits(command.cdw11).lsi() != 0 {
+        let group = if of_group { placement::GROUP } else { 0 };
+        if len > self.io.mdts || offset % 4 != 0 || LogPageDword11::from_bits(command.cdw11).lsi() != group {
             return Err(INVALID_FIELD);
         }
         let offset = usize::try_from(offset).map_err(|_| INVALID_FIELD)?;

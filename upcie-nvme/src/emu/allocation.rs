@@ -6,12 +6,15 @@ use super::{
     io::Io,
     media::Media,
     namespace::{Away, Namespace},
+    placement::GROUP,
 };
 use crate::spec::{ALL_NAMESPACES, Command, Status};
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
 const INVALID_FORMAT: Status = Status::INVALID_FORMAT.with_do_not_retry();
+/// The most placement handles that the data of Namespace Management has room for.
+const MOST_HANDLES: usize = 128;
 
 /// Returns the little-endian number of `N` bytes at an offset of a page.
 fn number<const N: usize>(page: &[u8; 4096], at: usize) -> u64 {
@@ -40,14 +43,16 @@ impl<M: Media> Io<M> {
         }
         let index = usize::from(format & 0xf | format >> 5 << 4);
         let layout = self.layout(index, format & 0x10 != 0, protection & 7, protection & 8 != 0)?;
-        // Neither ANA groups nor NVM sets nor endurance groups nor placement handles.
-        let zeros = [92..96, 100..104, 384..394];
+        // Neither ANA groups nor NVM sets; an endurance group and placement handles with flexible data placement only.
+        let placed = self.placement.is_some();
+        let zeros = [92..96, 100..if placed { 102 } else { 104 }, 384..if placed { 392 } else { 394 }];
         if size == 0 || capacity > size || zeros.into_iter().flatten().any(|at| page[at] != 0) {
             return Err(INVALID_FIELD);
         }
         if capacity < size {
             return Err(Status::THIN_PROVISIONING_NOT_SUPPORTED.with_do_not_retry());
         }
+        let handles = self.chosen_handles(page)?;
         let no_room = Status::NAMESPACE_INSUFFICIENT_CAPACITY.with_do_not_retry();
         let bytes = layout.bytes(size).ok_or(no_room)?;
         let start = self.gap(bytes).ok_or(no_room)?;
@@ -55,8 +60,29 @@ impl<M: Media> Io<M> {
         let (nsid, namespace) = free.ok_or(Status::NAMESPACE_ID_UNAVAILABLE.with_do_not_retry())?;
         let generation = namespace.generation + 1;
         *namespace = Namespace { generation, ..Namespace::new(start, bytes, layout, Away::Detached) };
+        if let (Some(placement), Some((handles, by_host))) = (&mut self.placement, handles) {
+            placement.assign(nsid as usize - 1, handles, by_host);
+        }
         self.note_metadata();
         Ok(nsid)
+    }
+
+    /// Returns the reclaim unit handles of a namespace to create, and `true` if its host has chosen them; `None` while there is
+    /// no flexible data placement, or it is off.
+    fn chosen_handles(&self, page: &[u8; 4096]) -> Result<Option<(Vec<u16>, bool)>, Status> {
+        let Some(placement) = &self.placement else { return Ok(None) };
+        let count = number::<2>(page, 392) as usize;
+        if number::<2>(page, 102) > GROUP.into() || count > MOST_HANDLES {
+            return Err(INVALID_FIELD);
+        }
+        if count > 0 {
+            placement.check_on()?;
+        }
+        if !placement.is_on() {
+            return Ok(None);
+        }
+        let chosen: Vec<u16> = (0..count).map(|index| number::<2>(page, 512 + 2 * index) as u16).collect();
+        Ok(Some((placement.choose(&chosen)?, count > 0)))
     }
 
     /// Returns the layout of a host's choices.
@@ -88,6 +114,9 @@ impl<M: Media> Io<M> {
             let Namespace { start, capacity, generation, .. } = self.namespaces[index];
             self.wipe(start, capacity)?;
             self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
+            if let Some(placement) = &mut self.placement {
+                placement.assign(index, Vec::new(), false);
+            }
         }
         self.media.flush()
     }

@@ -6,13 +6,14 @@ use super::{
     host_buffer, host_data, logs,
     namespace::Namespace,
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+    placement,
     registers::VERSION,
     sanitize, self_test, zones,
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
-    IdentifyNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin, OptionalCommands,
-    PowerState, Status,
+    IdentifyDword11, IdentifyNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin,
+    OptionalCommands, PowerState, Status,
 };
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -80,6 +81,13 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             Ok(list)
         }
         cns if zones::has_structure(options, cns) => zones::page(options, known.namespaces, command),
+        // A list of one.
+        Cns::ENDURANCE_GROUPS if options.placement.on => {
+            let listed = IdentifyDword11::from_bits(command.cdw11).cnssi() <= placement::GROUP;
+            let mut page = [u16::from(listed), if listed { placement::GROUP } else { 0 }].as_bytes().to_vec();
+            page.resize(4096, 0);
+            Ok(page)
+        }
         Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
         Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
         _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
@@ -124,6 +132,11 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.ver = VERSION.into_bits();
     // Extended block formats.
     id.ctratt = 1 << 15;
+    if options.placement.on {
+        // Endurance groups, and flexible data placement.
+        id.ctratt |= 1 << 4 | 1 << 19;
+        id.endgidmax = placement::GROUP;
+    }
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
     id.crdt = CRDT;
@@ -131,7 +144,8 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.acl = AERL;
     id.aerl = AERL;
     let optional = OptionalAdmin::FORMAT | OptionalAdmin::FIRMWARE | OptionalAdmin::NAMESPACES;
-    id.oacs = (optional | OptionalAdmin::SELF_TEST).bits();
+    let directives = if options.placement.on { OptionalAdmin::DIRECTIVES } else { OptionalAdmin::empty() };
+    id.oacs = (optional | OptionalAdmin::SELF_TEST | directives).bits();
     id.frmw = firmware::UPDATES;
     id.fwug = firmware::GRANULARITY;
     id.edstt = self_test::EXTENDED_MINUTES;
@@ -191,6 +205,9 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     id.nvmcap = u128::from(namespace.capacity).to_le_bytes();
     // Currently write protected.
     id.nsattr = options.ro.into();
+    if options.placement.on {
+        id.endgid = placement::GROUP;
+    }
     id.mssrl = COPY_RANGE_BLOCKS;
     id.mcl = COPY_BLOCKS;
     id.msrc = (COPY_RANGES - 1) as u8;

@@ -9,6 +9,7 @@ use super::{
     marks::Marks,
     media::Media,
     namespace::{Away, Namespace},
+    placement::Placement,
     prp,
     zones::{self, Fields, Zones},
 };
@@ -50,6 +51,10 @@ pub(super) struct Io<M> {
     pub(super) is_cached: bool,
     /// The blocks of some namespace have metadata.
     pub(super) any_metadata: bool,
+    /// Flexible data placement (`fdp=true`).
+    pub(super) placement: Option<Box<Placement>>,
+    /// Every command takes the path of uncommon ones: for metadata, or to be counted.
+    pub(super) diverts: bool,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
 }
@@ -82,6 +87,11 @@ impl<M: Media> Io<M> {
             errors: ErrorLog::default(),
             is_cached: false,
             any_metadata: false,
+            placement: options.placement.on.then(|| {
+                let (first, most) = (options.namespaces as usize, options.most_namespaces() as usize);
+                Box::new(Placement::new(&options.placement, first, most))
+            }),
+            diverts: false,
             failing: None,
         };
         io.note_metadata();
@@ -100,9 +110,9 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
-            _ if command.flags & (FUSE | Command::PSDT) != 0 || self.any_metadata => {
+            _ if command.flags & (FUSE | Command::PSDT) != 0 || self.diverts => {
                 let (kind, pointers) = ((command.opcode, command.flags), (command.prp1(), command.prp2()));
-                let blocks = [command.cdw10, command.cdw11, command.cdw12];
+                let blocks = [command.cdw10, command.cdw11, command.cdw12, command.cdw13];
                 let tags = [command.cdw2, command.cdw3, command.cdw14, command.cdw15];
                 self.uncommon(host, kind, command.nsid, (pointers, command.mptr()), blocks, tags)
             }
@@ -159,7 +169,10 @@ impl<M: Media> Io<M> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
         if self.any_metadata && command.flags & FUSE == 0 && self.has_metadata(&command) {
             return match self.with_metadata(host, &command, flip) {
-                Ok(_) => Ok(None),
+                Ok(_) => {
+                    self.place(&command, 0);
+                    Ok(None)
+                }
                 Err(status) => {
                     let lba = self.failing.take().unwrap_or(command.slba());
                     Err(self.failed(sq, command.cid, command.nsid, lba, status))
@@ -171,8 +184,11 @@ impl<M: Media> Io<M> {
             let (status, _) = self.execute(host, sq, command);
             return if status.is_success() { Ok(None) } else { Err(status) };
         }
-        self.transfer(host, command, (moved, piece), flip)
-            .map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))
+        let done = self.transfer(host, command, (moved, piece), flip);
+        if let Ok(None) = done {
+            self.place(&command, 0);
+        }
+        done.map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))
     }
 
     /// Moves a piece of the data of a read or write.
@@ -233,21 +249,35 @@ impl<M: Media> Io<M> {
         (opcode, flags): (u8, u8),
         nsid: u32,
         (pointers, mptr): ((u64, u64), u64),
-        [cdw10, cdw11, cdw12]: [u32; 3],
+        [cdw10, cdw11, cdw12, cdw13]: [u32; 4],
         [cdw2, cdw3, cdw14, cdw15]: [u32; 4],
     ) -> Result<u64, Status> {
         let tags = Command { cdw2, cdw3, cdw14, cdw15, ..Command::io(NvmOpcode(opcode), nsid) };
-        let mut command = Command { flags, cdw10, cdw11, cdw12, ..tags };
+        let mut command = Command { flags, cdw10, cdw11, cdw12, cdw13, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
         command.set_metadata_pointer(mptr);
         // No fused operations.
         if flags & FUSE != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
-        if self.has_metadata(&command) {
-            return self.with_metadata(host, &command, None);
+        let is_managed =
+            matches!(NvmOpcode(opcode), NvmOpcode::IO_MANAGEMENT_RECEIVE | NvmOpcode::IO_MANAGEMENT_SEND);
+        if is_managed && self.placement.is_some() {
+            return self.manage_handles(host, &command);
         }
-        let data = Data::of(flags, pointers, self.sgls)?;
+        let bytes = match self.has_metadata(&command) {
+            true => self.with_metadata(host, &command, None),
+            false => self.without_metadata(host, &command),
+        }?;
+        self.place(&command, bytes);
+        Ok(bytes)
+    }
+
+    /// Carries out a command whose data has the form that its flags say, of blocks without metadata.
+    fn without_metadata(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u64, Status> {
+        let command = *command;
+        let Command { opcode, flags, nsid, cdw10, cdw11, cdw12, .. } = command;
+        let data = Data::of(flags, (command.prp1(), command.prp2()), self.sgls)?;
         match NvmOpcode(opcode) {
             NvmOpcode::READ | NvmOpcode::WRITE if self.media.moves_data() => {
                 self.transfer(host, command, (0, u64::MAX), None)?;

@@ -1,5 +1,6 @@
 //! Log pages: what the controller supports, Error Information, SMART / Health Information.
 
+use super::{Options, placement};
 use crate::spec::{
     AdminOpcode, CommandEffects, CommandsSupportedLog, ErrorLogEntry, FeatureEffects, FeatureId,
     FeaturesSupportedLog, LogPageId, LogPageSupport, ManagementCommandsSupportedLog, NvmOpcode, SmartLog,
@@ -90,9 +91,10 @@ const FEATURES: [FeatureId; 12] = [
 ];
 
 /// Returns the Supported Log Pages log page.
-pub(super) fn supported() -> Vec<u8> {
+pub(super) fn supported(options: &Options) -> Vec<u8> {
     let mut log = SupportedLogPages::new_zeroed();
-    for id in LOG_PAGES {
+    let placed = placement::PAGES.into_iter().filter(|_| options.placement.on);
+    for id in LOG_PAGES.into_iter().chain(placed) {
         log.log_pages[usize::from(id.0)] = LogPageSupport::new().with_supported(true);
     }
     log.as_bytes().to_vec()
@@ -105,26 +107,38 @@ const ZONED_COMMANDS: [(NvmOpcode, bool); 3] = [
     (NvmOpcode::ZONE_APPEND, true),
 ];
 
-/// Returns the Commands Supported and Effects log page, of the zoned command set or of the NVM command set.
-pub(super) fn commands(zoned: bool) -> Vec<u8> {
+/// The I/O commands of flexible data placement. Neither changes blocks.
+const PLACEMENT_COMMANDS: [(NvmOpcode, bool); 2] =
+    [(NvmOpcode::IO_MANAGEMENT_RECEIVE, false), (NvmOpcode::IO_MANAGEMENT_SEND, false)];
+
+/// Returns the Commands Supported and Effects log page, of the zoned command set or of the NVM command set, with flexible data
+/// placement or without.
+pub(super) fn commands(zoned: bool, placed: bool) -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
     for (opcode, effects) in ADMIN_COMMANDS {
         log.admin_commands[usize::from(opcode.0)] = effects;
     }
+    if placed {
+        for opcode in [AdminOpcode::DIRECTIVE_SEND, AdminOpcode::DIRECTIVE_RECEIVE] {
+            log.admin_commands[usize::from(opcode.0)] = supported;
+        }
+    }
     let zoned = ZONED_COMMANDS.into_iter().filter(|_| zoned);
-    for (opcode, changes) in IO_COMMANDS.into_iter().chain(zoned) {
+    let placed = PLACEMENT_COMMANDS.into_iter().filter(|_| placed);
+    for (opcode, changes) in IO_COMMANDS.into_iter().chain(zoned).chain(placed) {
         log.io_commands[usize::from(opcode.0)] = supported.with_logical_block_content_change(changes);
     }
     log.as_bytes().to_vec()
 }
 
 /// Returns the Feature Identifiers Supported and Effects log page.
-pub(super) fn features(has_cache: bool) -> Vec<u8> {
+pub(super) fn features(has_cache: bool, placed: bool) -> Vec<u8> {
     let mut log = FeaturesSupportedLog::new_zeroed();
     let cache = has_cache.then_some(FeatureId::VOLATILE_WRITE_CACHE);
-    for id in FEATURES.into_iter().chain(cache) {
-        let of_namespace = id == FeatureId::ERROR_RECOVERY;
+    let placement = [FeatureId::FLEXIBLE_DATA_PLACEMENT, FeatureId::FDP_EVENTS];
+    for id in FEATURES.into_iter().chain(cache).chain(placement.into_iter().filter(|_| placed)) {
+        let of_namespace = matches!(id, FeatureId::ERROR_RECOVERY | FeatureId::FDP_EVENTS);
         let scope =
             FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);
         log.features[usize::from(id.0)] = scope.with_supported(true);

@@ -49,6 +49,9 @@ impl<M: Media> Core<M> {
                     self.change(host, command, now)
                 }
             }
+            AdminOpcode::DIRECTIVE_SEND | AdminOpcode::DIRECTIVE_RECEIVE if self.options.placement.on => {
+                self.direct(host, command)
+            }
             _ => return None,
         };
         Some(done)

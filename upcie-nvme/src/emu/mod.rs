@@ -19,7 +19,7 @@
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
-//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); all mandatory
+//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); all mandatory
 //! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
 //! without), namespace management and attachment within the
@@ -82,6 +82,7 @@ mod msix;
 mod namespace;
 mod optional;
 mod options;
+mod placement;
 mod prp;
 mod queue;
 mod queue_commands;
@@ -113,5 +114,5 @@ pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
-pub use options::{Options, ZoneOptions};
+pub use options::{Options, PlacementOptions, ZoneOptions};
 pub use serve::{spawn, spawn_with_faults};

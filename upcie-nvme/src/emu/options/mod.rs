@@ -1,12 +1,14 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
 mod metadata;
+mod placement;
 mod text;
 mod zones;
 
 #[cfg(test)]
 mod tests;
 
+pub use placement::PlacementOptions;
 pub(crate) use text::name;
 pub(super) use zones::GRANULARITY;
 pub use zones::ZoneOptions;
@@ -113,6 +115,8 @@ pub struct Options {
     pub serial: String,
     /// Zoned namespaces.
     pub zones: Box<ZoneOptions>,
+    /// Flexible data placement.
+    pub placement: Box<PlacementOptions>,
 }
 
 impl Default for Options {
@@ -147,6 +151,7 @@ impl Default for Options {
             faults: None,
             serial: "EMU0".into(),
             zones: Box::default(),
+            placement: Box::default(),
         }
     }
 }
@@ -269,7 +274,7 @@ impl Options {
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
-            _ if self.zones.set(key, value)? => {}
+            _ if self.zones.set(key, value)? || self.placement.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -305,6 +310,7 @@ impl Options {
             return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
         }
         self.zones.check(self.namespaces, self.size, self.file.is_some())?;
+        self.placement.check(self.zones.any())?;
         let block = self.largest_block();
         match self.size {
             Some(size) if size % block != 0 => bad(

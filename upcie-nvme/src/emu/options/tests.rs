@@ -18,6 +18,7 @@ fn options_print_as_they_were_parsed() {
         "lba=4096,ms=64,pi=1,guard=32,sts=40",
         "css=0x41,sgl=dwords",
         "sgl=false",
+        "fdp=true,fdp-handles=128,fdp-groups=2,fdp-unit=96M",
         "size=64M,namespaces=2,zoned=false+true,zone-size=4M,zone-capacity=3M,max-open=3,max-active=5,zasl=16K,zrwa=64K,\
          zrwas=2,cross-zone-reads=true,read-only-zones=1",
     ] {
@@ -93,6 +94,12 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("max-active=0,zoned=true", "1 or more"),
         ("zasl=12K,zoned=true", "power of two"),
         ("zrwa=32M,zoned=true", "up to 16M"),
+        ("fdp=1", "true or false"),
+        ("fdp-handles=0,fdp=true", "1 to 128"),
+        ("fdp-groups=257,fdp=true", "1 to 256"),
+        ("fdp-unit=5000,fdp=true", "multiple of 4096"),
+        ("fdp-unit=8K", "needs fdp=true"),
+        ("fdp=true,zoned=true", "zoned=true"),
         ("read-only-zones=65,zoned=true,size=1G", "more than"),
     ] {
         let error = text.parse::<Options>().unwrap_err().to_string();
@@ -140,6 +147,10 @@ fn an_unknown_option_lists_all_options() {
         "zrwas",
         "cross-zone-reads",
         "read-only-zones",
+        "fdp",
+        "fdp-handles",
+        "fdp-groups",
+        "fdp-unit",
         "serial",
     ] {
         assert!(

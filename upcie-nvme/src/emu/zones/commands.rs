@@ -28,7 +28,11 @@ impl<M: Media> Io<M> {
             Err(status) => {
                 let has_lba = !matches!(
                     fields.opcode,
-                    NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COPY
+                    NvmOpcode::FLUSH
+                        | NvmOpcode::DATASET_MANAGEMENT
+                        | NvmOpcode::COPY
+                        | NvmOpcode::IO_MANAGEMENT_RECEIVE
+                        | NvmOpcode::IO_MANAGEMENT_SEND
                 );
                 let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
                 (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
@@ -139,12 +143,12 @@ impl<M: Media> Io<M> {
 
     /// Carries out a command as on a namespace without zones.
     fn plainly(&mut self, host: &mut impl HostMemory, index: usize, fields: Fields) -> Result<u64, Status> {
-        let Fields { opcode, flags, nsid, pointers, dwords: [cdw10, cdw11, cdw12, _], .. } = fields;
+        let Fields { opcode, flags, nsid, pointers, dwords, .. } = fields;
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = namespace.size();
         }
         // Blocks in zones have no metadata.
-        let done = self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), [cdw10, cdw11, cdw12], [0; 4]);
+        let done = self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), dwords, [0; 4]);
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = 0;
         }

@@ -23,10 +23,10 @@ pub use controller::{
     ResetKind,
 };
 pub use engine::{
-    Completion, Direction, Extent, Io, Refused, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
+    Completion, Direction, Extent, Io, KeyCommand, Refused, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{Namespace, Placement, Stream, Zones};
+pub use namespace::{KeyValue, Namespace, Placement, Stream, Zones};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::IoFlags;

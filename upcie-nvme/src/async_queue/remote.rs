@@ -346,6 +346,7 @@ mod tests {
             optional: crate::spec::OptionalCommands::empty(),
             format: crate::protection::BlockFormat::new(512, 0, false),
             zones: crate::engine::ZoneLimits::default(),
+            keys: crate::engine::KeyLimits::default(),
         };
         for _ in 0..rounds {
             let remote = Remote::new("test", 1);

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Result,
-    spec::{Cns, Command, CompletionEntry, Status},
+    spec::{Cns, Command, CompletionEntry, Csi, NamespaceDescriptors, Status},
     wait::LOOK,
 };
 use std::{fmt, time::Duration};
@@ -243,6 +243,23 @@ impl Inner {
         let mut page = Box::new([0; 4096]);
         data.read_at(0, &mut *page);
         Ok(page)
+    }
+
+    /// Asks for the command set of a namespace.
+    pub(crate) fn command_set(&self, nsid: u32) -> Result<Csi> {
+        self.command_set_within(nsid, self.timeout())
+    }
+
+    /// Asks for the command set of a namespace like [`command_set`](Self::command_set), within `after`.
+    pub(super) fn command_set_within(&self, nsid: u32, after: Duration) -> Result<Csi> {
+        // Optional before version 1.3: a controller without the list has the NVM command set only.
+        let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
+        let page = match self.identify_within(&command, "Identify (namespace descriptors)", after) {
+            Ok(page) => page,
+            Err(error) if error.status().is_some() => return Ok(Csi::NVM),
+            Err(error) => return Err(error),
+        };
+        Ok(NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi()).unwrap_or(Csi::NVM))
     }
 
     /// Returns the ids of active namespaces that are greater than `above`, 1024 at most, ascending.

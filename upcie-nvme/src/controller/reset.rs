@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     engine::Epoch,
     spec::{
-        AdminQueueAttributes, Cns, Command, FeatureId, IdentifyController, IdentifyNamespace, NumberOfQueues,
+        AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace, NumberOfQueues,
     },
 };
 use std::time::Duration;
@@ -206,14 +206,18 @@ impl Inner {
         let stamp = self.link.live.stamp();
         let known: Vec<_> = lock(&self.shapes).iter().map(|(&nsid, &shape)| (nsid, shape)).collect();
         for (nsid, shape) in known.into_iter().filter(|(_, shape)| shape.stamp == stamp) {
-            let command = Command::identify(Cns::NAMESPACE, nsid, 0);
-            let same = match self.identify_within(&command, "Identify (namespace)", left()) {
-                Ok(page) => {
-                    let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
-                    Shape::of(&identify, stamp) == shape
+            let same = if shape.has_keys {
+                self.command_set_within(nsid, left())? == Csi::KEY_VALUE
+            } else {
+                let command = Command::identify(Cns::NAMESPACE, nsid, 0);
+                match self.identify_within(&command, "Identify (namespace)", left()) {
+                    Ok(page) => {
+                        let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+                        Shape::of(&identify, stamp) == shape
+                    }
+                    Err(error) if error.status().is_some() => false,
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.status().is_some() => false,
-                Err(error) => return Err(error),
             };
             if !same {
                 tracing::warn!(device = %self.link.name, nsid, "a namespace has changed during a reset: all handles are stale");

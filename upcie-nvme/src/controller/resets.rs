@@ -59,13 +59,21 @@ pub(crate) struct Shape {
     format: Option<u32>,
     /// FLBAS and DPS: the place of metadata, and its protection information.
     settings: (u8, u8),
+    /// It has keys, not blocks: its commands name bytes.
+    pub(super) has_keys: bool,
 }
 
 impl Shape {
     pub(crate) fn of(identify: &IdentifyNamespace, stamp: u64) -> Self {
         let format =
             identify.lba_format().map(|format| u32::from(format.lbads()) << 16 | u32::from(format.ms()));
-        Self { stamp, blocks: identify.nsze, format, settings: (identify.flbas, identify.dps) }
+        let settings = (identify.flbas, identify.dps);
+        Self { stamp, blocks: identify.nsze, format, settings, has_keys: false }
+    }
+
+    /// Makes the shape of a key value namespace.
+    pub(crate) fn of_keys(stamp: u64) -> Self {
+        Self { stamp, blocks: 0, format: None, settings: (0, 0), has_keys: true }
     }
 }
 

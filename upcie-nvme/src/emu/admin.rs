@@ -175,6 +175,7 @@ impl<M: Media> Core<M> {
                 let known = identify::Known {
                     options: &self.options,
                     namespaces: &self.io.namespaces,
+                    keys: &self.io.keys,
                     has_cache,
                     subsystem: self.subsystem,
                     revision: self.firmware.revision(),
@@ -277,11 +278,14 @@ impl<M: Media> Core<M> {
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
                 let csi = (command.cdw14 >> 24) as u8;
-                logs::commands(csi == Csi::ZONED.0 && self.options.zones.any(), self.options.placement.on)
+                let placed = self.options.placement.on;
+                match Csi(csi) {
+                    Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed),
+                    Csi::KEY_VALUE if self.options.keys.any() => logs::commands(Csi::KEY_VALUE, placed),
+                    _ => logs::commands(Csi::NVM, placed),
+                }
             }
-            LogPageId::FEATURES_SUPPORTED => {
-                logs::features(self.io.media.is_volatile(), self.options.placement.on)
-            }
+            LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile(), &self.options),
             LogPageId::NVME_MI_COMMANDS_SUPPORTED => logs::management_commands(),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
         };

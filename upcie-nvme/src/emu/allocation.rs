@@ -1,9 +1,11 @@
 //! Namespaces that a host creates, deletes, attaches, detaches and formats.
 
 use super::{
+    Options,
     formats::Layout,
     identify::CONTROLLER_ID,
     io::Io,
+    key_value::Keys,
     media::Media,
     namespace::{Away, Namespace},
     placement::GROUP,
@@ -15,6 +17,7 @@ const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_no
 const INVALID_FORMAT: Status = Status::INVALID_FORMAT.with_do_not_retry();
 /// The most placement handles that the data of Namespace Management has room for.
 const MOST_HANDLES: usize = 128;
+const NO_ROOM: Status = Status::NAMESPACE_INSUFFICIENT_CAPACITY.with_do_not_retry();
 
 /// Returns the little-endian number of `N` bytes at an offset of a page.
 fn number<const N: usize>(page: &[u8; 4096], at: usize) -> u64 {
@@ -53,16 +56,40 @@ impl<M: Media> Io<M> {
             return Err(Status::THIN_PROVISIONING_NOT_SUPPORTED.with_do_not_retry());
         }
         let handles = self.chosen_handles(page)?;
-        let no_room = Status::NAMESPACE_INSUFFICIENT_CAPACITY.with_do_not_retry();
-        let bytes = layout.bytes(size).ok_or(no_room)?;
-        let start = self.gap(bytes).ok_or(no_room)?;
-        let free = (1_u32..).zip(&mut self.namespaces).find(|(_, namespace)| !namespace.is_allocated());
-        let (nsid, namespace) = free.ok_or(Status::NAMESPACE_ID_UNAVAILABLE.with_do_not_retry())?;
-        let generation = namespace.generation + 1;
-        *namespace = Namespace { generation, ..Namespace::new(start, bytes, layout, Away::Detached) };
+        let bytes = layout.bytes(size).ok_or(NO_ROOM)?;
+        let nsid = self.allocate(bytes, |start| Namespace::new(start, bytes, layout, Away::Detached))?;
         if let (Some(placement), Some((handles, by_host))) = (&mut self.placement, handles) {
             placement.assign(nsid as usize - 1, handles, by_host);
         }
+        Ok(nsid)
+    }
+
+    /// Creates a key value namespace, detached, as the data of a Namespace Management says; returns its identifier.
+    pub fn create_keys(&mut self, options: &Options, page: &[u8; 4096]) -> Result<u32, Status> {
+        self.changeable()?;
+        let size = number::<8>(page, 0);
+        // Neither ANA groups nor NVM sets nor endurance groups.
+        let zeros = [92..96, 100..104];
+        if size == 0 || zeros.into_iter().flatten().any(|at| page[at] != 0) {
+            return Err(INVALID_FIELD);
+        }
+        // Namespaces with blocks begin at multiples of them.
+        let bytes = size.checked_next_multiple_of(4096).ok_or(NO_ROOM)?;
+        let made = |start| Namespace::new(start, bytes, Layout::PLAIN, Away::Detached).with_keys();
+        let nsid = self.allocate(bytes, made)?;
+        if let Some(keys) = self.keys.get_mut(nsid as usize - 1) {
+            *keys = Some(Keys::new(options, bytes));
+        }
+        Ok(nsid)
+    }
+
+    /// Puts a namespace of so many bytes into a gap between others; returns its identifier.
+    fn allocate(&mut self, bytes: u64, made: impl FnOnce(u64) -> Namespace) -> Result<u32, Status> {
+        let start = self.gap(bytes).ok_or(NO_ROOM)?;
+        let free = (1_u32..).zip(&mut self.namespaces).find(|(_, namespace)| !namespace.is_allocated());
+        let (nsid, namespace) = free.ok_or(Status::NAMESPACE_ID_UNAVAILABLE.with_do_not_retry())?;
+        let generation = namespace.generation + 1;
+        *namespace = Namespace { generation, ..made(start) };
         self.note_metadata();
         Ok(nsid)
     }
@@ -150,7 +177,10 @@ impl<M: Media> Io<M> {
         self.changeable()?;
         let named = self.named(command.nsid, Namespace::is_active)?;
         let fits = |namespace: &Namespace| {
-            layout.blocks(namespace.capacity) > 0 && !(namespace.zoned && layout.metadata() > 0)
+            // The one key value format has the index 0.
+            let fits_keys = !namespace.keys || dword & 0x31ff == 0;
+            let has_metadata = namespace.zoned && layout.metadata() > 0;
+            layout.blocks(namespace.capacity) > 0 && !has_metadata && fits_keys
         };
         if !named.iter().all(|&index| fits(&self.namespaces[index])) {
             return Err(INVALID_FORMAT);

@@ -24,8 +24,8 @@ impl<M: Media> Io<M> {
         match (change, namespace.away) {
             (_, Away::Removed | Away::Detached | Away::Sanitizing)
             | (Change::Resize(_), Away::Formatting) => return false,
-            // Its size is that of its zones.
-            (Change::Resize(_), Away::Not) if namespace.zoned => return false,
+            // Its size is that of its zones, or of its keys and values.
+            (Change::Resize(_), Away::Not) if namespace.zoned || namespace.keys => return false,
             (Change::Remove, _) => namespace.set_away(Away::Removed),
             (Change::Resize(blocks), Away::Not) => {
                 let before = namespace.blocks;
@@ -33,7 +33,10 @@ impl<M: Media> Io<M> {
                 return namespace.blocks != before;
             }
             (Change::Reformat(size), _) => {
-                let layout = Layout::plain(size.trailing_zeros() as u8);
+                let layout = match namespace.keys {
+                    true => Layout::PLAIN,
+                    false => Layout::plain(size.trailing_zeros() as u8),
+                };
                 if layout.blocks(namespace.capacity) == 0 {
                     return false;
                 }
@@ -41,6 +44,7 @@ impl<M: Media> Io<M> {
                 *namespace = namespace.with_layout(layout);
                 let (start, capacity) = (namespace.start, namespace.capacity);
                 self.renew_zones(start, capacity);
+                self.renew_keys(start, capacity);
                 self.erase(start, capacity);
                 self.note_metadata();
             }
@@ -64,6 +68,7 @@ impl<M: Media> Io<M> {
         self.media.zero(start, len)?;
         self.written(start, len);
         self.renew_zones(start, len);
+        self.renew_keys(start, len);
         Ok(())
     }
 

@@ -72,6 +72,9 @@ impl Features {
     pub fn get(&self, command: &Command, io: &Io<impl Media>) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let feature = dword.fid();
+        if feature == FeatureId::KEY_VALUE_CONFIGURATION {
+            return io.key_configuration(command);
+        }
         match dword.sel() {
             FeatureSelect::CURRENT => self.value(feature, command, io, io.write_cache),
             FeatureSelect::DEFAULT | FeatureSelect::SAVED => {
@@ -137,6 +140,10 @@ impl Features {
     ) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let (feature, value) = (dword.fid(), command.cdw11);
+        if feature == FeatureId::KEY_VALUE_CONFIGURATION {
+            scope(command, false)?;
+            return io.configure_keys(command);
+        }
         // Refuse unknown features first: their other fields have no meaning.
         self.value(feature, &Command { nsid: 1, cdw11: 0, ..*command }, io, true)?;
         scope(command, feature != FeatureId::ERROR_RECOVERY)?;

@@ -3,8 +3,10 @@
 use super::{
     Options, Sgls, config, firmware,
     formats::FORMATS,
-    host_buffer, host_data, logs,
-    namespace::Namespace,
+    host_buffer, host_data,
+    key_value::Keys,
+    logs,
+    namespace::{Away, Namespace},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement,
     registers::VERSION,
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
-    IdentifyDword11, IdentifyNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin,
+    IdentifyDword11, IdentifyNamespace, IndependentNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin,
     OptionalCommands, PowerState, Status,
 };
 use std::{
@@ -37,6 +39,7 @@ const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_no
 pub(super) struct Known<'a> {
     pub options: &'a Options,
     pub namespaces: &'a [Namespace],
+    pub keys: &'a [Option<Keys>],
     pub has_cache: bool,
     pub subsystem: [u8; 16],
     /// The firmware revision in use.
@@ -56,8 +59,15 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         // An inactive identifier has zeros.
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::ALLOCATED_NAMESPACE if !found?.is_allocated() => Ok(vec![0; 4096]),
+        // Without blocks there is no such data.
+        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE if found?.keys => {
+            Err(Status::INVALID_COMMAND_SET.with_do_not_retry())
+        }
         Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(options, found?)),
-        Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && !found?.zoned => Ok(nvm_namespace(found?)),
+        Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && found?.command_set() == Csi::NVM => {
+            Ok(nvm_namespace(found?))
+        }
+        Cns::INDEPENDENT_NAMESPACE if options.has_command_sets() => Ok(independent(options, found?)),
         Cns::CONTROLLER => Ok(controller(known)),
         Cns::ACTIVE_NAMESPACES => list(known.namespaces, nsid, Namespace::is_active),
         Cns::ALLOCATED_NAMESPACES => list(known.namespaces, nsid, Namespace::is_allocated),
@@ -75,12 +85,14 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             if options.has_command_sets() {
                 let header = DescriptorHeader { nidt: NamespaceIdType::CSI.0, nidl: 1, ..Default::default() };
                 list.extend(header.as_bytes());
-                list.push(if found.zoned { Csi::ZONED.0 } else { Csi::NVM.0 });
+                list.push(found.command_set().0);
             }
             list.resize(4096, 0);
             Ok(list)
         }
-        cns if zones::has_structure(options, cns) => zones::page(options, known.namespaces, command),
+        cns if zones::has_structure(options, cns) => {
+            zones::page(options, known.namespaces, known.keys, command)
+        }
         // A list of one.
         Cns::ENDURANCE_GROUPS if options.placement.on => {
             let listed = IdentifyDword11::from_bits(command.cdw11).cnssi() <= placement::GROUP;
@@ -219,6 +231,16 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     (id.mc, id.dpc) = (0x03, 0x1f);
     for (listed, format) in id.lbaf.iter_mut().zip(FORMATS) {
         *listed = format.listed();
+    }
+    id.as_bytes().to_vec()
+}
+
+/// Returns the Identify data of a namespace that does not depend on its command set; zeros for an inactive one.
+fn independent(options: &Options, namespace: &Namespace) -> Vec<u8> {
+    let mut id = IndependentNamespace::new_zeroed();
+    if namespace.is_active() {
+        id.attributes = options.ro.into();
+        id.status = (namespace.away == Away::Not).into();
     }
     id.as_bytes().to_vec()
 }

@@ -5,6 +5,7 @@ use super::{
     bent::Bent,
     data::{Data, Sgls},
     formats::Layout,
+    key_value::{self, Keys},
     logs::{Counters, ErrorLog},
     marks::Marks,
     media::Media,
@@ -37,6 +38,8 @@ pub(super) struct Io<M> {
     pub(super) marks: Marks,
     /// The zones of the namespaces; empty if none has zones.
     pub(super) zones: Vec<Option<Zones>>,
+    /// The keys of the namespaces; empty if none has keys.
+    pub(super) keys: Vec<Option<Keys>>,
     /// The most bytes of a Zone Append.
     pub(super) append_limit: u64,
     /// Dwords 0 and 1 of the completion of the last command, if it has any.
@@ -53,7 +56,7 @@ pub(super) struct Io<M> {
     pub(super) any_metadata: bool,
     /// Flexible data placement (`fdp=true`).
     pub(super) placement: Option<Box<Placement>>,
-    /// Every command takes the path of uncommon ones: for metadata, or to be counted.
+    /// Every command takes the path of uncommon ones: for metadata, for keys, or to be counted.
     pub(super) diverts: bool,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
@@ -65,13 +68,18 @@ impl<M: Media> Io<M> {
         let namespaces = (0..options.namespaces).map(|index| {
             let layout = options.layout(index).unwrap_or(Layout::PLAIN);
             let plain = Namespace::new(size * u64::from(index), size, layout, Away::Not);
-            if options.zones.has(index) { plain.with_zones(options.zones.size) } else { plain }
+            match () {
+                () if options.zones.has(index) => plain.with_zones(options.zones.size),
+                () if options.keys.has(index) => plain.with_keys(),
+                () => plain,
+            }
         });
         let spare = options.most_namespaces() - options.namespaces;
         let spare = std::iter::repeat_n(Namespace::NONE, spare as usize);
         let namespaces: Vec<_> = namespaces.chain(spare).collect();
         let mut io = Self {
             zones: zones::all(options, &namespaces),
+            keys: key_value::all(options, &namespaces),
             append_limit: options.zones.append.unwrap_or(options.mdts).min(options.mdts).into(),
             result: 0,
             namespaces,
@@ -179,6 +187,12 @@ impl<M: Media> Io<M> {
                 }
             };
         }
+        if let Some(index) = self.keyed(command.nsid).filter(|_| command.flags & FUSE == 0) {
+            return match self.execute_keys(host, index, &command, flip) {
+                Ok(_) => Ok(None),
+                Err(status) => Err(self.failed(sq, command.cid, command.nsid, 0, status)),
+            };
+        }
         let whole = command.flags & FUSE != 0 || self.zoned(command.nsid).is_some();
         if !moves || whole || !self.media.moves_data() {
             let (status, _) = self.execute(host, sq, command);
@@ -240,7 +254,7 @@ impl<M: Media> Io<M> {
         Ok(None)
     }
 
-    /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata.
+    /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata or namespaces keys.
     #[cold]
     #[inline(never)]
     pub(super) fn uncommon(
@@ -259,6 +273,9 @@ impl<M: Media> Io<M> {
         // No fused operations.
         if flags & FUSE != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        if let Some(index) = self.keyed(nsid) {
+            return self.execute_keys(host, index, &command, None);
         }
         let is_managed =
             matches!(NvmOpcode(opcode), NvmOpcode::IO_MANAGEMENT_RECEIVE | NvmOpcode::IO_MANAGEMENT_SEND);

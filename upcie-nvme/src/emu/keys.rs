@@ -41,6 +41,10 @@ pub const KEYS: &str = "  \
   fdp-handles=N     reclaim unit handles, 1 to 128, 8 by default
   fdp-groups=N      reclaim groups, 1 to 256
   fdp-unit=BYTES    of a reclaim unit, 64M by default
+  kv=true           namespaces with keys and values; kv=false+true: one for each
+  kv-key=BYTES      the most of a key, 1 to 16
+  kv-value=BYTES    the most of a value, as mdts= by default
+  kv-keys=N         the most keys of a namespace
   faults=FILE       fail as the plan in this file says
   hmb=SIZE          memory of the host that the controller wishes to use (0)
   serial=TEXT       1 to 20 printable ASCII characters";

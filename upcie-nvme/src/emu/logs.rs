@@ -2,8 +2,8 @@
 
 use super::{Options, placement};
 use crate::spec::{
-    AdminOpcode, CommandEffects, CommandsSupportedLog, ErrorLogEntry, FeatureEffects, FeatureId,
-    FeaturesSupportedLog, LogPageId, LogPageSupport, ManagementCommandsSupportedLog, NvmOpcode, SmartLog,
+    AdminOpcode, CommandEffects, CommandsSupportedLog, Csi, ErrorLogEntry, FeatureEffects, FeatureId,
+    FeaturesSupportedLog, KeyValueOpcode, LogPageId, LogPageSupport, ManagementCommandsSupportedLog, NvmOpcode, SmartLog,
     Status, SupportedLogPages,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -111,9 +111,18 @@ const ZONED_COMMANDS: [(NvmOpcode, bool); 3] = [
 const PLACEMENT_COMMANDS: [(NvmOpcode, bool); 2] =
     [(NvmOpcode::IO_MANAGEMENT_RECEIVE, false), (NvmOpcode::IO_MANAGEMENT_SEND, false)];
 
-/// Returns the Commands Supported and Effects log page, of the zoned command set or of the NVM command set, with flexible data
-/// placement or without.
-pub(super) fn commands(zoned: bool, placed: bool) -> Vec<u8> {
+/// The commands of the key value command set, and whether they change keys or values.
+const KEY_VALUE_COMMANDS: [(KeyValueOpcode, bool); 6] = [
+    (KeyValueOpcode::FLUSH, false),
+    (KeyValueOpcode::STORE, true),
+    (KeyValueOpcode::RETRIEVE, false),
+    (KeyValueOpcode::LIST, false),
+    (KeyValueOpcode::DELETE, true),
+    (KeyValueOpcode::EXIST, false),
+];
+
+/// Returns the Commands Supported and Effects log page of a command set, with flexible data placement or without.
+pub(super) fn commands(set: Csi, placed: bool) -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
     for (opcode, effects) in ADMIN_COMMANDS {
@@ -124,21 +133,29 @@ pub(super) fn commands(zoned: bool, placed: bool) -> Vec<u8> {
             log.admin_commands[usize::from(opcode.0)] = supported;
         }
     }
-    let zoned = ZONED_COMMANDS.into_iter().filter(|_| zoned);
+    let zoned = ZONED_COMMANDS.into_iter().filter(|_| set == Csi::ZONED);
     let placed = PLACEMENT_COMMANDS.into_iter().filter(|_| placed);
-    for (opcode, changes) in IO_COMMANDS.into_iter().chain(zoned).chain(placed) {
-        log.io_commands[usize::from(opcode.0)] = supported.with_logical_block_content_change(changes);
+    let blocks = IO_COMMANDS.into_iter().chain(zoned).chain(placed).map(|(opcode, changes)| (opcode.0, changes));
+    let keys = KEY_VALUE_COMMANDS.into_iter().map(|(opcode, changes)| (opcode.0, changes));
+    let has_keys = set == Csi::KEY_VALUE;
+    for (opcode, changes) in blocks.filter(|_| !has_keys).chain(keys.filter(|_| has_keys)) {
+        log.io_commands[usize::from(opcode)] = supported.with_logical_block_content_change(changes);
     }
     log.as_bytes().to_vec()
 }
 
 /// Returns the Feature Identifiers Supported and Effects log page.
-pub(super) fn features(has_cache: bool, placed: bool) -> Vec<u8> {
+pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
     let mut log = FeaturesSupportedLog::new_zeroed();
     let cache = has_cache.then_some(FeatureId::VOLATILE_WRITE_CACHE);
     let placement = [FeatureId::FLEXIBLE_DATA_PLACEMENT, FeatureId::FDP_EVENTS];
-    for id in FEATURES.into_iter().chain(cache).chain(placement.into_iter().filter(|_| placed)) {
-        let of_namespace = matches!(id, FeatureId::ERROR_RECOVERY | FeatureId::FDP_EVENTS);
+    let placement = placement.into_iter().filter(|_| options.placement.on);
+    let keys = options.keys.any().then_some(FeatureId::KEY_VALUE_CONFIGURATION);
+    for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys) {
+        let of_namespace = matches!(
+            id,
+            FeatureId::ERROR_RECOVERY | FeatureId::FDP_EVENTS | FeatureId::KEY_VALUE_CONFIGURATION
+        );
         let scope =
             FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);
         log.features[usize::from(id.0)] = scope.with_supported(true);

@@ -2,7 +2,7 @@
 
 use super::{HostMemory, media::Media, self_test::Ended, state::Core};
 use crate::spec::{
-    AdminOpcode, AsyncEventType, Command, CommandSetEvent, LogPageId, NoticeEvent, SelfTestCode, Status,
+    AdminOpcode, AsyncEventType, Command, CommandSetEvent, Csi, LogPageId, NoticeEvent, SelfTestCode, Status,
 };
 use std::time::Duration;
 
@@ -66,7 +66,12 @@ impl<M: Media> Core<M> {
         let select = command.cdw10 & 0xf;
         match AdminOpcode(command.opcode) {
             AdminOpcode::NAMESPACE_MANAGEMENT => match select {
-                // The command set: NVM.
+                0 if command.cdw11 >> 24 == Csi::KEY_VALUE.0.into() && self.options.keys.any() => {
+                    let mut page = [0; 4096];
+                    self.receive(host, command, &mut page)?;
+                    self.io.create_keys(&self.options, &page)
+                }
+                // Any other command set than NVM.
                 0 if command.cdw11 >> 24 != 0 => Err(Status::COMMAND_SET_NOT_SUPPORTED.with_do_not_retry()),
                 0 => {
                     let mut page = [0; 4096];

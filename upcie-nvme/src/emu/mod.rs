@@ -19,7 +19,8 @@
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
-//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); all mandatory
+//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); the key value
+//! command set (`kv=true`), whose pairs are in memory, each counted as 64 bytes and its value; all mandatory
 //! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
 //! without), namespace management and attachment within the
@@ -68,6 +69,7 @@ mod host_buffer;
 mod host_data;
 mod identify;
 mod io;
+mod key_value;
 mod keys;
 mod layout;
 mod lines;
@@ -114,5 +116,5 @@ pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
-pub use options::{Options, PlacementOptions, ZoneOptions};
+pub use options::{KeyOptions, Options, PlacementOptions, ZoneOptions};
 pub use serve::{spawn, spawn_with_faults};

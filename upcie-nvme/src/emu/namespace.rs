@@ -1,7 +1,7 @@
 //! Namespaces as parts of the media.
 
 use super::formats::Layout;
-use crate::spec::Status;
+use crate::spec::{Csi, Status};
 
 /// A namespace: blocks of one size, one part of the media.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub(super) struct Namespace {
     pub away: Away,
     /// It has zones: to the commands of plain namespaces it has no blocks.
     pub zoned: bool,
+    /// It has keys: to the commands of plain namespaces it has no blocks.
+    pub keys: bool,
     /// Namespaces that had this identifier before: each has an identity of its own.
     pub generation: u32,
 }
@@ -56,15 +58,25 @@ impl Namespace {
 
     /// Makes a namespace of `capacity` bytes of the media.
     pub const fn new(start: u64, capacity: u64, layout: Layout, away: Away) -> Self {
-        Self { start, blocks: 0, shift: 9, layout, capacity, away, zoned: false, generation: 0 }
-            .with_layout(layout)
+        let plain = Self {
+            start,
+            blocks: 0,
+            shift: 9,
+            layout,
+            capacity,
+            away,
+            zoned: false,
+            keys: false,
+            generation: 0,
+        };
+        plain.with_layout(layout)
     }
 
     /// Gives its blocks another format, all of its part of the media.
     #[must_use]
     pub const fn with_layout(mut self, layout: Layout) -> Self {
         (self.layout, self.shift) = (layout, layout.format().shift);
-        let takes_plain = matches!(self.away, Away::Not) && !self.zoned;
+        let takes_plain = matches!(self.away, Away::Not) && !self.zoned && !self.keys;
         self.blocks = if takes_plain { layout.blocks(self.capacity) } else { 0 };
         self
     }
@@ -72,6 +84,20 @@ impl Namespace {
     /// Returns it with zones of `size` bytes, whole ones.
     pub fn with_zones(self, size: u64) -> Self {
         Self { zoned: true, blocks: 0, capacity: self.capacity / size * size, ..self }
+    }
+
+    /// Returns it with keys in place of blocks.
+    pub fn with_keys(self) -> Self {
+        Self { keys: true, ..self }.with_layout(Layout::PLAIN)
+    }
+
+    /// Returns its command set.
+    pub fn command_set(&self) -> Csi {
+        match (self.zoned, self.keys) {
+            (true, _) => Csi::ZONED,
+            (_, true) => Csi::KEY_VALUE,
+            (false, false) => Csi::NVM,
+        }
     }
 
     /// Returns the offset of the metadata of a block in the media: behind the data of all blocks.

@@ -48,6 +48,8 @@ pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {
         Refusal::StaleNamespace
+    } else if extent.is_key_value() {
+        Refusal::HasKeys
     } else if extent.max_blocks == 0 {
         Refusal::Unsupported
     } else {

@@ -38,6 +38,8 @@ pub struct Extent {
     pub(crate) format: BlockFormat,
     /// The namespace's zones.
     pub(crate) zones: ZoneLimits,
+    /// The namespace's keys.
+    pub(crate) keys: KeyLimits,
 }
 
 /// The zones of a namespace, as far as submission depends on them.
@@ -47,6 +49,17 @@ pub(crate) struct ZoneLimits {
     pub(crate) blocks: u64,
     /// Blocks that one Zone Append may write.
     pub(crate) append: u32,
+}
+
+/// The keys of a namespace, as far as submission depends on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct KeyLimits {
+    /// Bytes of a key, 16 at most; 0 for a namespace without keys.
+    pub(crate) key: u8,
+    /// Bytes of a value that one Store sends.
+    pub(crate) value: u32,
+    /// Bytes that one command returns.
+    pub(crate) transfer: u32,
 }
 
 impl Extent {
@@ -100,6 +113,11 @@ impl Extent {
     /// Returns `true` for a namespace with zones: the writes to a zone must come one after the other.
     pub(crate) fn is_zoned(&self) -> bool {
         self.zones.blocks != 0
+    }
+
+    /// Returns `true` for a namespace with keys, which has no blocks.
+    pub(crate) fn is_key_value(&self) -> bool {
+        self.keys.key != 0
     }
 
     /// Returns the most bytes that one command may transfer, a whole number of blocks; 0 if the namespace

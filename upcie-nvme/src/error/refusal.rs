@@ -65,6 +65,17 @@ pub enum Refusal {
     NotZoned,
     /// The block is not the first one of a zone.
     ZoneStart,
+    /// The namespace has keys and values, not blocks: use [`Namespace::keys`](crate::Namespace::keys), or a
+    /// [`KeyCommand`](crate::KeyCommand).
+    HasKeys,
+    /// The namespace has blocks, not keys, so the command is not for it.
+    NotKeyValue,
+    /// The key is longer than keys of the namespace may be ([`KeyValue::max_key`](crate::KeyValue::max_key)).
+    KeyLength,
+    /// The value is longer than the namespace or one command takes, or the buffer for it is longer than one command may
+    /// transfer ([`KeyValue::max_value`](crate::KeyValue::max_value),
+    /// [`max_transfer`](crate::KeyValue::max_transfer)).
+    ValueLength,
     /// The namespace's format or command set is not supported for I/O: see
     /// [`Namespace::check_usable`](crate::Namespace::check_usable).
     Unsupported,
@@ -104,6 +115,13 @@ impl fmt::Display for Refusal {
             Self::NotZoned => "the namespace has no zones: write to its blocks instead",
             Self::ZoneStart => {
                 "the block is not the first one of a zone: name the zone by its first block (`Zones::start_of`)"
+            }
+            Self::HasKeys => "the namespace has keys and values, not blocks: store and retrieve these (`Namespace::keys`)",
+            Self::NotKeyValue => "the namespace has blocks, not keys: read and write these",
+            Self::KeyLength => "the key is longer than the namespace takes (`KeyValue::max_key`)",
+            Self::ValueLength => {
+                "the value, or the buffer for it, is longer than one command of the namespace transfers \
+                 (`KeyValue::max_value`, `max_transfer`)"
             }
             Self::Unsupported => "the namespace's format or command set is not supported for I/O",
         })

@@ -2,6 +2,8 @@
 
 mod blocking;
 mod bytes;
+mod key_limits;
+mod key_value;
 mod open;
 mod placement;
 mod protected;
@@ -13,6 +15,7 @@ mod vectored;
 mod zone_limits;
 mod zones;
 
+pub use key_value::KeyValue;
 pub use placement::Placement;
 pub use stream::Stream;
 pub use zones::Zones;
@@ -21,7 +24,7 @@ use crate::{
     Controller, Error, IoFlags, Refusal, Result,
     controller::Inner,
     engine::{Extent, Io},
-    spec::{Csi, DatasetRange, IdentifyNamespace, NvmOpcode, ZonedNamespace},
+    spec::{Csi, DatasetRange, IdentifyNamespace, KeyValueNamespace, NvmOpcode, ZonedNamespace},
 };
 use blocking::refused;
 use std::{fmt, ops::Range, sync::Arc};
@@ -57,6 +60,7 @@ pub struct Namespace {
     unusable: Option<Arc<str>>,
     command_set: Csi,
     zones: Option<Arc<ZonedNamespace>>,
+    keys: Option<Arc<KeyValueNamespace>>,
 }
 
 impl Controller {
@@ -91,12 +95,12 @@ impl Controller {
 
 impl Namespace {
     fn new(controller: Arc<Inner>, known: open::Known) -> Self {
-        let open::Known { mut extent, identify, unusable, command_set, zones } = known;
+        let open::Known { mut extent, identify, unusable, command_set, zones, keys } = known;
         if unusable.is_some() {
             (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
         }
-        let (unusable, zones) = (unusable.map(Into::into), zones.map(Arc::new));
-        Self { extent, controller, identify: Arc::new(identify), unusable, command_set, zones }
+        let (unusable, zones, keys) = (unusable.map(Into::into), zones.map(Arc::new), keys.map(Arc::new));
+        Self { extent, controller, identify: Arc::new(identify), unusable, command_set, zones, keys }
     }
 
     /// Returns the namespace's id.
@@ -104,7 +108,8 @@ impl Namespace {
         self.extent.nsid()
     }
 
-    /// Returns the namespace's command set: [`Csi::NVM`], or [`Csi::ZONED`] for a namespace with [zones](Self::zones).
+    /// Returns the namespace's command set: [`Csi::NVM`], [`Csi::ZONED`] for a namespace with [zones](Self::zones), or
+    /// [`Csi::KEY_VALUE`] for one with [keys](Self::keys).
     pub fn command_set(&self) -> Csi {
         self.command_set
     }
@@ -138,16 +143,16 @@ impl Namespace {
         self.extent.deallocates
     }
 
-    /// Returns the Identify Namespace data.
+    /// Returns the Identify Namespace data; zeros for a namespace with [keys](Self::keys), which has no blocks.
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
     }
 
-    /// Checks that this driver can do I/O on the namespace.
+    /// Checks that this driver can do I/O on the namespace's blocks.
     ///
     /// # Errors
     /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: a
-    /// command set other than NVM and Zoned Namespace, data of blocks outside of 512 bytes to 64 KiB, or a form of protection
+    /// command set other than NVM and Zoned Namespace (one with keys has [others calls](Self::keys)), data of blocks outside of 512 bytes to 64 KiB, or a form of protection
     /// information that is not known here.
     pub fn check_usable(&self) -> Result<()> {
         self.controller.check_io()?;

@@ -1,17 +1,17 @@
 //! Identifies a namespace: asks its controller, and decides whether this driver can do I/O on it.
 
-use super::zone_limits;
+use super::{key_limits, zone_limits};
 use crate::{
     Error, Result,
     controller::{Inner, Shape},
-    engine::{Extent, ZoneLimits, parts},
+    engine::{Extent, KeyLimits, ZoneLimits, parts},
     protection::BlockFormat,
     spec::{
-        Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, NvmNamespace, OptionalCommands,
+        Cns, Command, Csi, IdentifyNamespace, KeyValueNamespace, NvmNamespace, OptionalCommands,
         ZonedNamespace,
     },
 };
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros};
 
 /// The properties of a namespace.
 pub(super) struct Known {
@@ -21,6 +21,7 @@ pub(super) struct Known {
     pub(super) unusable: Option<String>,
     pub(super) command_set: Csi,
     pub(super) zones: Option<ZonedNamespace>,
+    pub(super) keys: Option<KeyValueNamespace>,
 }
 
 /// Asks the controller for the namespace `nsid`.
@@ -41,23 +42,33 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
             format!("there is no namespace {nsid}; the active ones are {active:?}"),
         ));
     }
-    let page =
-        controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
-    let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+    let has_io = controller.no_io().is_none();
+    let page = controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)");
+    let mut identify = match page {
+        Ok(page) => IdentifyNamespace::read_from_bytes(&page[..]).expect("one page"),
+        // A namespace without blocks does not have this data.
+        Err(error)
+            if has_io && error.status().is_some() && controller.command_set(nsid)? == Csi::KEY_VALUE =>
+        {
+            IdentifyNamespace::new_zeroed()
+        }
+        Err(error) => return Err(error),
+    };
     controller.note_shape(nsid, Shape::of(&identify, stamp));
     let mut unusable = match controller.no_io() {
         Some(reason) => Some(reason.to_string()),
         None => why_unusable(&identify),
     };
-    let format = match block_format(controller, nsid, &identify)? {
+    let mut format = match block_format(controller, nsid, &identify)? {
         Ok(format) => format,
         Err(reason) => {
             unusable = unusable.or(Some(reason));
             BlockFormat::new(0, 0, false)
         }
     };
-    let command_set = if controller.no_io().is_none() { command_set(controller, nsid)? } else { Csi::NVM };
+    let command_set = if has_io { controller.command_set(nsid)? } else { Csi::NVM };
     let (mut limits, mut zones) = (ZoneLimits::default(), None);
+    let (mut key_limits, mut keys) = (KeyLimits::default(), None);
     match command_set {
         Csi::NVM => {}
         Csi::ZONED if unusable.is_none() => match zone_limits::ask(controller, nsid, &identify, &format)? {
@@ -65,8 +76,21 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
             Err(reason) => unusable = Some(reason),
         },
         Csi::ZONED => {}
+        Csi::KEY_VALUE => {
+            controller.note_shape(nsid, Shape::of_keys(stamp));
+            // Whatever a controller says of blocks that the namespace does not have.
+            (identify, format) = (IdentifyNamespace::new_zeroed(), BlockFormat::new(0, 0, false));
+            unusable = Some(match key_limits::ask(controller, nsid)? {
+                Ok((known, id)) => {
+                    (key_limits, keys) = (known, Some(id));
+                    "it has keys and values, not blocks: its command set is Key Value (`Namespace::keys`)".into()
+                }
+                Err(reason) => reason,
+            });
+        }
         other => {
-            unusable = unusable.or(Some(format!("its command set is {other}, not NVM or Zoned Namespace")))
+            let reason = format!("its command set is {other}, not NVM, Key Value or Zoned Namespace");
+            unusable = unusable.or(Some(reason));
         }
     };
     let block = format.transfer_size() as u64;
@@ -91,9 +115,10 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
         optional,
         zones: limits,
+        keys: key_limits,
         format,
     };
-    Ok(Known { extent, identify, unusable, command_set, zones })
+    Ok(Known { extent, identify, unusable, command_set, zones, keys })
 }
 
 /// Returns the format of a namespace's blocks, or the reason why it is not known. Metadata may be protection information of a
@@ -130,16 +155,4 @@ fn too_large(controller: &Inner, format: &BlockFormat) -> Option<String> {
 /// Returns the reason why I/O on a namespace is not supported, if it isn't.
 fn why_unusable(identify: &IdentifyNamespace) -> Option<String> {
     (identify.nsze == 0).then(|| "it has no blocks".into())
-}
-
-/// Asks for the command set of a namespace.
-fn command_set(controller: &Inner, nsid: u32) -> Result<Csi> {
-    // Optional before version 1.3: a controller without the list has the NVM command set only.
-    let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
-    let page = match controller.identify_page(&command, "Identify (namespace descriptors)") {
-        Ok(page) => page,
-        Err(error) if error.status().is_some() => return Ok(Csi::NVM),
-        Err(error) => return Err(error),
-    };
-    Ok(NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi()).unwrap_or(Csi::NVM))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Controller, Error, IdentifyQuery, Result, Wait,
-    spec::{Command, DataDirection, IdentifyNamespace, NvmOpcode},
+    spec::{ALL_NAMESPACES, Command, Csi, DataDirection, IdentifyNamespace, KeyValueOpcode, NvmOpcode},
 };
 use std::time::Duration;
 
@@ -14,19 +14,31 @@ enum Data {
     Blocks,
     /// So many bytes.
     Bytes(u64),
+    /// Blocks or, of a key value namespace, as many bytes as dword 10 says.
+    BlocksOrValue,
+    /// As many bytes as dword 10 says, of a key value namespace alone.
+    Keys,
+    /// None, of a key value namespace alone.
+    NoKeys,
 }
 
 fn dwords(count: u32) -> Data {
     Data::Bytes((u64::from(count) + 1) * 4)
 }
 
-/// Returns the data of a command whose length is known: I/O commands of Base, of NVM, and of the zoned command set.
+/// Returns the data of a command whose length is known: I/O commands of Base, of NVM, and of the zoned and the key value
+/// command set.
 fn data_of(command: &Command) -> Option<Data> {
     Some(match command.opcode {
         // Flush, Write Uncorrectable, Write Zeroes, Verify.
         0x00 | 0x04 | 0x08 | 0x0c => Data::None,
-        // Write, Read, Compare, Zone Append.
-        0x01 | 0x02 | 0x05 | 0x7d => Data::Blocks,
+        // Write, Read; Store, Retrieve.
+        0x01 | 0x02 => Data::BlocksOrValue,
+        // Compare, Zone Append.
+        0x05 | 0x7d => Data::Blocks,
+        // List; Delete, Exist.
+        0x06 => Data::Keys,
+        0x10 | 0x14 => Data::NoKeys,
         // Dataset Management: ranges, 0's based.
         0x09 => Data::Bytes((u64::from(command.cdw10 & 0xff) + 1) * 16),
         // Reservation Register, Acquire and Release; Report.
@@ -70,28 +82,50 @@ impl Controller {
     /// - [`Failure::InUse`](crate::Failure::InUse) while a command that changes namespaces is not answered.
     /// - No queue pair is free; the controller's status, or a timeout.
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
-        let what = NvmOpcode(command.opcode).to_string();
-        let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
+        let mut what = NvmOpcode(command.opcode).to_string();
+        let refuse = |what: &str, reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         let plan = data_of(command).ok_or_else(|| {
-            refuse("the length of its data is not known here: use the unsafe `submit_raw`".into())
+            refuse(&what, "the length of its data is not known here: use the unsafe `submit_raw`".into())
         })?;
         // While this queue pair exists, no command that changes the size of a block is sent, and none was before that is not
         // answered.
         let mut queue = self.queue_pair().depth(4).create::<()>()?;
         self.inner().subsystem().check_settled(self.name(), &what)?;
+        let plan = match plan {
+            Data::BlocksOrValue | Data::Keys | Data::NoKeys => {
+                // The same opcode has another length there.
+                let has_keys = self.has_keys(command.nsid)?;
+                if has_keys {
+                    what = KeyValueOpcode(command.opcode).to_string();
+                }
+                match plan {
+                    Data::NoKeys if has_keys => Data::None,
+                    _ if has_keys => Data::Bytes(command.cdw10.into()),
+                    Data::BlocksOrValue => Data::Blocks,
+                    _ => {
+                        let opcode = KeyValueOpcode(command.opcode);
+                        return Err(refuse(
+                            &what,
+                            format!("{opcode} is for namespaces with keys, and namespace {} has none", command.nsid),
+                        ));
+                    }
+                }
+            }
+            plan => plan,
+        };
         let len = match plan {
-            Data::None => 0,
             Data::Bytes(len) => len,
             Data::Blocks => {
                 self.plain_block(command.nsid, &what)?.saturating_mul(command.block_count().into())
             }
+            _ => 0,
         };
         if data.len() as u64 != len {
-            return Err(refuse(format!("it transfers {len} bytes here, the buffer has {}", data.len())));
+            return Err(refuse(&what, format!("it transfers {len} bytes here, the buffer has {}", data.len())));
         }
         if len > self.max_transfer() as u64 {
             let most = self.max_transfer();
-            return Err(refuse(format!("{len} bytes: the controller takes {most} at once")));
+            return Err(refuse(&what, format!("{len} bytes: the controller takes {most} at once")));
         }
         let direction = NvmOpcode(command.opcode).direction();
         let mut command = *command;
@@ -109,8 +143,9 @@ impl Controller {
         }
         let mut turn = queue.turn()?;
         // SAFETY: the command moves `len` bytes at most, to or from `buffer`, which has as many, by pointers to it alone: its
-        // opcode is one whose data is known (`data_of`), and blocks keep their size while this queue pair exists. None of these
-        // opcodes is about queues, other commands or the format of a namespace.
+        // opcode is one whose data is known (`data_of`), by the command set of its namespace where that decides, and namespaces keep
+        // their command sets and blocks their size while this queue pair exists. None of these opcodes is about queues, other
+        // commands or the format of a namespace.
         let sent = unsafe { turn.submit_raw(&command, buffer, ()) };
         sent.map_err(|refused| Error::refused(self.name(), &*what, refused.reason))?;
         drop(turn);
@@ -127,6 +162,12 @@ impl Controller {
             buffer.read_at(0, data);
         }
         Ok(dword0)
+    }
+
+    /// Returns `true` for a key value namespace.
+    fn has_keys(&self, nsid: u32) -> Result<bool> {
+        let is_one = !matches!(nsid, 0 | ALL_NAMESPACES);
+        Ok(is_one && self.inner().command_set(nsid)? == Csi::KEY_VALUE)
     }
 
     /// Returns the bytes of a namespace's blocks, for the command `what`.

@@ -35,6 +35,7 @@ mod features;
 mod fields;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod identify;
+mod key_value;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod log;
 mod macros;
@@ -69,6 +70,7 @@ pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeE
 pub use features::*;
 pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;
+pub use key_value::{InvalidKey, Key, KeyList, KeyValueOpcode, RetrieveOptions, StoreOptions};
 pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use placement::{HandleStatus, HandleStatusHeader, PlacementEventAttributes, PlacementEventSetting};

@@ -249,7 +249,7 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     let size = units::bytes(emulator.namespace_size());
     let mut line = format!("listening on vfio-user:{} ({} × {size}", socket.display(), options.namespaces);
     if options.file.is_none() && !options.null {
-        if options.populate.unwrap_or(true) {
+        if options.populate.unwrap_or(!options.keys.any()) {
             let taken = fill_memory(&mut emulator, options, &stop)?;
             line += &format!(", uses {} of memory", units::bytes(taken));
         } else {

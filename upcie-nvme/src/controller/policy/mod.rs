@@ -154,7 +154,7 @@ const FEATURES: &[Row] = &[
     (0x1d, Alone, none, "it turns flexible data placement on or off, which changes how namespaces are made"),
     (0x1e, Free, placement_events, "chooses which events are noted in a log"),
     (0x1f, Never, none, LENGTH),
-    (0x20, Never, none, UNKNOWN),
+    (0x20, Free, none, "decides whether a Delete of a missing key fails"),
     (0x21, Never, none, "a controller data queue writes to memory: use the unsafe `admin_raw`"),
     (0x22, Never, none, "it changes the kind of the device: use the unsafe `admin_raw`"),
     (0x23, Never, none, LENGTH),

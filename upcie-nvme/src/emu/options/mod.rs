@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod key_value;
 mod metadata;
 mod placement;
 mod text;
@@ -8,6 +9,7 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
 pub(crate) use text::name;
 pub(super) use zones::GRANULARITY;
@@ -117,6 +119,8 @@ pub struct Options {
     pub zones: Box<ZoneOptions>,
     /// Flexible data placement.
     pub placement: Box<PlacementOptions>,
+    /// Key value namespaces.
+    pub keys: Box<KeyOptions>,
 }
 
 impl Default for Options {
@@ -152,6 +156,7 @@ impl Default for Options {
             serial: "EMU0".into(),
             zones: Box::default(),
             placement: Box::default(),
+            keys: Box::default(),
         }
     }
 }
@@ -274,7 +279,7 @@ impl Options {
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
-            _ if self.zones.set(key, value)? || self.placement.set(key, value)? => {}
+            _ if self.zones.set(key, value)? || self.placement.set(key, value)? || self.keys.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -311,6 +316,7 @@ impl Options {
         }
         self.zones.check(self.namespaces, self.size, self.file.is_some())?;
         self.placement.check(self.zones.any())?;
+        self.keys.check(self)?;
         let block = self.largest_block();
         match self.size {
             Some(size) if size % block != 0 => bad(
@@ -321,9 +327,9 @@ impl Options {
         }
     }
 
-    /// Returns the command sets that CAP.CSS reports: zoned namespaces need bit 6.
+    /// Returns the command sets that CAP.CSS reports: zoned and key value namespaces need bit 6.
     pub(super) fn command_sets(&self) -> u8 {
-        self.css | u8::from(self.zones.any()) << 6
+        self.css | u8::from(self.zones.any() || self.keys.any()) << 6
     }
 
     /// Returns `true` if hosts can choose all command sets.

@@ -21,6 +21,8 @@ fn options_print_as_they_were_parsed() {
         "fdp=true,fdp-handles=128,fdp-groups=2,fdp-unit=96M",
         "size=64M,namespaces=2,zoned=false+true,zone-size=4M,zone-capacity=3M,max-open=3,max-active=5,zasl=16K,zrwa=64K,\
          zrwas=2,cross-zone-reads=true,read-only-zones=1",
+        "namespaces=2,kv=false+true,kv-key=8,kv-value=4K,kv-keys=100",
+        "namespaces=2,zoned=true+false,kv=false+true",
     ] {
         assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
     }
@@ -100,6 +102,16 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("fdp-unit=5000,fdp=true", "multiple of 4096"),
         ("fdp-unit=8K", "needs fdp=true"),
         ("fdp=true,zoned=true", "zoned=true"),
+        ("kv=1", "true or false"),
+        ("kv=true+false", "namespaces=1"),
+        ("kv-key=8", "needs kv=true"),
+        ("kv-key=17,kv=true", "1 to 16"),
+        ("kv-value=0,kv=true", "1 byte up to 1G"),
+        ("kv-keys=0,kv=true", "1 or more"),
+        ("kv=true,file=/x", "not keys"),
+        ("kv=true,null=true", "null=true"),
+        ("kv=true,populate=true", "populate=true"),
+        ("kv=true,zoned=true", "have zones, too"),
         ("read-only-zones=65,zoned=true,size=1G", "more than"),
     ] {
         let error = text.parse::<Options>().unwrap_err().to_string();
@@ -151,6 +163,10 @@ fn an_unknown_option_lists_all_options() {
         "fdp-handles",
         "fdp-groups",
         "fdp-unit",
+        "kv",
+        "kv-key",
+        "kv-value",
+        "kv-keys",
         "serial",
     ] {
         assert!(

@@ -83,7 +83,8 @@ impl fmt::Display for Options {
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
-        for (key, value) in self.zones.text().into_iter().chain(self.placement.text()) {
+        let more = self.zones.text().into_iter().chain(self.placement.text()).chain(self.keys.text());
+        for (key, value) in more {
             put(true, key, &value)?;
         }
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;

@@ -26,7 +26,7 @@ impl<M: Media> Io<M> {
         match done {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
-                let has_lba = !matches!(
+                let has_lba = !self.has_keys(fields.nsid) && !matches!(
                     fields.opcode,
                     NvmOpcode::FLUSH
                         | NvmOpcode::DATASET_MANAGEMENT

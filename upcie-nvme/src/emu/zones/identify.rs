@@ -1,6 +1,12 @@
-//! Identify data by command set, of controllers with zoned namespaces or command set profiles.
+//! Identify data by command set, of controllers with zoned or key value namespaces, or command set profiles.
 
-use super::super::{Options, formats::FORMATS, namespace::Namespace, options::GRANULARITY};
+use super::super::{
+    Options,
+    formats::FORMATS,
+    key_value::{self, Keys},
+    namespace::Namespace,
+    options::GRANULARITY,
+};
 use crate::spec::{
     Cns, Command, Csi, IdentifyDword10, IdentifyDword11, NamespaceList, Status, ZonedController,
     ZonedNamespace,
@@ -25,25 +31,35 @@ pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
 pub(in super::super) fn page(
     options: &Options,
     namespaces: &[Namespace],
+    keys: &[Option<Keys>],
     command: &Command,
 ) -> Result<Vec<u8>, Status> {
     let csi = IdentifyDword11::from_bits(command.cdw11).csi();
-    let zoned = match csi {
-        Csi::NVM => false,
-        Csi::ZONED if options.zones.any() => true,
-        _ => return Err(INVALID_FIELD),
+    let is_known = match csi {
+        Csi::NVM => true,
+        Csi::ZONED => options.zones.any(),
+        Csi::KEY_VALUE => options.keys.any(),
+        _ => false,
     };
+    if !is_known {
+        return Err(INVALID_FIELD);
+    }
     let mut page = match IdentifyDword10::from_bits(command.cdw10).cns() {
         Cns::COMMAND_SET_NAMESPACE => {
-            let found = namespaces.get(command.nsid.wrapping_sub(1) as usize);
+            let index = command.nsid.wrapping_sub(1) as usize;
+            let found = namespaces.get(index);
             let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())?;
             match found.is_active() {
-                true if found.zoned != zoned => return Err(INVALID_FIELD),
-                true if zoned => namespace(options, found.shift),
+                true if found.command_set() != csi => return Err(INVALID_FIELD),
+                true if csi == Csi::ZONED => namespace(options, found.shift),
+                true if csi == Csi::KEY_VALUE => {
+                    let keys = keys.get(index).and_then(Option::as_ref).ok_or(Status::INTERNAL_ERROR)?;
+                    key_value::page(keys, options.ro)
+                }
                 _ => Vec::new(),
             }
         }
-        Cns::COMMAND_SET_CONTROLLER if zoned => {
+        Cns::COMMAND_SET_CONTROLLER if csi == Csi::ZONED => {
             let mut id = ZonedController::new_zeroed();
             let limit = options.zones.append.map(|limit| (limit / options.mpsmin).max(1).ilog2() as u8);
             id.zone_append_size_limit = limit.unwrap_or(0);
@@ -53,7 +69,7 @@ pub(in super::super) fn page(
             let mut list = NamespaceList::new_zeroed();
             let all = (1..).zip(namespaces);
             let named = all.filter(|(nsid, namespace)| {
-                *nsid > command.nsid && namespace.is_active() && namespace.zoned == zoned
+                *nsid > command.nsid && namespace.is_active() && namespace.command_set() == csi
             });
             for (entry, (nsid, _)) in list.nsids.iter_mut().zip(named) {
                 *entry = nsid;
@@ -61,7 +77,8 @@ pub(in super::super) fn page(
             list.as_bytes().to_vec()
         }
         Cns::COMMAND_SETS => {
-            let sets = u64::from(options.zones.any()) << Csi::ZONED.0 | 1 << Csi::NVM.0;
+            let keys = u64::from(options.keys.any()) << Csi::KEY_VALUE.0;
+            let sets = u64::from(options.zones.any()) << Csi::ZONED.0 | keys | 1 << Csi::NVM.0;
             sets.to_le_bytes().to_vec()
         }
         _ => Vec::new(),

@@ -21,7 +21,7 @@ pub use id::{FeatureId, FeatureSelect};
 pub use settings::{
     Arbitration, AsyncEventConfiguration, BootPartitionWriteProtection, CommandSetProfile,
     EnduranceGroupEvents, ErrorRecovery, FlexibleDataPlacement, HostControlledThermalManagement,
-    InterruptCoalescing, InterruptVectorConfiguration, KeepAliveTimer, LbaStatusInterval,
+    InterruptCoalescing, InterruptVectorConfiguration, KeepAliveTimer, KeyValueConfiguration, LbaStatusInterval,
     NamespaceWriteProtection, NonOperationalPowerState, NumberOfQueues, PowerLossSignaling, PowerManagement,
     PredictableLatencyWindow, ReadRecoveryLevel, ReservationNotificationMask, ReservationPersistence,
     SanitizeConfig, SoftwareProgressMarker, SpinupControl, TemperatureThreshold, VolatileWriteCache,

@@ -289,6 +289,15 @@ bits! {
 }
 
 bits! {
+    /// Feature 20h, Key Value Configuration, of a key value namespace.
+    KeyValueConfiguration(u32), "Key Value Configuration" {
+        /// A Delete of a key that does not exist fails (EDNEK).
+        error_on_missing_key: bool[1] => flag;
+        __: u32[31];
+    }
+}
+
+bits! {
     /// Feature 80h, Software Progress Marker.
     SoftwareProgressMarker(u32), "Software Progress Marker" {
         /// Loads of pre-boot software without an operating system's answer (PBSLC).
@@ -376,6 +385,7 @@ dword_features! {
     SpinupControl: SPINUP_CONTROL;
     PowerLossSignaling: POWER_LOSS_SIGNALING;
     FlexibleDataPlacement: FLEXIBLE_DATA_PLACEMENT [IN_DWORD12: bool = true, SELECTS: u32 = 0xffff];
+    KeyValueConfiguration: KEY_VALUE_CONFIGURATION [OF_NAMESPACE: bool = true];
     SoftwareProgressMarker: SOFTWARE_PROGRESS_MARKER;
     ReservationNotificationMask: RESERVATION_NOTIFICATION_MASK [OF_NAMESPACE: bool = true];
     ReservationPersistence: RESERVATION_PERSISTENCE [OF_NAMESPACE: bool = true];

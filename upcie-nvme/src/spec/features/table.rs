@@ -75,6 +75,7 @@ impl FeatureInfo {
         row::<SpinupControl>(),
         row::<PowerLossSignaling>(),
         row::<FlexibleDataPlacement>(),
+        row::<KeyValueConfiguration>(),
         row::<SoftwareProgressMarker>(),
         row::<HostIdentifier>(),
         row::<ExtendedHostIdentifier>(),

@@ -4,6 +4,7 @@ mod command_sets;
 mod controller;
 mod data;
 mod descriptors;
+mod key_value;
 mod lists;
 mod namespace;
 mod shown;
@@ -16,6 +17,7 @@ pub use command_sets::{
 pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands, PowerState};
 pub use data::IdentifyData;
 pub use descriptors::{DescriptorHeader, NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType};
+pub use key_value::{KeyValueFormat, KeyValueFormatOptions, KeyValueNamespace};
 pub use lists::{
     ActiveNamespaces, AllocatedNamespaces, CommandSetActiveNamespaces, CommandSetAllocatedNamespaces,
     CommandSetCombination, CommandSetCombinations, ControllerList, Domain, DomainList, EnduranceGroupList,

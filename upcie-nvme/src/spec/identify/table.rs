@@ -46,6 +46,7 @@ impl IdentifyInfo {
         row::<NamespaceDescriptorList>(),
         row::<NvmSetList>(),
         row::<NvmNamespace>(),
+        row::<KeyValueNamespace>(),
         row::<ZonedNamespace>(),
         row::<IdentifyNvmController>(),
         row::<ZonedController>(),

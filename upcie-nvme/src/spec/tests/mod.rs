@@ -2,6 +2,7 @@ mod admin;
 mod bits;
 mod commands;
 mod hostile;
+mod key_value;
 mod layout;
 mod placement;
 mod protection;

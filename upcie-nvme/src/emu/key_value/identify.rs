@@ -1,0 +1,14 @@
+//! Identify data of key value namespaces.
+
+use super::Keys;
+use crate::spec::KeyValueNamespace;
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Returns the Identify data of a namespace with these keys, which may be write protected.
+pub(in super::super) fn page(keys: &Keys, is_protected: bool) -> Vec<u8> {
+    let mut id = KeyValueNamespace::new_zeroed();
+    (id.size, id.utilization) = keys.bytes();
+    id.attributes = is_protected.into();
+    id.formats[0] = keys.format();
+    id.as_bytes().to_vec()
+}

@@ -26,6 +26,7 @@ mod leaks;
 pub mod odd;
 pub mod own_memory;
 pub mod pci;
+pub mod placement;
 pub mod process;
 pub mod random;
 pub mod raw;

@@ -56,6 +56,18 @@ const ZONED: &[&str] = &[
      zoned.numzrwa=2,zoned.zrwas=64K,zoned.zrwafg=16K",
 ];
 
+/// Disk image of controller E.
+const PLACED_DISK: (&str, u64) = ("e", 16 << 20);
+
+/// Controller E, whose endurance group has flexible data placement: it is added behind D for the suite about that. Placement
+/// handles 0 to 3 of its namespace are the reclaim unit handles 1 to 4.
+const PLACED: &[&str] = &[
+    "pcie-root-port,id=rp4,chassis=5,slot=5",
+    "nvme-subsys,id=ss2,nqn=placement,fdp=on,fdp.runs=96M,fdp.nrg=2,fdp.nruh=8",
+    "nvme,id=nvE,bus=rp4,subsys=ss2,serial=LABE",
+    "nvme-ns,drive=e,bus=nvE,nsid=1,logical_block_size=4096,physical_block_size=4096,fdp.ruhs=1-4",
+];
+
 /// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
 const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
 
@@ -92,6 +104,9 @@ pub struct Options {
     /// Add controller D, behind C at 0000:04:00.0: its namespace 2 is zoned
     #[arg(long)]
     pub zoned: bool,
+    /// Add controller E, behind D at 0000:05:00.0: its namespace has flexible data placement
+    #[arg(long)]
+    pub placed: bool,
     /// Additional words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
@@ -126,6 +141,7 @@ impl Default for Options {
             numa: 1,
             failing_media: false,
             zoned: false,
+            placed: false,
             append: String::new(),
             console: false,
             verbose: false,
@@ -176,7 +192,7 @@ impl RunDirectory {
             fs::create_dir(directory.path(name))?;
             fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
         }
-        for (name, size) in DISKS.iter().chain([&FAILING_DISK]).chain(ZONED_DISKS) {
+        for (name, size) in DISKS.iter().chain([&FAILING_DISK]).chain(ZONED_DISKS).chain([&PLACED_DISK]) {
             File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
         }
         Ok(directory)
@@ -315,6 +331,12 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     if options.zoned {
         disks(&mut command, run, ZONED_DISKS);
         for device in ZONED {
+            command.args(["-device", device]);
+        }
+    }
+    if options.placed {
+        disks(&mut command, run, &[PLACED_DISK]);
+        for device in PLACED {
             command.args(["-device", device]);
         }
     }

@@ -93,7 +93,8 @@ pub struct Boot {
     numa: u32,
     /// Number of huge pages of 1 GiB; they add to the guest's memory.
     giants: u32,
-    /// True to add the controllers that suites of this boot alone use: one whose medium fails, and one with zones.
+    /// True to add the controllers that suites of this boot alone use: one whose medium fails, one with zones, and one with
+    /// flexible data placement.
     more_controllers: bool,
     /// Prefixes of suites that belong to this boot alone and choose their devices themselves. The longest
     /// matching prefix counts.
@@ -113,13 +114,14 @@ impl Boot {
             0 => plain.append.clone(),
             count => format!("hugepagesz=1G hugepages={count}"),
         };
-        let (failing_media, zoned) = (self.more_controllers, self.more_controllers);
+        let [failing_media, zoned, placed] = [self.more_controllers; 3];
         Options {
             iommu: self.iommu,
             stock: self.stock,
             numa: self.numa,
             failing_media,
             zoned,
+            placed,
             memory,
             append,
             ..plain
@@ -260,13 +262,13 @@ pub const BOOTS: &[Boot] = &[
     },
     Boot {
         name: "errors",
-        about: "a controller whose medium fails, and one with zones",
+        about: "a controller whose medium fails, one with zones, and one with flexible data placement",
         iommu: Iommu::On,
         stock: false,
         numa: 1,
         giants: 0,
         more_controllers: true,
-        prefixes: &["guest_errors_", "guest_zones"],
+        prefixes: &["guest_errors_", "guest_zones", "guest_placement"],
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[],
@@ -319,6 +321,7 @@ mod tests {
         assert_eq!(owners("guest_stock_noiommu_refusals"), ["stock-off"]);
         assert_eq!(owners("guest_errors_media"), ["errors"]);
         assert_eq!(owners("guest_zones"), ["errors"]);
+        assert_eq!(owners("guest_placement"), ["errors"]);
         assert_eq!(owners("guest_each_kernel_reads"), [""; 0]);
         assert_eq!(owners("guest_user_memlock"), [""; 0]);
         assert_eq!(owners("queues"), [""; 0]);

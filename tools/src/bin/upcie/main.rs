@@ -113,6 +113,9 @@ enum Command {
     /// Report, open, close, finish and reset the zones of a namespace, and append to them
     #[command(after_help = manage::ZNS_EXAMPLES)]
     Zns(manage::ZnsArgs),
+    /// Show and use flexible data placement: reclaim units, their handles, events and statistics
+    #[command(after_help = manage::FDP_EXAMPLES)]
+    Fdp(manage::FdpArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -192,6 +195,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Capacity(args) => manage::capacity(&args),
         Command::LbaStatus(args) => manage::lba_status(&args),
         Command::Zns(args) => manage::zones(&args),
+        Command::Fdp(args) => manage::placement(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

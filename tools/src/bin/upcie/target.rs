@@ -167,3 +167,19 @@ pub fn data_namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Res
     }
     Ok(namespace)
 }
+
+/// Checks that a namespace has flexible data placement, and these placement identifiers.
+pub fn check_placement(namespace: &Namespace, identifiers: &[u16]) -> anyhow::Result<()> {
+    let handles = namespace.placement()?.handles()?;
+    let unknown =
+        |identifier: &&u16| !handles.iter().any(|handle| handle.placement_identifier == **identifier);
+    if let Some(wrong) = identifiers.iter().find(unknown) {
+        let known: Vec<String> =
+            handles.iter().map(|handle| format!("{:#x}", handle.placement_identifier)).collect();
+        bail!(
+            "--placement {wrong:#x}: {namespace} has no such placement identifier; it has {}",
+            known.join(", ")
+        );
+    }
+    Ok(())
+}

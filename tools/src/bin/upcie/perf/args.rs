@@ -4,6 +4,7 @@ use super::{cores::Cores, random::Distribution, sizes::Sizes, workload::Workload
 use crate::{
     files,
     guard::Consent,
+    structures::parse,
     target::{self, Target},
     units::{self, Bytes},
 };
@@ -162,6 +163,9 @@ pub struct PerfArgs {
     /// Describe all data by scatter gather lists (SGLs) in place of PRPs; the devices must take them
     #[arg(long, help_heading = "Load")]
     pub sgl: bool,
+    /// Placement identifiers that writes use in turn (flexible data placement); `upcie fdp status` lists them
+    #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = parse::<u16>, help_heading = "Workload")]
+    pub placement: Vec<u16>,
     /// Lend each device up to SIZE bytes of memory for tables of its own (HMB), if it wishes some
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, help_heading = "Load")]
     pub host_memory: Option<u64>,
@@ -256,6 +260,10 @@ impl PerfArgs {
             (
                 self.random.is_some() && !self.rw.is_random(),
                 format!("--random needs a random workload: --rw {rw} takes the blocks in order"),
+            ),
+            (
+                !self.placement.is_empty() && !self.rw.writes() && !self.verify,
+                format!("--placement needs a workload that writes: --rw {rw} does not"),
             ),
             (
                 self.verify && nulls.is_some(),

@@ -7,6 +7,7 @@
 use super::{
     breakdown::Breakdown,
     pace::Pace,
+    places::Places,
     shared::Shared,
     tag::{Numbered, Numbers, Tag},
     tally::{Faults, Tally},
@@ -40,6 +41,8 @@ pub struct Lane {
     pub blocks: u64,
     /// Source of the next operations.
     pub source: Source,
+    /// Placement identifiers of writes, with `--placement`.
+    pub places: Option<Places>,
     /// Schedule of the submissions; `None` to submit whenever an I/O may be in flight.
     pub pace: Option<Pace>,
     /// Record of the data that the part should hold, with `--verify`.
@@ -132,6 +135,7 @@ impl Lane {
             ledger,
             numbers,
             source,
+            places,
             pace,
             breakdown,
             faults,
@@ -178,7 +182,7 @@ impl Lane {
             if !EXTRA && budget > 0 {
                 budget -= 1;
                 let op = source.next();
-                send(&mut turn, namespace, slba + op.block, buffer, Tag::new(now, op.write))?;
+                send(&mut turn, namespace, slba + op.block, None, buffer, Tag::new(now, op.write))?;
                 continue;
             }
             idle[usize::from(io.size)].push(buffer);
@@ -211,7 +215,8 @@ impl Lane {
             if trims {
                 trim(&mut turn, namespace, slba + op.block, bytes[usize::from(op.size)], buffer, tag)?;
             } else {
-                send(&mut turn, namespace, slba + op.block, buffer, tag)?;
+                let placement = places.as_mut().filter(|_| EXTRA && op.write).map(Places::next);
+                send(&mut turn, namespace, slba + op.block, placement, buffer, tag)?;
             }
             in_flight += 1;
         }
@@ -281,11 +286,17 @@ fn send(
     turn: &mut Turn<'_, Tag>,
     namespace: &Namespace,
     slba: u64,
+    placement: Option<u16>,
     buffer: DmaBuf,
     tag: Tag,
 ) -> anyhow::Result<()> {
     let direction = if tag.is_write() { Direction::Write } else { Direction::Read };
-    match turn.submit(Io::new(direction, namespace, slba), buffer, tag) {
+    let io = Io::new(direction, namespace, slba);
+    let io = match placement {
+        Some(identifier) => io.placement(identifier),
+        None => io,
+    };
+    match turn.submit(io, buffer, tag) {
         Ok(()) => Ok(()),
         Err(refused) => Err(refusal(refused, slba)),
     }

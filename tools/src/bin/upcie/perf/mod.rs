@@ -10,6 +10,7 @@ mod lane;
 mod latencies;
 mod memory;
 mod pace;
+mod places;
 mod plan;
 mod print;
 pub mod problems;

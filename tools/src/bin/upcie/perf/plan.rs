@@ -6,6 +6,7 @@ use super::{
     choice::{self, CoreTimes},
     lane::{Lane, Phase},
     pace::Pace,
+    places::Places,
     random::{Distribution, mix},
     scheduled::Share as CoreShare,
     sizes::{Share, Sizes},
@@ -70,6 +71,8 @@ pub struct Plan {
     pub seed: u64,
     /// True if data is written and checked.
     pub verify: bool,
+    /// Placement identifiers that writes use in turn.
+    pub placement: Vec<u16>,
     /// True if the parts of the latency are measured.
     pub breakdown: bool,
     /// Longest time without a completion before a device is given up.
@@ -118,6 +121,7 @@ impl Plan {
             wait_reason,
             seed: args.seed,
             verify: args.verify,
+            placement: args.placement.clone(),
             breakdown: args.latency_breakdown,
             timeout: args.timeout,
         })
@@ -187,6 +191,7 @@ impl Plan {
             || self.verify
             || self.rate.is_some()
             || self.mixture.rw.trims()
+            || !self.placement.is_empty()
             || lanes.iter().any(|lane| lane.source.has_many());
         Ok(Worker {
             index,
@@ -240,6 +245,7 @@ impl Plan {
             slba,
             blocks: *part,
             source: Source::measured(&self.mixture, *part, block, seed),
+            places: Places::new(&self.placement, index),
             pace: self.rate.map(|rate| Pace::new(rate, index, self.lanes())),
             ledger: self.verify.then(ledger),
             breakdown: if self.breakdown { Some(Breakdown::new(self.depth)?) } else { None },
@@ -319,6 +325,9 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
             "{name}: --verify keeps a record of 4 bytes per I/O of the range: {} are too many, use a smaller --length",
             units::bytes(size)
         );
+    }
+    if !args.placement.is_empty() {
+        target::check_placement(namespace, &args.placement)?;
     }
     if args.overwrites().is_some() {
         guard::check_unprotected(name, namespace)?;

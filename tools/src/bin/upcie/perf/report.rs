@@ -67,6 +67,9 @@ pub struct Parameters {
     /// All data is described by SGLs.
     #[serde(default)]
     pub sgl: bool,
+    /// Placement identifiers that writes use in turn.
+    #[serde(default)]
+    pub placement: Vec<u16>,
     pub time_ns: Option<u64>,
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
@@ -271,6 +274,7 @@ impl Parameters {
             rate: plan.rate,
             buffers: args.buffers.name().into(),
             sgl: args.sgl,
+            placement: args.placement.clone(),
             time_ns: plan.count.is_none().then_some(ns(plan.time)),
             count: plan.count,
             warmup_ns: plan.warmup.map(ns),

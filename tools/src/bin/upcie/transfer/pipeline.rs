@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use std::{collections::VecDeque, time::Duration};
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait, spec::Status};
+use upcie_nvme::{Controller, Direction, DmaBuf, Io, Namespace, QueuePair, Wait, spec::Status};
 
 /// Number of commands in flight.
 const DEPTH: usize = 32;
@@ -24,6 +24,8 @@ pub struct Pipeline {
     piece: usize,
     /// Bytes of a zone, if the namespace has zones.
     zone: Option<u64>,
+    /// Placement identifier of writes.
+    placement: Option<u16>,
     timeout: Duration,
 }
 
@@ -54,8 +56,14 @@ impl Pipeline {
             first: 0,
             piece,
             zone: namespace.zones().ok().map(|zones| zones.zone_blocks() * block as u64),
+            placement: None,
             timeout,
         })
+    }
+
+    /// Gives all further writes a placement.
+    pub fn place(&mut self, placement: Option<u16>) {
+        self.placement = placement;
     }
 
     /// Returns the most bytes of a command that begins at a byte: no command crosses the end of a zone.
@@ -88,11 +96,13 @@ impl Pipeline {
     pub fn send(&mut self, slba: u64, buffer: DmaBuf, write: bool) -> anyhow::Result<()> {
         let number = self.first + self.window.len() as u64;
         let mut turn = self.queue.turn()?;
-        let sent = if write {
-            turn.write(&self.namespace, slba, buffer, number)
-        } else {
-            turn.read(&self.namespace, slba, buffer, number)
+        let direction = if write { Direction::Write } else { Direction::Read };
+        let io = Io::new(direction, &self.namespace, slba);
+        let io = match self.placement {
+            Some(identifier) => io.placement(identifier),
+            None => io,
         };
+        let sent = turn.submit(io, buffer, number);
         drop(turn);
         sent.map_err(|refused| refused.reason).with_context(|| format!("{} at block {slba}", verb(write)))?;
         self.window.push_back((slba, None));

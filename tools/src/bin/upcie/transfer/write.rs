@@ -6,8 +6,9 @@ use crate::{
     files::{self, Place, Use},
     guard::{self, Consent},
     outcome::Outcome,
-    signal, target,
-    target::Target,
+    signal,
+    structures::parse,
+    target::{self, Target},
     units,
 };
 use anyhow::{Context, bail, ensure};
@@ -51,6 +52,9 @@ pub struct WriteArgs {
     /// Read everything back at the end and compare it (by a 64-bit checksum per command)
     #[arg(long)]
     verify: bool,
+    /// Placement identifier of the writes: `upcie fdp status` lists those of the namespace
+    #[arg(long, value_name = "PID", value_parser = parse::<u16>)]
+    placement: Option<u16>,
 }
 
 /// Progress of a copy.
@@ -78,7 +82,11 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
             controller.name()
         ));
     }
+    if let Some(identifier) = args.placement {
+        target::check_placement(&namespace, &[identifier])?;
+    }
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
+    pipeline.place(args.placement);
     let length = args.range.length.as_ref().map(|length| length.bytes).or(known);
     let bar = progress("writing", length);
     let mut written = Written { bytes: 0, sums: Vec::new(), refused: None };

@@ -217,10 +217,10 @@ impl<'a> Model<'a> {
     pub fn run(mut self, random: &mut Random, steps: usize, most: Option<u64>) {
         let identifiers: Vec<u16> = self.left.keys().copied().collect();
         let first = self.placed.placement.identifier(0, 0);
-        let longest = (self.placed.namespace.max_transfer() / self.placed.namespace.block_size() / 2).max(1);
         let mut written = 0;
         for step in 0..steps {
-            let blocks = 1 + random.below(longest.min(64)) as u64;
+            // Some take several commands.
+            let blocks = 1 + random.below(64) as u64;
             if most.is_some_and(|most| written + blocks > most) {
                 break;
             }

@@ -263,7 +263,10 @@ fn lengths_follow_from_the_commands() {
     let controller = Controller::open("emu:size=1M,fdp=true,fdp-unit=64K").unwrap();
     let namespace = controller.namespace(1).unwrap();
     let placement = namespace.placement().unwrap();
-    says(&placement.update(&[]).unwrap_err(), &["I/O Management Send of 0 placement identifiers", "length"]);
+    says(
+        &placement.update(&[]).unwrap_err(),
+        &["I/O Management Send", "of 0 placement identifiers", "length"],
+    );
     says(&placement.set_events(0, &[], true).unwrap_err(), &["FDP Events", "1 to 255"]);
     assert_eq!(placement.events(100).unwrap_err().status(), Some(Status::INVALID_FIELD));
     let mut queue = create::<u32>(controller.queue_pair().depth(4));
@@ -274,7 +277,7 @@ fn lengths_follow_from_the_commands() {
         let refused = unsafe { turn.handle_status_held(&namespace, &held, part.clone(), 1) }.unwrap_err();
         assert_eq!(refused.reason, Refusal::Length, "{part:?}");
     }
-    for part in [0..0, 0..3, 4094..4098] {
+    for part in [0..0, 0..3, 4092..4100] {
         // SAFETY: nothing is sent.
         let refused = unsafe { turn.update_handles_held(&namespace, &held, part.clone(), 1) }.unwrap_err();
         assert_eq!(refused.reason, Refusal::Length, "{part:?}");

@@ -98,7 +98,7 @@ fn play(data: &[u8]) -> Option<Host> {
     let options = if first & 1 == 0 {
         "size=64K,queues=2,depth=8"
     } else {
-        "size=64K,lba=4096,msi=4,intx=true,queues=3"
+        "size=64K,lba=4096,msi=4,intx=true,queues=3,fdp=true,fdp-groups=2,fdp-unit=16K"
     };
     let mut machine = Machine::new(&options.parse().expect("options")).expect("a controller");
     let mut host = Host { memory: vec![Cell::new(0); MEMORY].into(), slow: first & 2 != 0 };

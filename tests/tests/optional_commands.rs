@@ -125,6 +125,36 @@ fn compare_tells_whether_the_blocks_are_equal() {
     });
 }
 
+/// Compares parts of one buffer that stays with the caller.
+#[test]
+fn a_held_buffer_is_compared_by_parts() {
+    on_each_namespace(|setup| {
+        let size = setup.namespace.block_size();
+        let held = setup.data(SLBA, 4, 1);
+        let has = setup.has(OptionalCommands::COMPARE);
+        for (slba, part, wanted) in [
+            (SLBA, 0..4 * size, Status::SUCCESS),
+            (SLBA + 1, size..3 * size, Status::SUCCESS),
+            (SLBA, size..2 * size, Status::COMPARE_FAILURE),
+        ] {
+            let mut turn = setup.queue.turn().unwrap();
+            // SAFETY: the buffer outlives the command: `status` waits for it, and the queue is dropped at a panic.
+            let sent = unsafe { turn.compare_held(&setup.namespace, slba, &held, part, 1) };
+            drop(turn);
+            match has {
+                true => assert_eq!((sent.is_ok(), setup.status()), (true, wanted), "block {slba}"),
+                false => assert_eq!(sent.unwrap_err().reason, Refusal::NoCommand),
+            }
+        }
+        if has {
+            let mut turn = setup.queue.turn().unwrap();
+            // SAFETY: nothing is sent.
+            let sent = unsafe { turn.compare_held(&setup.namespace, SLBA, &held, 1..size, 1) };
+            assert_eq!(sent.unwrap_err().reason, Refusal::Length);
+        }
+    });
+}
+
 #[test]
 fn uncorrectable_blocks_fail_until_they_are_written() {
     on_each_namespace(|setup| {

@@ -170,8 +170,8 @@ impl<T> Turn<'_, T> {
         {
             if protect.is_some() || extent.plain_blocks != extent.max_blocks {
                 let at = Cursor { sqe: self.sqe, top: self.top };
-                let io = Io { extent, direction, slba, flags, protect };
-                let at = submit_held(self.queue, at, self.namespaces, &io, (held, part), None, tag)?;
+                let command = (direction.opcode(), &Io { extent, direction, slba, flags, protect });
+                let at = submit_held(self.queue, at, self.namespaces, command, (held, part), None, tag)?;
                 (self.sqe, self.top) = (at.sqe, at.top);
                 return Ok(());
             }

@@ -9,6 +9,7 @@ use super::{
     ring::{Cursor, Queue},
     turn::fill,
 };
+use crate::spec::NvmOpcode;
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
@@ -107,7 +108,8 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let at = submit_held(self.queue, at, self.namespaces, &io, (held, part), Some(metadata), tag)?;
+        let command = (io.direction.opcode(), &io);
+        let at = submit_held(self.queue, at, self.namespaces, command, (held, part), Some(metadata), tag)?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
     }
@@ -169,18 +171,19 @@ fn describe<T>(
     Ok((words, list))
 }
 
-/// Submits a command for memory that stays with the caller: blocks with metadata, or with protection.
+/// Submits a command for memory that stays with the caller: blocks with metadata, or with protection, or of a Compare.
+/// The opcode may differ from that of the direction.
 #[inline(never)]
 pub(super) fn submit_held<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    io: &Io<'_>,
+    command: (NvmOpcode, &Io<'_>),
     (held, part): (&DmaBuf, Range<usize>),
     metadata: Option<(&DmaBuf, Range<usize>)>,
     tag: T,
 ) -> Result<Cursor, Refused<T>> {
-    match describe_held(queue, at, namespaces, io, (held, part), metadata) {
+    match describe_held(queue, at, namespaces, command, (held, part), metadata) {
         // SAFETY: `describe_held` has checked that the queue is not full; the caller's turn has lent it, with its cursors.
         Ok((words, list)) => Ok(unsafe { fill(queue, at, words, DmaBuf::empty(), tag, list) }),
         Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
@@ -191,12 +194,12 @@ fn describe_held<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    io: &Io<'_>,
+    (opcode, io): (NvmOpcode, &Io<'_>),
     (held, part): (&DmaBuf, Range<usize>),
     metadata: Option<(&DmaBuf, Range<usize>)>,
 ) -> Result<([u64; 8], u32), Refusal> {
-    let Io { extent, direction, slba, flags, protect } = *io;
-    let (opcode, len) = (direction.opcode(), part.end.wrapping_sub(part.start));
+    let Io { extent, slba, flags, protect, .. } = *io;
+    let len = part.end.wrapping_sub(part.start);
     if extent.stamp != namespaces || namespaces == CLOSED || extent.max_blocks == 0 || queue.is_out(at) {
         let at = (queue.live.controller, namespaces, queue.is_out(at));
         return Err(refuse_blocks(extent, at, slba, len as u64, false));

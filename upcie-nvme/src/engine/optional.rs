@@ -1,9 +1,10 @@
 //! Optional commands of the NVM command set that a turn submits: Compare, Verify, Write Uncorrectable and Copy.
 
 use super::{
-    Extent, Refusal, Refused, Turn,
+    Extent, Io, Refusal, Refused, Turn,
     common::{first_words, refuse_blocks, refuse_namespace},
     io::Dwords,
+    metadata::submit_held,
     prp::DataPointer,
     ring::Cursor,
     turn::submit_slowly,
@@ -12,6 +13,7 @@ use crate::{
     protection::Protect,
     spec::{CopyDword12, CopyRange, DirectiveType, NvmOpcode, OptionalCommands},
 };
+use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
 impl<T> Turn<'_, T> {
@@ -49,6 +51,32 @@ impl<T> Turn<'_, T> {
         let at = Cursor { sqe: self.sqe, top: self.top };
         let kind = (NvmOpcode::COMPARE, Dwords::NONE, None);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
+        (self.sqe, self.top) = (at.sqe, at.top);
+        Ok(())
+    }
+
+    /// Submits a Compare like [`compare`](Self::compare), of the bytes `part` of `held`, which stays with the caller.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held); the bytes may be looked at.
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare), with the empty buffer.
+    pub unsafe fn compare_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        if let Err(reason) = self.has(extent, OptionalCommands::COMPARE) {
+            return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
+        }
+        let at = Cursor { sqe: self.sqe, top: self.top };
+        let command = (NvmOpcode::COMPARE, &Io::write(extent, slba));
+        let at = submit_held(self.queue, at, self.namespaces, command, (held, part), None, tag)?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
     }

@@ -333,11 +333,11 @@ const fn pages(power: u8, page: u64) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct IdentifyNvmController {
-    /// Verify size limit, as `wzsl`.
+    /// Verify size limit, as `wzsl`; see [`Self::max_verify`].
     pub vsl: u8,
     /// Write Zeroes size limit, as a power of two of the smallest memory pages; see [`Self::max_write_zeroes`].
     pub wzsl: u8,
-    /// Write Uncorrectable size limit, as `wzsl`.
+    /// Write Uncorrectable size limit, as `wzsl`; see [`Self::max_write_uncorrectable`].
     pub wusl: u8,
     /// Dataset Management: ranges.
     pub dmrl: u8,
@@ -355,6 +355,18 @@ impl IdentifyNvmController {
     #[must_use]
     pub const fn max_write_zeroes(&self, page_size_min: u64) -> Option<u64> {
         pages(self.wzsl, page_size_min)
+    }
+
+    /// Returns the most bytes that a Verify may name, as [`max_write_zeroes`](Self::max_write_zeroes) does.
+    #[must_use]
+    pub const fn max_verify(&self, page_size_min: u64) -> Option<u64> {
+        pages(self.vsl, page_size_min)
+    }
+
+    /// Returns the most bytes that a Write Uncorrectable may name, as [`max_write_zeroes`](Self::max_write_zeroes) does.
+    #[must_use]
+    pub const fn max_write_uncorrectable(&self, page_size_min: u64) -> Option<u64> {
+        pages(self.wusl, page_size_min)
     }
 }
 

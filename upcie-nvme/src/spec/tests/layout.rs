@@ -308,6 +308,7 @@ fn limits_of_the_nvm_command_set() {
     assert_eq!((id.vsl, id.wzsl, id.wusl, id.dmrl), (1, 5, 3, 64));
     assert_eq!((id.dmrsl, id.dmsl), (0x0706_0504, 0x0f0e_0d0c_0b0a_0908));
     assert_eq!(id.max_write_zeroes(4096), Some(128 << 10));
+    assert_eq!((id.max_verify(4096), id.max_write_uncorrectable(4096)), (Some(8 << 10), Some(32 << 10)));
     for none in [0, 52, 64, 255] {
         id.wzsl = none;
         assert_eq!(id.max_write_zeroes(4096), None, "not reported, or more than 64 bits have");

@@ -49,16 +49,26 @@ pub unsafe extern "C" fn get_ioengine(engine: *mut *mut c_void) {
 /// Makes a job from its options. Returns null, with a message, when they are invalid.
 ///
 /// # Safety
-/// Both pointers are valid.
+/// `options` and `workload` are valid, `checks` is null or a C string, and `thread` is fio's structure of the job's thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn upcie_job_new(options: *const Options, workload: *const Workload) -> *mut Job {
+pub unsafe extern "C" fn upcie_job_new(
+    options: *const Options,
+    checks: *const c_char,
+    workload: *const Workload,
+    thread: *mut c_void,
+) -> *mut Job {
     let mut made = ptr::null_mut();
     guarded(|| {
         // SAFETY: the caller promises that `options` is valid.
         let options = unsafe { &*options };
         // SAFETY: the caller promises that `workload` is valid.
         let workload = unsafe { &*workload };
-        made = Box::into_raw(Job::new(options, workload)?);
+        let checks = match checks.is_null() {
+            true => Default::default(),
+            // SAFETY: the caller promises that it is a C string, and it is not null.
+            false => unsafe { CStr::from_ptr(checks) }.to_string_lossy(),
+        };
+        made = Box::into_raw(Job::new(options, &checks, workload, thread)?);
         JOBS.lock().unwrap_or_else(PoisonError::into_inner).push(Listed(made));
         Ok(())
     });

@@ -13,6 +13,12 @@ impl Op {
     pub(crate) const WRITE_FUA: Self = Self(2);
     pub(crate) const FLUSH: Self = Self(3);
     pub(crate) const TRIM: Self = Self(4);
+    // Not of the shim: what a target's options make of reads and writes.
+    pub(crate) const COMPARE: Self = Self(5);
+    pub(crate) const ZEROES: Self = Self(6);
+    pub(crate) const ZEROES_FUA: Self = Self(7);
+    pub(crate) const UNCORRECTABLE: Self = Self(8);
+    pub(crate) const VERIFY: Self = Self(9);
 
     /// Returns the name for messages.
     pub(crate) fn name(self) -> &'static str {
@@ -21,6 +27,10 @@ impl Op {
             Self::WRITE | Self::WRITE_FUA => "write",
             Self::FLUSH => "flush",
             Self::TRIM => "trim",
+            Self::COMPARE => "compare",
+            Self::ZEROES | Self::ZEROES_FUA => "write zeroes",
+            Self::UNCORRECTABLE => "write uncorrectable",
+            Self::VERIFY => "verify",
             _ => "operation",
         }
     }
@@ -45,7 +55,9 @@ pub(crate) struct Slot {
     pub(crate) pieces: u32,
     /// The job's second at the submission.
     pub(crate) since: u32,
-    pub(crate) spare: u64,
+    /// Not 0 if a command of the unit has failed; kept for custom targets only.
+    pub(crate) failed: u32,
+    pub(crate) spare: u32,
 }
 
 /// The part of a job that the shim shares.
@@ -68,7 +80,7 @@ pub(crate) struct Shared {
 }
 
 /// The engine's options.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Options {
     pub(crate) nsid: u32,
@@ -78,6 +90,14 @@ pub(crate) struct Options {
     pub(crate) priority: u32,
     pub(crate) fua: u32,
     pub(crate) timeout_us: u64,
+    pub(crate) sgl: u32,
+    pub(crate) metadata: u32,
+    pub(crate) action: u32,
+    pub(crate) tag: u32,
+    pub(crate) mask: u32,
+    pub(crate) write_mode: u32,
+    pub(crate) verify_mode: u32,
+    pub(crate) padding: u32,
 }
 
 /// A zone, in bytes.
@@ -106,12 +126,14 @@ pub(crate) struct Workload {
     pub(crate) zoned: u32,
     pub(crate) least_block: [u64; 3],
     pub(crate) alignment: [u64; 3],
+    pub(crate) verifies: u32,
+    pub(crate) pattern: u32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Shared>() == 64);
-const _: () = assert!(size_of::<Options>() == 32);
-const _: () = assert!(size_of::<Workload>() == 96);
+const _: () = assert!(size_of::<Options>() == 64);
+const _: () = assert!(size_of::<Workload>() == 104);
 const _: () = assert!(size_of::<Zone>() == 40);
 
 #[cfg(all(shim, not(test)))]
@@ -119,6 +141,7 @@ const _: () = assert!(size_of::<Zone>() == 40);
 unsafe extern "C" {
     fn upcie_shim_print(text: *const std::ffi::c_char, len: usize);
     fn upcie_shim_fail(unit: *mut c_void, error: i32);
+    fn upcie_shim_fill_expected(thread: *mut c_void, unit: *mut c_void) -> i32;
     fn upcie_shim_engine() -> *mut c_void;
 }
 
@@ -134,6 +157,13 @@ pub(crate) fn print(text: &str) {
 pub(crate) fn fail(unit: *mut c_void, error: i32) {
     // SAFETY: the pointer is fio's own, of a unit in flight.
     unsafe { upcie_shim_fail(unit, error) }
+}
+
+/// Fills the buffer of a unit with the data that fio expects, and returns `true`, if the unit is a read of fio's verification.
+#[cfg(all(shim, not(test)))]
+pub(crate) fn fill_expected(thread: *mut c_void, unit: *mut c_void) -> bool {
+    // SAFETY: the pointers are fio's own, of the calling thread and of a unit that it has queued.
+    unsafe { upcie_shim_fill_expected(thread, unit) != 0 }
 }
 
 /// Returns fio's table of hooks; null, with a message, when this is not the fio that it was built for.
@@ -154,10 +184,14 @@ mod alone {
 
     pub(crate) fn fail(_unit: *mut c_void, _error: i32) {}
 
+    pub(crate) fn fill_expected(_thread: *mut c_void, _unit: *mut c_void) -> bool {
+        false
+    }
+
     pub(crate) fn engine() -> *mut c_void {
         print("this library was built without fio's headers: build it with `cargo xtask fio`");
         std::ptr::null_mut()
     }
 }
 #[cfg(any(not(shim), test))]
-pub(crate) use alone::{engine, fail, print};
+pub(crate) use alone::{engine, fail, fill_expected, print};

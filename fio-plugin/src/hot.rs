@@ -4,6 +4,7 @@
 //! closes its queue, so a defect here would be noticed.
 
 use crate::{
+    custom,
     errors::Failure,
     ffi::Op,
     job::{Job, TargetPtr, Unsent},
@@ -40,7 +41,7 @@ fn submit(job: &mut Job, target: &mut Target, alone: bool) {
     let this: *mut Target = target;
     let Target { queue, namespace, held, base, piece, shift, in_flight, ranges, .. } = target;
     let (held, base, piece, shift) = (*held, *base, *piece, *shift);
-    let Some(queue) = queue else { return };
+    let Some(queue) = queue else { return custom::submit(job, target, alone) };
     if job.broken != 0 {
         return;
     }
@@ -236,7 +237,7 @@ fn reap_each(job: &mut Job, mut found: u32, most: u32) -> u32 {
 
 #[inline(always)]
 fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) -> u32 {
-    let Some(queue) = &mut target.queue else { return found };
+    let Some(queue) = &mut target.queue else { return custom::reap(job, target, found, most) };
     let mut turn = match queue.turn() {
         Ok(turn) => ManuallyDrop::new(turn),
         Err(error) => {

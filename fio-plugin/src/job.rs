@@ -9,7 +9,12 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
-use upcie_nvme::{Controller, QueueGroup, QueuePair, Refusal, queue::GroupMember, spec::Status};
+use upcie_nvme::{
+    Controller, QueueGroup, QueuePair, Refusal,
+    protection::ProtectionError,
+    queue::GroupMember,
+    spec::{ProtectionField, Status},
+};
 
 /// A unit that failed before its submission.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +34,7 @@ impl GroupMember for TargetPtr {
     fn queue_pair(&mut self) -> Option<&mut QueuePair<u32>> {
         // SAFETY: a box that the job owns, which has one pointer to each; the shim only returns their addresses.
         let target = unsafe { &mut *self.0 };
-        if target.in_flight > 0 { target.queue.as_mut() } else { None }
+        if target.in_flight > 0 { target.queue_mut() } else { None }
     }
 }
 
@@ -51,11 +56,14 @@ pub struct Job {
     /// The waits for the targets, and the number of events given to fio.
     pub(crate) group: QueueGroup,
     pub(crate) given: u64,
+    /// fio's structure of the job's thread.
+    pub(crate) thread: *mut c_void,
     memory: Option<IoMemory>,
     started: bool,
     /// Statuses and refusals that were printed already.
     printed: Vec<Status>,
     printed_refusals: Vec<Refusal>,
+    printed_fields: Vec<ProtectionField>,
 }
 
 /// Makes a box and returns its pointer only, because C writes through it.
@@ -73,8 +81,14 @@ unsafe fn free<T>(values: *mut T, count: u32) {
 }
 
 impl Job {
-    pub(crate) fn new(options: &ffi::Options, workload: &ffi::Workload) -> Result<Box<Self>, Failure> {
-        let plan = Plan::new(options, workload)?;
+    /// Makes a job of the thread whose structure fio has at `thread`; `checks` is the text of `pi_chk=`.
+    pub(crate) fn new(
+        options: &ffi::Options,
+        checks: &str,
+        workload: &ffi::Workload,
+        thread: *mut c_void,
+    ) -> Result<Box<Self>, Failure> {
+        let plan = Plan::new(options, checks, workload)?;
         let depth = plan.depth as usize;
         let empty = |_| Slot {
             offset: 0,
@@ -86,6 +100,7 @@ impl Job {
             unit: ptr::null_mut(),
             pieces: 0,
             since: 0,
+            failed: 0,
             spare: 0,
         };
         let shared = Shared {
@@ -111,10 +126,12 @@ impl Job {
             plan,
             group: QueueGroup::new(),
             given: 0,
+            thread,
             memory: None,
             started: false,
             printed: Vec::new(),
             printed_refusals: Vec::new(),
+            printed_fields: Vec::new(),
         }))
     }
 
@@ -136,14 +153,14 @@ impl Job {
     /// Checks that `bytes`, a block size that fio may choose, suits all targets.
     pub(crate) fn check_block(&self, bytes: u64) -> Result<(), Failure> {
         self.targets().try_for_each(|target| {
-            check_block(target.open.controller.name(), 1 << target.shift, "a bs of bssplit", bytes)
+            check_block(target.open.controller.name(), &target.block(), "a bs of bssplit", bytes)
         })
     }
 
     /// Checks that a file is large enough for I/O from byte `offset` on.
     pub(crate) fn check_start(&self, target: *mut c_void, offset: u64) -> Result<(), Failure> {
         self.targets().filter(|&open| ptr::eq(ptr::from_ref(open).cast(), target)).try_for_each(|target| {
-            self.plan.check_start(target.open.controller.name(), 1 << target.shift, target.size(), offset)
+            self.plan.check_start(target.open.controller.name(), &target.block(), target.size(), offset)
         })
     }
 
@@ -272,12 +289,24 @@ impl Job {
         }
     }
 
+    /// Reports a read whose protection information is wrong, once for each field.
+    #[cold]
+    pub(crate) fn protection_failed(&mut self, index: u32, error: &ProtectionError) {
+        let Some(slot) = self.slot(index) else { return };
+        ffi::fail(slot.unit, libc::EILSEQ);
+        if !self.printed_fields.contains(&error.kind) {
+            self.printed_fields.push(error.kind);
+            let text = self.describe(index);
+            ffi::print(&format!("{text} failed the engine's check: {error} (printed once)"));
+        }
+    }
+
     /// Describes an unaligned offset; `None` if the offset is aligned, so that the driver's reason applies.
     fn unaligned(&self, unsent: Unsent) -> Option<String> {
         let slot = self.slots().get(unsent.index as usize)?;
-        let block = 1 << self.target_of(slot)?.shift;
-        (unsent.reason == Refusal::Unaligned && !slot.offset.is_multiple_of(block))
-            .then(|| format!("that is not a multiple of the namespace's blocks of {block} bytes"))
+        let block = self.target_of(slot)?.block();
+        (unsent.reason == Refusal::Unaligned && !slot.offset.is_multiple_of(block.bytes))
+            .then(|| format!("that is not a multiple of the namespace's blocks of {block}"))
     }
 
     /// Returns the target of a unit.
@@ -336,7 +365,7 @@ impl Job {
     #[cold]
     pub(crate) fn out_of_time(&mut self, index: u32) {
         let target = self.slots().get(index as usize).and_then(|slot| self.target_of(slot));
-        let queue = target.and_then(|target| target.queue.as_ref());
+        let queue = target.and_then(Target::queue);
         let text = format!(
             "{}: no completion within {:?} (upcie_timeout); {}",
             self.describe(index),

@@ -13,15 +13,22 @@
 //! `queue` records an I/O unit in its slot, `commit` submits all recorded units in one turn for each queue, and
 //! `getevents` reaps in one turn (`hot.rs`). None of them allocates, locks, or has a panic; panics of other code are
 //! caught before they reach C.
+//!
+//! Jobs with metadata, protection information or other commands have no plain queue, and their units take another path
+//! (`custom.rs`), which the hot one looks for only where it finds no queue.
 
 mod address;
 mod controllers;
+mod custom;
 mod entry;
 mod errors;
 mod ffi;
+mod form;
 mod hot;
 mod job;
 mod memory;
+mod metadata;
+mod options;
 mod target;
 mod waiting;
 mod workload;

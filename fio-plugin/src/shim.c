@@ -9,11 +9,17 @@
 #include "config-host.h"
 
 #include <dlfcn.h>
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
 #include "fio.h"
 #include "optgroup.h"
+/* verify.h needs it, and os.h has it for fio's own code alone. */
+#ifndef le32_to_cpu
+#define le32_to_cpu(value) le32toh(value)
+#endif
+#include "verify.h"
 
 #include "shim.h"
 
@@ -27,6 +33,14 @@ struct engine_options {
 	unsigned int priority;
 	unsigned int fua;
 	unsigned long long timeout_us;
+	unsigned int sgl;
+	unsigned int metadata;
+	unsigned int action;
+	char *checks;
+	unsigned int tag;
+	unsigned int mask;
+	unsigned int write_mode;
+	unsigned int verify_mode;
 };
 
 #define COMMON .category = FIO_OPT_C_ENGINE, .group = FIO_OPT_G_INVALID
@@ -116,6 +130,90 @@ static struct fio_option options[] = {
 		.is_time = 1,
 		COMMON,
 	},
+	/* From here on, names and values are those of io_uring_cmd and of SPDK's engine. */
+	{
+		.name = "md_per_io_size",
+		.lname = "metadata of an I/O",
+		.type = FIO_OPT_INT,
+		.off1 = offsetof(struct engine_options, metadata),
+		.help = "Bytes of the metadata buffer of each I/O, for namespaces with metadata apart from the data",
+		.def = "0",
+		COMMON,
+	},
+	{
+		.name = "pi_act",
+		.lname = "protection information action",
+		.type = FIO_OPT_BOOL,
+		.off1 = offsetof(struct engine_options, action),
+		.help = "1: the controller makes protection information, and strips it; 0: the engine makes and checks it",
+		.def = "1",
+		COMMON,
+	},
+	{
+		.name = "pi_chk",
+		.lname = "protection information checks",
+		.type = FIO_OPT_STR_STORE,
+		.off1 = offsetof(struct engine_options, checks),
+		.help = "Fields of protection information that are checked: GUARD, REFTAG, APPTAG, separated by commas",
+		.def = NULL,
+		COMMON,
+	},
+	{
+		.name = "apptag",
+		.lname = "application tag",
+		.type = FIO_OPT_INT,
+		.off1 = offsetof(struct engine_options, tag),
+		.help = "Application tag of protection information",
+		.def = "0x1234",
+		COMMON,
+	},
+	{
+		.name = "apptag_mask",
+		.lname = "application tag mask",
+		.type = FIO_OPT_INT,
+		.off1 = offsetof(struct engine_options, mask),
+		.help = "Bits of the application tag that are checked",
+		.def = "0xffff",
+		COMMON,
+	},
+	{
+		.name = "enable_sgl",
+		.lname = "scatter gather lists",
+		.type = FIO_OPT_BOOL,
+		.off1 = offsetof(struct engine_options, sgl),
+		.help = "Describe all data by scatter gather lists instead of PRPs",
+		.def = "0",
+		COMMON,
+	},
+	{
+		.name = "write_mode",
+		.lname = "command of a write",
+		.type = FIO_OPT_STR,
+		.off1 = offsetof(struct engine_options, write_mode),
+		.help = "Command that each write is",
+		.def = "write",
+		.posval = {
+			{ .ival = "write", .oval = 0, .help = "Write" },
+			{ .ival = "uncor", .oval = 1, .help = "Write Uncorrectable" },
+			{ .ival = "uncorrectable", .oval = 1, .help = "Write Uncorrectable" },
+			{ .ival = "zeroes", .oval = 2, .help = "Write Zeroes" },
+			{ .ival = "verify", .oval = 3, .help = "Verify" },
+		},
+		COMMON,
+	},
+	{
+		.name = "verify_mode",
+		.lname = "command of a verification",
+		.type = FIO_OPT_STR,
+		.off1 = offsetof(struct engine_options, verify_mode),
+		.help = "Command by which verify= looks at the data",
+		.def = "read",
+		.posval = {
+			{ .ival = "read", .oval = 0, .help = "Read" },
+			{ .ival = "compare", .oval = 1, .help = "Compare (verify=pattern alone)" },
+		},
+		COMMON,
+	},
 	{ .name = NULL },
 };
 
@@ -132,6 +230,16 @@ void upcie_shim_fail(void *unit, int error)
 
 	io_u->error = error;
 	io_u->resid = io_u->xfer_buflen;
+}
+
+int upcie_shim_fill_expected(void *thread, void *unit)
+{
+	struct io_u *io_u = unit;
+
+	if (!(io_u->flags & IO_U_F_VER_LIST))
+		return 0;
+	populate_verify_io_u(thread, io_u);
+	return 1;
 }
 
 static __attribute__((cold, noinline)) int fail(struct thread_data *td, int error)
@@ -153,6 +261,13 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.priority = eo->priority,
 		.fua = eo->fua || o->sync_io,
 		.timeout_us = eo->timeout_us,
+		.sgl = eo->sgl,
+		.metadata = eo->metadata,
+		.action = eo->action,
+		.tag = eo->tag,
+		.mask = eo->mask,
+		.write_mode = eo->write_mode,
+		.verify_mode = eo->verify_mode,
 	};
 	struct upcie_workload workload = {
 		.depth = o->iodepth,
@@ -163,6 +278,9 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.memory = fio_option_is_set(o, mem_type),
 		.zoned = o->zone_mode == ZONE_MODE_ZBD,
 		.uses = { td_read(td) != 0, td_write(td) != 0, td_trim(td) != 0 },
+		.verifies = o->verify != VERIFY_NONE,
+		/* Without a header, whose time differs. */
+		.pattern = o->verify == VERIFY_PATTERN_NO_HDR && o->verify_pattern_bytes,
 	};
 	struct upcie_job *job = td->io_ops_data;
 
@@ -172,7 +290,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 		workload.least_block[i] = o->min_bs[i];
 		workload.alignment[i] = o->ba[i];
 	}
-	job = upcie_job_new(&given, &workload);
+	job = upcie_job_new(&given, eo->checks, &workload, td);
 	if (!job)
 		return NULL;
 	/* Every direction that is not a transfer is a kind of sync. */
@@ -503,8 +621,8 @@ __attribute__((destructor)) static void leave(void)
 
 _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(struct upcie_job) == 64, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_workload) == 96, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_options) == 64, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_zone) == 40, "as in ffi.rs");
 _Static_assert(ZBD_ZONE_TYPE_SWR == 2 && ZBD_ZONE_COND_EMPTY == 1 && ZBD_ZONE_COND_FULL == 14 &&
 	       ZBD_ZONE_COND_OFFLINE == 15, "NVMe's numbers");

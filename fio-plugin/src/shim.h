@@ -55,6 +55,14 @@ struct upcie_options {
 	uint32_t priority; /* 0 none, 1 urgent, 2 high, 3 medium, 4 low */
 	uint32_t fua;
 	uint64_t timeout_us;
+	uint32_t sgl;
+	uint32_t metadata; /* bytes of a unit */
+	uint32_t action; /* PRACT */
+	uint32_t tag;
+	uint32_t mask;
+	uint32_t write_mode; /* 0 write, 1 uncorrectable, 2 zeroes, 3 verify */
+	uint32_t verify_mode; /* 0 read, 1 compare */
+	uint32_t padding;
 };
 
 /* A zone of a zoned namespace, in bytes; kinds and states have NVMe's numbers, which are fio's. */
@@ -79,10 +87,14 @@ struct upcie_workload {
 	uint32_t zoned; /* zonemode=zbd */
 	uint64_t least_block[3];
 	uint64_t alignment[3]; /* blockalign */
+	uint32_t verifies; /* verify= is given */
+	uint32_t pattern; /* verify=pattern with verify_pattern= */
 };
 
 /* Functions of the Rust side. An int result is 0 or an errno, and the error has been printed. */
-struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
+/* `checks` is the text of pi_chk=, or NULL; `thread` is fio's structure of the job's thread. */
+struct upcie_job *upcie_job_new(const struct upcie_options *options, const char *checks,
+				const struct upcie_workload *workload, void *thread);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
@@ -113,6 +125,8 @@ void upcie_tick(struct upcie_job *job, int64_t second);
 /* Functions of the shim, for Rust's cold paths. */
 void upcie_shim_print(const char *text, size_t len);
 void upcie_shim_fail(void *unit, int error);
+/* Fills the buffer of a unit with what fio expects, and returns 1, if the unit is a read of fio's verification. */
+int upcie_shim_fill_expected(void *thread, void *unit);
 
 /* Returns fio's structure of the engine, or NULL with a message when this is not the fio that it was built for. */
 void *upcie_shim_engine(void);

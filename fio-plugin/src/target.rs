@@ -3,11 +3,14 @@
 use crate::{
     address, controllers,
     controllers::{Open, Wanted},
+    custom::Custom,
     errors::Failure,
-    workload::Plan,
+    form::Form,
+    metadata::MetadataMemory,
+    workload::{BlockBytes, Plan},
 };
 use std::{ptr, sync::Arc};
-use upcie_nvme::{DmaBuf, Namespace, QueuePair, Wait};
+use upcie_nvme::{DmaBuf, Namespace, QueuePair, Wait, protection::Protect, queue::SglUse};
 
 /// Bytes reserved for each trim's range: some controllers read all 4 KiB that a command's ranges can take.
 pub(crate) const RANGE_STRIDE: usize = 4096;
@@ -17,15 +20,19 @@ static NO_MEMORY: DmaBuf = DmaBuf::empty();
 /// A file of a job.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// `None` before the job's start, and after a failed close.
+    /// The queue of plain reads and writes. `None` before the job's start, after a failed close, and for a target whose units
+    /// need more than these.
     pub(crate) queue: Option<QueuePair<u32>>,
+    /// The queue of such a target.
+    pub(crate) custom: Option<Box<Custom>>,
+    form: Form,
     pub(crate) namespace: Namespace,
     /// The job's memory in this controller's address space, and its address in this process.
     pub(crate) held: *const DmaBuf,
     pub(crate) base: *const u8,
     /// Limit on the bytes of one command: a multiple of the block size.
     pub(crate) piece: usize,
-    /// Base-2 logarithm of the block size.
+    /// Base-2 logarithm of the block size, for plain reads and writes.
     pub(crate) shift: u32,
     /// Number of commands in flight.
     pub(crate) in_flight: u32,
@@ -45,29 +52,44 @@ impl Target {
             controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.check_usable()?;
-        let (block, format) = (namespace.block_size(), namespace.format());
-        if !block.is_power_of_two() || (format.is_separate() && !format.is_stripped()) {
-            return Err(Failure::refused(format!(
-                "{}: namespace {} has blocks of {format}; this engine takes blocks without metadata, and protection \
-                 information apart from the data, which the controller then makes and strips: upcie format",
-                open.controller.name(),
-                plan.nsid
-            )));
-        }
-        plan.check_blocks(open.controller.name(), block as u64)?;
-        plan.check_zones(open.controller.name(), namespace.zones().is_ok())?;
-        let shift = block.trailing_zeros();
-        Ok(Self {
+        let form = Form::of(&open.controller, &namespace, plan)?;
+        let most = form.most().saturating_mul(form.block);
+        let target = Self {
             queue: None,
-            piece: namespace.max_transfer(),
+            custom: None,
+            form,
+            piece: usize::try_from(most).unwrap_or(usize::MAX),
             namespace,
             held: Self::no_memory(),
             base: ptr::null(),
-            shift,
+            shift: form.block.trailing_zeros(),
             in_flight: 0,
             ranges: DmaBuf::empty(),
             open,
-        })
+        };
+        let name = target.open.controller.name();
+        plan.check_blocks(name, &target.block())?;
+        plan.check_zones(name, target.namespace.zones().is_ok())?;
+        Ok(target)
+    }
+
+    /// Returns the queue pair, if the job has started.
+    pub(crate) fn queue(&self) -> Option<&QueuePair<u32>> {
+        self.queue.as_ref().or(self.custom.as_deref().map(|custom| &custom.queue))
+    }
+
+    /// Returns the queue pair for a wait.
+    pub(crate) fn queue_mut(&mut self) -> Option<&mut QueuePair<u32>> {
+        match &mut self.queue {
+            None => self.custom.as_deref_mut().map(|custom| &mut custom.queue),
+            plain => plain.as_mut(),
+        }
+    }
+
+    /// Returns the bytes of a block in fio's buffers.
+    pub(crate) fn block(&self) -> BlockBytes {
+        let bytes = self.form.block;
+        BlockBytes { bytes, metadata: bytes - self.form.format.data_size() as u64 }
     }
 
     /// Returns the empty buffer, for a target without memory.
@@ -77,7 +99,7 @@ impl Target {
 
     /// Returns the bytes of the namespace.
     pub(crate) fn size(&self) -> u64 {
-        self.namespace.blocks() << self.shift
+        self.namespace.blocks().saturating_mul(self.form.block)
     }
 
     /// Makes the queue pair, large enough for all commands that `plan` can have in flight, so that it is never full.
@@ -117,17 +139,33 @@ impl Target {
             given => given,
         };
         let longest = (self.piece as u64).min(plan.longest);
-        let mut builder = controller
-            .queue_pair()
-            .depth(commands as u32 + 1)
-            .list_memory(self.list_memory(commands, longest));
+        let mut builder = controller.queue_pair().depth(commands as u32 + 1);
+        let lists = self.list_memory(commands, longest);
+        builder = match plan.blocks.sgl {
+            // A descriptor has the bytes of two entries.
+            true => builder.sgl(SglUse::Always).list_memory(lists.saturating_mul(2)),
+            false => builder.list_memory(lists),
+        };
         if plan.wait != Wait::Poll {
             builder = builder.interrupt(self.vector()?);
         }
         if let Some(priority) = plan.priority {
             builder = builder.priority(priority);
         }
-        self.queue = Some(builder.create()?);
+        let queue = builder.create()?;
+        if self.form.is_plain() {
+            self.queue = Some(queue);
+        } else {
+            self.form.check_room(controller.name(), &plan.blocks, plan.longest)?;
+            let metadata = MetadataMemory::new(controller, &self.form, plan.depth, plan.longest)?;
+            let verified = self.form.format.protection().map(|_| plan.blocks.protect_verify());
+            // Without options the controller makes the protection information of zeros, as it does for data.
+            let implied = self.form.format.protection().map(|_| Protect::new().action());
+            let zeroed = self.form.protect.or(implied);
+            let to_check = Vec::with_capacity(plan.depth as usize);
+            let form = self.form;
+            self.custom = Some(Box::new(Custom { queue, form, metadata, verified, zeroed, to_check }));
+        }
         if plan.trims {
             self.ranges =
                 controller.heap().alloc_aligned(plan.depth as usize * RANGE_STRIDE, RANGE_STRIDE)?;
@@ -155,13 +193,16 @@ impl Target {
 
     /// Deletes the queue pair; `false` if the controller does not confirm that it no longer uses the job's memory.
     pub(crate) fn stop(&mut self) -> bool {
-        let closed = match self.queue.take() {
-            Some(queue) => queue.close().is_ok(),
-            None => true,
-        };
+        let (mut queue, mut metadata) = (self.queue.take(), DmaBuf::empty());
+        if let Some(mut custom) = self.custom.take() {
+            metadata = custom.metadata.take();
+            queue = Some(custom.queue);
+        }
+        let closed = queue.is_none_or(|queue| queue.close().is_ok());
         let ranges = std::mem::take(&mut self.ranges);
         if !closed {
             self.open.controller.keep(ranges);
+            self.open.controller.keep(metadata);
         }
         self.in_flight = 0;
         closed

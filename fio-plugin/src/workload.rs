@@ -1,7 +1,7 @@
 //! The workload of a job: fio's options and the engine's, checked as far as possible without a device.
 
-use crate::{errors::Failure, ffi};
-use std::time::Duration;
+use crate::{errors::Failure, ffi, options::BlockOptions};
+use std::{fmt, time::Duration};
 use upcie_nvme::{Wait, spec::QueuePriority, upcie_core::memory::PageSize};
 
 /// Time that `upcie_wait=adaptive` polls.
@@ -24,11 +24,36 @@ pub(crate) struct Plan {
     /// Bytes of the longest read or write, known at the start: a trim is one command of any size.
     pub(crate) longest: u64,
     pub(crate) trims: bool,
+    /// Options about blocks and commands.
+    pub(crate) blocks: BlockOptions,
     workload: ffi::Workload,
 }
 
+/// The bytes of a block in fio's buffers, for messages with what they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockBytes {
+    pub(crate) bytes: u64,
+    /// Bytes of them that are metadata.
+    pub(crate) metadata: u64,
+}
+
+impl fmt::Display for BlockBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, metadata } = self;
+        match metadata {
+            0 => write!(f, "{bytes} bytes"),
+            _ => write!(f, "{bytes} bytes ({} of data and {metadata} of metadata)", bytes - metadata),
+        }
+    }
+}
+
 impl Plan {
-    pub(crate) fn new(options: &ffi::Options, workload: &ffi::Workload) -> Result<Self, Failure> {
+    /// Checks the options; `checks` is the text of `pi_chk=`.
+    pub(crate) fn new(
+        options: &ffi::Options,
+        checks: &str,
+        workload: &ffi::Workload,
+    ) -> Result<Self, Failure> {
         if workload.threads == 0 {
             return Err(Failure::refused(
                 "thread=1 is needed: jobs share the controllers of one process, which forked jobs can't",
@@ -88,8 +113,24 @@ impl Plan {
             depth,
             longest: 0,
             trims: workload.uses[2] != 0,
+            blocks: BlockOptions::new(options, checks)?,
             workload: *workload,
         })
+    }
+
+    /// Returns `true` if the job writes.
+    pub(crate) fn writes(&self) -> bool {
+        self.workload.uses[1] != 0
+    }
+
+    /// Returns `true` if the job verifies data.
+    pub(crate) fn verifies(&self) -> bool {
+        self.workload.verifies != 0
+    }
+
+    /// Returns `true` if all data that is verified is a pattern.
+    pub(crate) fn has_pattern(&self) -> bool {
+        self.workload.pattern != 0
     }
 
     /// Checks that a namespace suits fio's zone mode.
@@ -108,7 +149,13 @@ impl Plan {
     }
 
     /// Checks that a namespace of `size` bytes is large enough for an I/O at `offset`.
-    pub(crate) fn check_start(&self, name: &str, block: u64, size: u64, offset: u64) -> Result<(), Failure> {
+    pub(crate) fn check_start(
+        &self,
+        name: &str,
+        block: &BlockBytes,
+        size: u64,
+        offset: u64,
+    ) -> Result<(), Failure> {
         let least = self.used().map(|direction| self.workload.least_block[direction]).min().unwrap_or(0);
         // fio would do nothing, and report success.
         if size.saturating_sub(offset) < least.max(1) {
@@ -121,7 +168,7 @@ impl Plan {
     }
 
     /// Checks that all sizes are multiples of the namespace's blocks.
-    pub(crate) fn check_blocks(&self, name: &str, block: u64) -> Result<(), Failure> {
+    pub(crate) fn check_blocks(&self, name: &str, block: &BlockBytes) -> Result<(), Failure> {
         for direction in self.used() {
             let kind = DIRECTIONS[direction];
             check_block(name, block, &format!("bs ({kind}s)"), self.workload.least_block[direction])?;
@@ -132,11 +179,11 @@ impl Plan {
 }
 
 /// Checks that the size named by `what` is a multiple of the namespace's blocks.
-pub(crate) fn check_block(name: &str, block: u64, what: &str, size: u64) -> Result<(), Failure> {
-    if size.is_multiple_of(block) {
+pub(crate) fn check_block(name: &str, block: &BlockBytes, what: &str, size: u64) -> Result<(), Failure> {
+    if size.is_multiple_of(block.bytes) {
         return Ok(());
     }
     Err(Failure::refused(format!(
-        "{name}: {what} of {size} bytes is not a multiple of the namespace's blocks of {block} bytes"
+        "{name}: {what} of {size} bytes is not a multiple of the namespace's blocks of {block}"
     )))
 }

@@ -15,9 +15,10 @@ fn file(job: &Job, target: *mut c_void) -> Result<&Target, Failure> {
 
 /// Reports at most `most` zones from the one of byte `offset` on.
 pub(crate) fn report(job: &Job, target: *mut c_void, offset: u64, most: usize) -> Result<Vec<Zone>, Failure> {
-    let (zones, shift) = (of(job, target)?, file(job, target)?.shift);
-    let len = zones.zone_blocks() << shift;
-    let found = zones.report(offset >> shift, most)?;
+    let (zones, block) = (of(job, target)?, file(job, target)?.block().bytes);
+    let bytes = |blocks: u64| blocks.saturating_mul(block);
+    let len = bytes(zones.zone_blocks());
+    let found = zones.report(offset / block, most)?;
     let zone = |zone: &upcie_nvme::spec::ZoneDescriptor| {
         let end = zone.start.saturating_add(zone.capacity);
         // fio takes the write pointer of a full zone for the end of its data.
@@ -27,10 +28,10 @@ pub(crate) fn report(job: &Job, target: *mut c_void, offset: u64, most: usize) -
             _ => zone.start,
         };
         Zone {
-            start: zone.start << shift,
-            write_pointer: pointer << shift,
+            start: bytes(zone.start),
+            write_pointer: bytes(pointer),
             len,
-            capacity: zone.capacity << shift,
+            capacity: bytes(zone.capacity),
             kind: zone.kind().0.into(),
             state: zone.state().0.into(),
         }
@@ -40,9 +41,9 @@ pub(crate) fn report(job: &Job, target: *mut c_void, offset: u64, most: usize) -
 
 /// Resets the zones of `len` bytes from byte `offset` on.
 pub(crate) fn reset(job: &Job, target: *mut c_void, offset: u64, len: u64) -> Result<(), Failure> {
-    let (zones, shift) = (of(job, target)?, file(job, target)?.shift);
-    let end = offset.saturating_add(len) >> shift;
-    let mut zone = zones.zone_of(offset >> shift);
+    let (zones, block) = (of(job, target)?, file(job, target)?.block().bytes);
+    let end = offset.saturating_add(len) / block;
+    let mut zone = zones.zone_of(offset / block);
     while zone < end {
         zones.reset(ZoneSelect::At(zone))?;
         zone = zone.saturating_add(zones.zone_blocks());

@@ -23,10 +23,12 @@ pub use controller::{
     ResetKind,
 };
 pub use engine::{
-    Completion, Direction, Extent, Io, KeyCommand, Refused, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
+    Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{KeyValue, Namespace, Placement, Stream, Zones};
+pub use namespace::{
+    HostId, KeyValue, Namespace, Placement, Registrant, ReservationReport, Reservations, Stream, Zones,
+};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::IoFlags;
@@ -37,8 +39,8 @@ pub use wait::Wait;
 pub mod queue {
     pub use crate::{
         engine::{
-            Completion, Completions, Direction, HeldSegment, Lane, Refused, Returned, SglUse, Slots,
-            Submissions, Turn, Vacant,
+            Completion, Completions, Direction, HeldSegment, Lane, Refused, RefusedPair, Returned, SglUse,
+            Slots, Submissions, Turn, Vacant,
         },
         error::{Refusal, SegmentFault},
         queue_pair::{GroupError, GroupMember, OnTimeout, QueueGroup, QueuePair, QueuePairBuilder},

@@ -347,6 +347,7 @@ mod tests {
             format: crate::protection::BlockFormat::new(512, 0, false),
             zones: crate::engine::ZoneLimits::default(),
             keys: crate::engine::KeyLimits::default(),
+            fused: 0,
         };
         for _ in 0..rounds {
             let remote = Remote::new("test", 1);

@@ -40,6 +40,8 @@ pub struct Extent {
     pub(crate) zones: ZoneLimits,
     /// The namespace's keys.
     pub(crate) keys: KeyLimits,
+    /// Blocks that one Compare and Write may have; 0 if there is no such operation.
+    pub(crate) fused: u32,
 }
 
 /// The zones of a namespace, as far as submission depends on them.

@@ -36,6 +36,7 @@ const EXTENT: Extent = Extent {
     optional: crate::spec::OptionalCommands::empty(),
     zones: ZoneLimits { blocks: 0, append: 0 },
     keys: super::KeyLimits { key: 0, value: 0, transfer: 0 },
+    fused: 0,
     format: crate::protection::BlockFormat::new(512, 0, false),
 };
 /// The number of lists that a queue has memory for.

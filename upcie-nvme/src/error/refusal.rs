@@ -24,6 +24,11 @@ pub enum Refusal {
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
     NoCommand,
+    /// The controller does not have the fused operation Compare and Write
+    /// ([`has_compare_and_write`](crate::spec::IdentifyController::has_compare_and_write)).
+    NoFused,
+    /// The queue can't hold both commands of a fused operation: make it with a depth of at least 3.
+    Small,
     /// The blocks have metadata apart from their data: submit it with the command
     /// ([`Turn::submit_with_metadata`](crate::Turn::submit_with_metadata)), or let the controller insert and strip
     /// it, where it is protection information alone ([`Protect::action`](crate::protection::Protect::action)).
@@ -91,6 +96,8 @@ impl fmt::Display for Refusal {
                 "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"
             }
             Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
+            Self::NoFused => "the controller does not have the fused Compare and Write (Identify, FUSES)",
+            Self::Small => "the queue can't hold both commands of a fused operation: make it with a depth of 3",
             Self::TooLong => "it is longer than one command may be: split it",
             Self::Metadata => {
                 "the blocks have metadata apart from their data: give a buffer for it, or let the controller insert and \

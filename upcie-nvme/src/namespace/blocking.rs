@@ -288,7 +288,8 @@ fn send_all(
         while result.is_ok() && more && (pending == 0 || order == Order::Any) {
             match send(&mut turn) {
                 Ok(rest) => {
-                    pending += 1;
+                    // A fused operation is two commands.
+                    pending = turn.len() as u32;
                     more = rest;
                 }
                 // Wait for the commands that were sent before refusing the rest.

@@ -2,11 +2,13 @@
 
 mod blocking;
 mod bytes;
+mod fused;
 mod key_limits;
 mod key_value;
 mod open;
 mod placement;
 mod protected;
+mod reservations;
 mod retries;
 mod stream;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod zones;
 
 pub use key_value::KeyValue;
 pub use placement::Placement;
+pub use reservations::{HostId, Registrant, ReservationReport, Reservations};
 pub use stream::Stream;
 pub use zones::Zones;
 

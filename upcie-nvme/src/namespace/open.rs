@@ -117,8 +117,17 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         zones: limits,
         keys: key_limits,
         format,
+        fused: fused_blocks(controller, &identify),
     };
     Ok(Known { extent, identify, unusable, command_set, zones, keys })
+}
+
+/// Returns the blocks that the controller compares and writes as one; 0 if it has no Compare and Write.
+fn fused_blocks(controller: &Inner, identify: &IdentifyNamespace) -> u32 {
+    let id = controller.identify();
+    // NSFEAT bit 1: the namespace has atomic units of its own.
+    let own = if identify.nsfeat & 1 << 1 != 0 { identify.nacwu } else { 0 };
+    if id.has_compare_and_write() { u32::from(own.max(id.acwu)) + 1 } else { 0 }
 }
 
 /// Returns the format of a namespace's blocks, or the reason why it is not known. Metadata may be protection information of a

@@ -224,7 +224,7 @@ statuses! {
         CAPACITY_EXCEEDED = 0x81, "Capacity Exceeded", "the namespace has no capacity left for the write";
         NAMESPACE_NOT_READY = 0x82, "Namespace Not Ready", "the namespace can't be accessed now";
         RESERVATION_CONFLICT = 0x83, "Reservation Conflict",
-            "another host holds a reservation of the namespace";
+            "another host's reservation of the namespace prohibits this, or the key isn't that of this host";
         FORMAT_IN_PROGRESS = 0x84, "Format In Progress", "the namespace is being formatted; try again later";
         INVALID_VALUE_SIZE = 0x85, "Invalid Value Size", "the size of a key's value is wrong";
         INVALID_KEY_SIZE = 0x86, "Invalid Key Size", "the size of a key is wrong";

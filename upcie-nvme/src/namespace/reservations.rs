@@ -1,0 +1,397 @@
+//! The reservations of a namespace: registrations, the reservation that a host holds, and the report of both.
+
+use super::{
+    Namespace,
+    blocking::{Order, What, run},
+    retries::Tries,
+};
+use crate::{
+    Error, Result,
+    spec::{
+        Command, ExtendedRegisteredController, NvmOpcode, OptionalCommands, PersistenceChange,
+        RegisteredController, ReservationAcquireAction, ReservationAcquireData, ReservationAcquireDword10,
+        ReservationCapabilities, ReservationRegisterAction, ReservationRegisterData,
+        ReservationRegisterDword10, ReservationReleaseAction, ReservationReleaseData,
+        ReservationReleaseDword10, ReservationStatus, ReservationType, Status,
+    },
+};
+use std::fmt;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Bytes that the first command of a report asks for.
+const PIECE: usize = 4096;
+/// Commands of a report whose controllers become more between two of them.
+const READS: usize = 8;
+
+/// The reservations of a namespace (Base, "Reservations"): a host *registers* a key of its own choice, and may then *acquire*
+/// the reservation, which keeps others from writing, or from reading as well.
+///
+/// A host is a host identifier, which each controller that it uses is told once after a reset, before it registers:
+/// [`HostIdentifier`](crate::spec::HostIdentifier) or [`ExtendedHostIdentifier`](crate::spec::ExtendedHostIdentifier).
+/// With identifier 0 a registration ends with the next reset of the controller. A command that a reservation prohibits fails
+/// with [`Status::RESERVATION_CONFLICT`].
+///
+/// # Examples
+/// ```
+/// use upcie_nvme::{Controller, spec::{HostIdentifier, HostIdentifierData, ReservationType}};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// controller.set_feature(&HostIdentifier { data: HostIdentifierData { identifier: 7 } })?;
+/// let reservations = controller.namespace(1)?.reservations()?;
+/// reservations.register(0xabc)?;
+/// reservations.acquire(0xabc, ReservationType::WRITE_EXCLUSIVE)?;
+/// let report = reservations.report()?;
+/// assert_eq!(report.kind, Some(ReservationType::WRITE_EXCLUSIVE));
+/// assert_eq!((report.registrants[0].key, report.registrants[0].holds), (0xabc, true));
+/// reservations.release(0xabc, ReservationType::WRITE_EXCLUSIVE)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Reservations {
+    namespace: Namespace,
+}
+
+/// The identifier of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HostId {
+    /// Of 64 bits.
+    Short(u64),
+    /// Of 128 bits, its bytes as the host has set them.
+    Extended([u8; 16]),
+}
+
+/// Prints hexadecimal digits: `0x7`, or 32 of them.
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short(id) => write!(f, "{id:#x}"),
+            Self::Extended(id) => id.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
+/// A registrant on a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Registrant {
+    /// The controller that the host uses; `None` if it uses none now.
+    pub controller: Option<u16>,
+    /// The host holds the reservation.
+    pub holds: bool,
+    /// The host.
+    pub host: HostId,
+    /// The host's key.
+    pub key: u64,
+}
+
+/// The reservation and the registrants of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReservationReport {
+    /// A number that changes with each change of registrations; it wraps.
+    pub generation: u32,
+    /// The type of the reservation, if one is held.
+    pub kind: Option<ReservationType>,
+    /// Registrations and the reservation outlast a loss of power.
+    pub persists: bool,
+    /// The registrants, each once for each controller that it uses.
+    pub registrants: Vec<Registrant>,
+}
+
+impl Namespace {
+    /// Returns the namespace's reservations.
+    ///
+    /// # Errors
+    /// The namespace is not [usable](Self::check_usable), or its controller says that there are no reservations (ONCS bit 5,
+    /// RESCAP).
+    pub fn reservations(&self) -> Result<Reservations> {
+        self.check_usable()?;
+        let has = self.extent.optional.contains(OptionalCommands::RESERVATIONS);
+        let reason = match self.identify.reservation_capabilities().bits() & !1 {
+            _ if !has => "the controller has no reservation commands (Identify, ONCS bit 5)",
+            0 => "it can have no reservation of any type (Identify, RESCAP)",
+            _ => return Ok(Reservations { namespace: self.clone() }),
+        };
+        let reason = format!("namespace {} has no reservations: {reason}", self.nsid());
+        Err(Error::unsupported(self.controller.name(), reason))
+    }
+}
+
+impl Reservations {
+    /// Returns the namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Returns the reservations that the namespace can have.
+    pub fn capabilities(&self) -> ReservationCapabilities {
+        self.namespace.identify.reservation_capabilities()
+    }
+
+    /// Registers this host with `key`: it is a registrant then, and holds nothing yet.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::read`]: [`Status::RESERVATION_CONFLICT`] if the host is registered with another key. A command that
+    /// changes registrations or reservations is sent once: after a timeout it may have had its effect.
+    pub fn register(&self, key: u64) -> Result<()> {
+        self.register_with(key, PersistenceChange::NONE)
+    }
+
+    /// Registers like [`register`](Self::register), and changes whether registrations and reservations of the namespace
+    /// outlast a loss of power (CPTPL).
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register); refused if the namespace can't keep them.
+    pub fn register_with(&self, key: u64, persistence: PersistenceChange) -> Result<()> {
+        let keeps = self.capabilities().contains(ReservationCapabilities::PERSISTENCE);
+        if persistence == PersistenceChange::SET && !keeps {
+            return Err(self.lacks("no reservation of it outlasts a loss of power (Identify, RESCAP bit 0)"));
+        }
+        let dword = ReservationRegisterDword10::new().with_persistence(persistence);
+        self.change_registration(dword, ReservationRegisterData { current_key: 0, new_key: key })
+    }
+
+    /// Replaces this host's key: the `current` one or, without it, any.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant, or has another key.
+    pub fn replace(&self, current: Option<u64>, new: u64) -> Result<()> {
+        let dword = ReservationRegisterDword10::new()
+            .with_action(ReservationRegisterAction::REPLACE)
+            .with_ignore_existing_key(current.is_none());
+        let data = ReservationRegisterData { current_key: current.unwrap_or(0), new_key: new };
+        self.change_registration(dword, data)
+    }
+
+    /// Ends this host's registration, with its `current` key or, without it, with any. A reservation that the host alone holds
+    /// is released.
+    ///
+    /// # Errors
+    /// Those of [`replace`](Self::replace).
+    pub fn unregister(&self, current: Option<u64>) -> Result<()> {
+        let dword = ReservationRegisterDword10::new()
+            .with_action(ReservationRegisterAction::UNREGISTER)
+            .with_ignore_existing_key(current.is_none());
+        let data = ReservationRegisterData { current_key: current.unwrap_or(0), new_key: 0 };
+        self.change_registration(dword, data)
+    }
+
+    /// Acquires the reservation, of the type `kind`, for this host, whose key is `key`. A holder of a reservation of this type
+    /// keeps it.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant with this key, or
+    /// another reservation is held. A type that the namespace can't have is refused.
+    pub fn acquire(&self, key: u64, kind: ReservationType) -> Result<()> {
+        self.acquire_as(ReservationAcquireAction::ACQUIRE, key, 0, kind)
+    }
+
+    /// Unregisters all hosts with the key `preempted`, and takes over the reservation, as one of the type `kind`, if one of
+    /// them holds it. Of a reservation that all registrants hold, the key 0 stands for all other hosts.
+    ///
+    /// # Errors
+    /// Those of [`acquire`](Self::acquire): [`Status::RESERVATION_CONFLICT`] if no host has the key `preempted`.
+    pub fn preempt(&self, key: u64, preempted: u64, kind: ReservationType) -> Result<()> {
+        self.acquire_as(ReservationAcquireAction::PREEMPT, key, preempted, kind)
+    }
+
+    /// Preempts like [`preempt`](Self::preempt), and aborts the commands of the hosts that are unregistered.
+    ///
+    /// # Errors
+    /// Those of [`preempt`](Self::preempt).
+    pub fn preempt_and_abort(&self, key: u64, preempted: u64, kind: ReservationType) -> Result<()> {
+        self.acquire_as(ReservationAcquireAction::PREEMPT_AND_ABORT, key, preempted, kind)
+    }
+
+    /// Releases the reservation, of the type `kind`, that this host holds; the registration stays. A registrant that holds none
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant with this key,
+    /// [`Status::INVALID_FIELD`] if the reservation has another type.
+    pub fn release(&self, key: u64, kind: ReservationType) -> Result<()> {
+        self.release_as(ReservationReleaseAction::RELEASE, key, kind)
+    }
+
+    /// Releases any reservation, and ends the registration of every host: of this registrant, whose key is `key`, too.
+    ///
+    /// # Errors
+    /// Those of [`release`](Self::release).
+    pub fn clear(&self, key: u64) -> Result<()> {
+        self.release_as(ReservationReleaseAction::CLEAR, key, ReservationType(0))
+    }
+
+    /// Reports the reservation and the registrants, in the form of the host identifiers in use.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
+    pub fn report(&self) -> Result<ReservationReport> {
+        let first = self.report_as(false);
+        let is_other = |error: &Error| error.status() == Some(Status::HOST_ID_INCONSISTENT);
+        if first.as_ref().err().is_some_and(is_other) { self.report_as(true) } else { first }
+    }
+
+    fn report_as(&self, extended: bool) -> Result<ReservationReport> {
+        let (controller, nsid) = (&self.namespace.controller, self.namespace.nsid());
+        self.namespace.check_usable()?;
+        let what = || format!("{} of namespace {nsid}", NvmOpcode::RESERVATION_REPORT);
+        let most = self.namespace.extent.max_transfer() / 4 * 4;
+        let mut len = PIECE.min(most);
+        for _ in 0..READS {
+            let command = Command::reservation_report(nsid, len as u32, extended);
+            let mut bytes = vec![0; len];
+            self.run(&command, &mut bytes, &what, Tries::of(controller))?;
+            match decode(&bytes, extended) {
+                Ok(report) => return Ok(report),
+                Err(needs) if needs > most => break,
+                Err(needs) => len = needs.next_multiple_of(PIECE).min(most),
+            }
+        }
+        let reason =
+            "it says that there are more registered controllers than it has, or than a command can return";
+        Err(Error::protocol(controller.name(), what(), reason))
+    }
+
+    fn change_registration(
+        &self,
+        dword: ReservationRegisterDword10,
+        data: ReservationRegisterData,
+    ) -> Result<()> {
+        let command = Command::reservation_register(self.namespace.nsid(), dword);
+        self.change(&command, dword.action().name(), &mut data.as_bytes().to_vec())
+    }
+
+    fn acquire_as(
+        &self,
+        action: ReservationAcquireAction,
+        key: u64,
+        preempted: u64,
+        kind: ReservationType,
+    ) -> Result<()> {
+        if !self.capabilities().has(kind) {
+            let reason = format!("it can't have a reservation of the type {kind} (Identify, RESCAP)");
+            return Err(self.lacks(&reason));
+        }
+        let dword = ReservationAcquireDword10::new().with_action(action).with_reservation_type(kind);
+        let command = Command::reservation_acquire(self.namespace.nsid(), dword);
+        let data = ReservationAcquireData { current_key: key, preempted_key: preempted };
+        self.change(&command, action.name(), &mut data.as_bytes().to_vec())
+    }
+
+    fn release_as(&self, action: ReservationReleaseAction, key: u64, kind: ReservationType) -> Result<()> {
+        let dword = ReservationReleaseDword10::new().with_action(action).with_reservation_type(kind);
+        let command = Command::reservation_release(self.namespace.nsid(), dword);
+        let data = ReservationReleaseData { current_key: key };
+        self.change(&command, action.name(), &mut data.as_bytes().to_vec())
+    }
+
+    /// Sends a command that changes something, once.
+    fn change(&self, command: &Command, action: Option<&str>, data: &mut [u8]) -> Result<()> {
+        self.namespace.check_usable()?;
+        let what = || {
+            let (opcode, nsid) = (NvmOpcode(command.opcode), self.namespace.nsid());
+            format!("{opcode} ({}) of namespace {nsid}", action.unwrap_or("an unknown action"))
+        };
+        self.run(command, data, &what, Tries::NONE)
+    }
+
+    /// Runs a command with `data`, which the controller reads or fills, by way of a buffer of whole pages.
+    fn run(&self, command: &Command, data: &mut [u8], what: What<'_>, tries: Tries) -> Result<()> {
+        let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
+        let len = data.len();
+        let mut buffer = controller.whole_pages(len)?;
+        buffer.write_at(0, data);
+        run(controller, &mut buffer, what, 0, (tries, Order::Any), |turn, held, _| {
+            // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in
+            // flight, or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.submit_reservation_held(extent, command, held, len, 0) }.map(|()| false)
+        })?;
+        if NvmOpcode(command.opcode) == NvmOpcode::RESERVATION_REPORT {
+            buffer.read_at(0, data);
+        }
+        Ok(())
+    }
+
+    fn lacks(&self, reason: &str) -> Error {
+        let reason = format!("namespace {}: {reason}", self.namespace.nsid());
+        Error::unsupported(self.namespace.controller.name(), reason)
+    }
+}
+
+/// Returns the report in `bytes`, or the bytes that it needs to be whole.
+fn decode(bytes: &[u8], extended: bool) -> Result<ReservationReport, usize> {
+    let (header, size) = match extended {
+        false => (size_of::<ReservationStatus>(), size_of::<RegisteredController>()),
+        true => (ReservationStatus::EXTENDED, size_of::<ExtendedRegisteredController>()),
+    };
+    let (status, _) = ReservationStatus::read_from_prefix(bytes).map_err(|_| header)?;
+    let count = usize::from(status.registered_controllers.get());
+    let needs = header + count * size;
+    let all = bytes.get(header..needs).ok_or(needs)?.chunks_exact(size);
+    let registrants = all.filter_map(|bytes| match extended {
+        false => RegisteredController::read_from_bytes(bytes)
+            .ok()
+            .map(|one| registrant(one.controller_id, one.status, HostId::Short(one.host_id), one.key)),
+        true => ExtendedRegisteredController::read_from_bytes(bytes)
+            .ok()
+            .map(|one| registrant(one.controller_id, one.status, HostId::Extended(one.host_id), one.key)),
+    });
+    Ok(ReservationReport {
+        generation: status.generation,
+        kind: status.kind(),
+        persists: status.persists & 1 != 0,
+        registrants: registrants.collect(),
+    })
+}
+
+fn registrant(controller: u16, status: u8, host: HostId, key: u64) -> Registrant {
+    let controller = Some(controller).filter(|&id| id != u16::MAX);
+    Registrant { controller, holds: status & 1 != 0, host, key }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_core::testing::Random;
+
+    #[test]
+    fn both_forms_of_a_report_are_decoded() {
+        let mut short = vec![0; 24 + 2 * 24];
+        (short[0], short[4], short[5], short[9]) = (9, 2, 2, 1);
+        short[24..26].fill(0xff);
+        (short[26], short[32], short[40]) = (1, 7, 8);
+        (short[48], short[56], short[64]) = (3, 4, 5);
+        let report = decode(&short, false).unwrap();
+        assert_eq!((report.generation, report.kind), (9, Some(ReservationType::EXCLUSIVE_ACCESS)));
+        let first = Registrant { controller: None, holds: true, host: HostId::Short(7), key: 8 };
+        let second = Registrant { controller: Some(3), holds: false, host: HostId::Short(4), key: 5 };
+        assert_eq!((report.persists, report.registrants), (true, vec![first, second]));
+        let mut extended = vec![0; 64 + 64];
+        (extended[5], extended[64], extended[72], extended[80]) = (1, 2, 6, 9);
+        let report = decode(&extended, true).unwrap();
+        let mut id = [0; 16];
+        id[0] = 9;
+        let only = Registrant { controller: Some(2), holds: false, host: HostId::Extended(id), key: 6 };
+        assert_eq!((report.kind, report.persists, report.registrants), (None, false, vec![only]));
+        assert_eq!(HostId::Extended(id).to_string(), "09000000000000000000000000000000");
+    }
+
+    #[test]
+    fn a_report_that_is_cut_off_names_its_length() {
+        let mut bytes = vec![0; 4096];
+        (bytes[5], bytes[6]) = (0xff, 0xff);
+        assert_eq!(decode(&bytes, false), Err(24 + 65535 * 24));
+        assert_eq!(decode(&bytes, true), Err(64 + 65535 * 64));
+        assert_eq!(decode(&bytes[..8], false), Err(24));
+        let mut random = Random(3);
+        for _ in 0..1000 {
+            let mut bytes = vec![0; random.below(1024)];
+            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            let extended = random.below(2) == 1;
+            match decode(&bytes, extended) {
+                Ok(report) => assert!(report.registrants.len() * 24 <= bytes.len()),
+                Err(needs) => assert!(needs > bytes.len()),
+            }
+        }
+    }
+}

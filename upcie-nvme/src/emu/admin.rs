@@ -17,8 +17,8 @@ use super::{
     vendor,
 };
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, Csi, IdentifyDword10, LogPageDword10,
-    LogPageDword11, LogPageId, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, CommandSetEvent, Csi, IdentifyDword10,
+    LogPageDword10, LogPageDword11, LogPageId, Status,
 };
 use std::time::Duration;
 
@@ -180,6 +180,7 @@ impl<M: Media> Core<M> {
                     subsystem: self.subsystem,
                     revision: self.firmware.revision(),
                     capacity: (self.io.capacity, self.io.unallocated()),
+                    controller: (self.io.controller, self.controllers),
                 };
                 let page = identify::page(&known, command)?;
                 self.send(host, command, &page)?;
@@ -187,14 +188,16 @@ impl<M: Media> Core<M> {
             }
             AdminOpcode::GET_LOG_PAGE => self.log_page(host, command, now)?,
             AdminOpcode::GET_FEATURES => {
-                let known = self.get_host_data(host, command, now());
+                let own = self.get_reservations(host, command);
+                let known = own.or_else(|| self.get_host_data(host, command, now()));
                 match known.or_else(|| self.placement_feature(host, command)) {
                     Some(done) => done?,
                     None => self.features.get(command, &self.io)?,
                 }
             }
             AdminOpcode::SET_FEATURES => {
-                let known = self.set_host_data(host, command, now());
+                let own = self.set_reservations(host, command);
+                let known = own.or_else(|| self.set_host_data(host, command, now()));
                 if let Some(done) = known.or_else(|| self.placement_feature(host, command)) {
                     return done.map(Some);
                 }
@@ -275,14 +278,15 @@ impl<M: Media> Core<M> {
             LogPageId::DEVICE_SELF_TEST => self.tests.page(now()),
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
+            LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
                 let csi = (command.cdw14 >> 24) as u8;
-                let placed = self.options.placement.on;
+                let (placed, shared) = (self.options.placement.on, self.controllers > 1);
                 match Csi(csi) {
-                    Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed),
-                    Csi::KEY_VALUE if self.options.keys.any() => logs::commands(Csi::KEY_VALUE, placed),
-                    _ => logs::commands(Csi::NVM, placed),
+                    Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed, shared),
+                    Csi::KEY_VALUE if self.options.keys.any() => logs::commands(Csi::KEY_VALUE, placed, shared),
+                    _ => logs::commands(Csi::NVM, placed, shared),
                 }
             }
             LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile(), &self.options),
@@ -305,8 +309,20 @@ impl<M: Media> Core<M> {
         self.send(host, command, &part)?;
         if !dword.rae() {
             self.admin.read_log(dword.lid());
+            if dword.lid() == LogPageId::RESERVATION_NOTIFICATION {
+                self.io.reservations.end_page(self.io.controller);
+                self.tell_reservations();
+            }
         }
         Ok(0)
+    }
+
+    /// Reports that there are pages of the Reservation Notification log, if some have come.
+    pub(super) fn tell_reservations(&mut self) {
+        if self.io.reservations.take_news(self.io.controller) {
+            let event = CommandSetEvent::RESERVATION_LOG.0;
+            self.admin.raise(AsyncEventType::COMMAND_SET, event, LogPageId::RESERVATION_NOTIFICATION);
+        }
     }
 
     /// Reports a temperature that is beyond a threshold since the last Set Features.

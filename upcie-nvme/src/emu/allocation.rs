@@ -144,7 +144,9 @@ impl<M: Media> Io<M> {
             if let Some(placement) = &mut self.placement {
                 placement.assign(index, Vec::new(), false);
             }
+            self.reservations.forget(index);
         }
+        self.note_reservations();
         self.media.flush()
     }
 

@@ -1,7 +1,8 @@
 //! A controller behind a vfio-user server, by the system's clock.
 
 use super::{
-    Error, FaultPlan, Machine, Options, Region, faults::Place, identify, layout::REGISTER_BAR, msix::MSIX_BAR,
+    Error, FaultPlan, Machine, Options, Region, Storage, faults::Place, identify, layout::REGISTER_BAR,
+    msix::MSIX_BAR, subsystem::Subsystem,
 };
 use crate::spec::Status;
 use nix::errno::Errno;
@@ -27,6 +28,10 @@ use upcie_core::{
 pub struct Emulator {
     machine: Machine,
     since: Instant,
+    /// Bytes of each namespace.
+    size: u64,
+    /// Present if there are other controllers.
+    subsystem: Option<Subsystem>,
 }
 
 impl Emulator {
@@ -41,12 +46,65 @@ impl Emulator {
         if options.file.is_none() {
             machine.set_subsystem(identify::unique());
         }
-        Ok(Self { machine, since: Instant::now() })
+        let size = machine.namespace_size();
+        Ok(Self { machine, since: Instant::now(), size, subsystem: None })
+    }
+
+    /// Makes `count` controllers of one NVM subsystem, which share its namespaces, with the identifiers from 1 on. Each is served
+    /// on a thread of its own: the commands that one carries out in a call are one step for the others.
+    ///
+    /// They have neither Format NVM, namespace management nor Sanitize.
+    ///
+    /// ```
+    /// use upcie_nvme::emu::Emulator;
+    /// let controllers = Emulator::subsystem(&"size=1M".parse()?, 2)?;
+    /// assert_eq!(controllers.len(), 2);
+    /// # Ok::<(), upcie_nvme::emu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new); [`Error::Option`] for several controllers with a fault plan (`faults=`).
+    pub fn subsystem(options: &Options, count: u16) -> Result<Vec<Self>, Error> {
+        if let Some(faults) = options.faults.as_ref().filter(|_| count > 1) {
+            let reason = "it can't go with several controllers".into();
+            return Err(Error::Option { option: format!("faults={}", faults.display()), reason });
+        }
+        let mut first = Self::new(options)?;
+        if count < 2 {
+            return Ok(vec![first]);
+        }
+        let (identity, size) = (first.machine.core.subsystem, first.size);
+        let shared = Subsystem::of(&mut first.machine);
+        let mut all = Vec::new();
+        for number in 2..=count {
+            let mut machine = Machine::with_media(options, Storage::nothing(), size)?;
+            machine.set_subsystem(identity);
+            let subsystem = Some(shared.another());
+            all.push((number, Self { machine, since: first.since, size, subsystem }));
+        }
+        first.subsystem = Some(shared);
+        all.insert(0, (1, first));
+        let joined = all.into_iter().map(|(number, mut one)| {
+            one.machine.core.io.controller = number;
+            one.machine.core.controllers = count;
+            one.lent(Machine::reset);
+            one
+        });
+        Ok(joined.collect())
+    }
+
+    /// Calls `call` with the machine, which has all of its state meanwhile.
+    #[inline(always)]
+    fn lent<R>(&mut self, call: impl FnOnce(&mut Machine) -> R) -> R {
+        match &mut self.subsystem {
+            None => call(&mut self.machine),
+            Some(subsystem) => subsystem.lend(&mut self.machine, call),
+        }
     }
 
     /// Returns the size of each namespace in bytes, from the options or the file.
     pub fn namespace_size(&self) -> u64 {
-        self.machine.namespace_size()
+        self.size
     }
 
     /// Populates namespaces in memory with all of their pages, and returns the number of bytes (0 if they are
@@ -58,7 +116,7 @@ impl Emulator {
     /// [`Error::Shortage`] if there is not as much memory, or no longer; nothing was written to then.
     /// [`Error::Memory`].
     pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
-        self.machine.media().fill(stop, progress)
+        self.lent(|machine| machine.media().fill(stop, progress))
     }
 
     /// Lets the controller fail as `plan` says, from now on.
@@ -66,7 +124,7 @@ impl Emulator {
     /// # Errors
     /// [`Error::FaultRule`]: a rule can't work. [`Error::FaultCache`]: the medium can't have a cache.
     pub fn inject(&mut self, plan: &FaultPlan) -> Result<(), Error> {
-        self.machine.inject(plan, Place::Server)
+        self.lent(|machine| machine.inject(plan, Place::Server))
     }
 
     /// Puts all written data on stable storage, like a Flush command.
@@ -74,7 +132,7 @@ impl Emulator {
     /// # Errors
     /// The status that such a command would have.
     pub fn flush(&mut self) -> Result<(), Status> {
-        super::Media::flush(self.machine.media())
+        self.lent(|machine| super::Media::flush(machine.media()))
     }
 
     /// Offers no request interrupt: the device is never requested back.
@@ -105,18 +163,20 @@ impl Backend for Emulator {
         offset: u64,
         data: &mut [u8],
     ) -> std::io::Result<()> {
-        self.machine.read(client, part(region)?, offset, data);
+        let part = part(region)?;
+        self.lent(|machine| machine.read(client, part, offset, data));
         Ok(())
     }
 
     fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.machine.write(client, part(region)?, offset, data);
+        let part = part(region)?;
+        self.lent(|machine| machine.write(client, part, offset, data));
         Ok(())
     }
 
     fn poll(&mut self, client: &mut Client) -> usize {
         let since = self.since;
-        let work = self.machine.step(client, || since.elapsed());
+        let work = self.lent(|machine| machine.step(client, || since.elapsed()));
         if self.machine.hangs_up() {
             client.disconnect();
         }
@@ -124,10 +184,10 @@ impl Backend for Emulator {
     }
 
     fn update_interrupts(&mut self, client: &mut Client) {
-        self.machine.update_interrupts(client);
+        self.lent(|machine| machine.update_interrupts(client));
     }
 
     fn reset(&mut self) {
-        self.machine.reset();
+        self.lent(Machine::reset);
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub command: Command,
+    /// Its entry in the submission queue.
+    pub entry: u32,
     /// The earliest time of its next stage.
     pub due: Duration,
     pub stage: Stage,
@@ -46,6 +48,7 @@ impl Flight {
         let cid = command.cid;
         let mut flight = Self {
             command,
+            entry: 0,
             due: now.saturating_add(effects.delay),
             stage: Stage::Data(0),
             done: Done { dw0: 0, cid, status: Status::SUCCESS },

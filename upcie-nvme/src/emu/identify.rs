@@ -46,6 +46,8 @@ pub(super) struct Known<'a> {
     pub revision: [u8; 8],
     /// Bytes of the medium, and those that belong to no namespace.
     pub capacity: (u64, u64),
+    /// The controller's identifier, and the number of controllers in the NVM subsystem.
+    pub controller: (u16, u16),
 }
 
 /// Returns the 4096 bytes that an Identify command asks for.
@@ -55,7 +57,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
     let dword = IdentifyDword10::from_bits(command.cdw10);
     match dword.cns() {
         // What all namespaces have in common.
-        Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(options, &Namespace::NONE)),
+        Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(known, &Namespace::NONE)),
         // An inactive identifier has zeros.
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::ALLOCATED_NAMESPACE if !found?.is_allocated() => Ok(vec![0; 4096]),
@@ -63,11 +65,11 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE if found?.keys => {
             Err(Status::INVALID_COMMAND_SET.with_do_not_retry())
         }
-        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(options, found?)),
+        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(known, found?)),
         Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && found?.command_set() == Csi::NVM => {
             Ok(nvm_namespace(found?))
         }
-        Cns::INDEPENDENT_NAMESPACE if options.has_command_sets() => Ok(independent(options, found?)),
+        Cns::INDEPENDENT_NAMESPACE if options.has_command_sets() => Ok(independent(known, found?)),
         Cns::CONTROLLER => Ok(controller(known)),
         Cns::ACTIVE_NAMESPACES => list(known.namespaces, nsid, Namespace::is_active),
         Cns::ALLOCATED_NAMESPACES => list(known.namespaces, nsid, Namespace::is_allocated),
@@ -100,8 +102,8 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             page.resize(4096, 0);
             Ok(page)
         }
-        Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
-        Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
+        Cns::NAMESPACE_CONTROLLERS if !found?.is_active() => Ok(vec![0; 4096]),
+        Cns::NAMESPACE_CONTROLLERS | Cns::CONTROLLERS => Ok(controllers(dword.cntid(), known.controller.1)),
         _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
     }
 }
@@ -119,13 +121,12 @@ fn list(namespaces: &[Namespace], above: u32, listed: fn(&Namespace) -> bool) ->
     Ok(list.as_bytes().to_vec())
 }
 
-/// Returns a controller list, of this controller or of none.
-fn controllers(of_this: bool) -> Vec<u8> {
-    let mut page = vec![0; 4096];
-    if of_this {
-        page[0] = 1;
-        page[2..4].copy_from_slice(&CONTROLLER_ID.to_le_bytes());
-    }
+/// Returns a list of the controllers with identifiers from `first` on, of `count` in the NVM subsystem.
+fn controllers(first: u16, count: u16) -> Vec<u8> {
+    let ids: Vec<u16> = (CONTROLLER_ID..CONTROLLER_ID + count).filter(|id| *id >= first).take(2047).collect();
+    let mut page = (ids.len() as u16).to_le_bytes().to_vec();
+    page.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+    page.resize(4096, 0);
     page
 }
 
@@ -140,10 +141,13 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.rab = 6;
     // In pages of CAP.MPSMIN.
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
-    id.cntlid = CONTROLLER_ID;
+    let (number, count) = known.controller;
+    id.cntlid = number;
+    // The NVM subsystem has several controllers.
+    id.cmic = u8::from(count > 1) << 1;
     id.ver = VERSION.into_bits();
-    // Extended block formats.
-    id.ctratt = 1 << 15;
+    // Host identifiers of 128 bits, extended block formats.
+    id.ctratt = 1 | 1 << 15;
     if options.placement.on {
         // Endurance groups, and flexible data placement.
         id.ctratt |= 1 << 4 | 1 << 19;
@@ -155,16 +159,19 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.cntrltype = 1;
     id.acl = AERL;
     id.aerl = AERL;
-    let optional = OptionalAdmin::FORMAT | OptionalAdmin::FIRMWARE | OptionalAdmin::NAMESPACES;
+    let changes = match count {
+        1 => OptionalAdmin::FORMAT | OptionalAdmin::NAMESPACES,
+        _ => OptionalAdmin::empty(),
+    };
     let directives = if options.placement.on { OptionalAdmin::DIRECTIVES } else { OptionalAdmin::empty() };
-    id.oacs = (optional | OptionalAdmin::SELF_TEST | directives).bits();
+    id.oacs = (changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST | directives).bits();
     id.frmw = firmware::UPDATES;
     id.fwug = firmware::GRANULARITY;
     id.edstt = self_test::EXTENDED_MINUTES;
     // One test at a time.
     id.dsto = 1;
     id.kas = host_data::KEEP_ALIVE_UNITS;
-    id.sanicap = sanitize::CAPABILITIES;
+    id.sanicap = if count == 1 { sanitize::CAPABILITIES } else { 0 };
     if options.hmb > 0 {
         id.hmpre = (options.hmb / host_buffer::UNIT) as u32;
         id.hmmin = (host_buffer::least(options.hmb) / host_buffer::UNIT) as u32;
@@ -196,10 +203,14 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         | OptionalCommands::COMPARE
         | OptionalCommands::VERIFY
         | OptionalCommands::WRITE_UNCORRECTABLE
-        | OptionalCommands::COPY;
+        | OptionalCommands::COPY
+        | OptionalCommands::RESERVATIONS;
     // Copy: source ranges of format 0.
     id.cdfs = 1;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
+    // Compare and Write, of the longest transfer.
+    id.fuses = 1;
+    id.acwu = (options.mdts / 512 - 1).min(u16::MAX.into()) as u16;
     // Cryptographic erase.
     id.fna = 1 << 2;
     // Flush takes all namespaces by FFFFFFFFh.
@@ -210,11 +221,15 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
-fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
+fn namespace(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
+    let options = known.options;
     let mut id = IdentifyNamespace::new_zeroed();
     let blocks = namespace.size();
     (id.nsze, id.ncap, id.nuse) = (blocks, blocks, blocks);
     id.nvmcap = u128::from(namespace.capacity).to_le_bytes();
+    // Several controllers have it.
+    id.nmic = (known.controller.1 > 1).into();
+    id.rescap = reservation_capabilities(options);
     // Currently write protected.
     id.nsattr = options.ro.into();
     if options.placement.on {
@@ -236,13 +251,26 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
 }
 
 /// Returns the Identify data of a namespace that does not depend on its command set; zeros for an inactive one.
-fn independent(options: &Options, namespace: &Namespace) -> Vec<u8> {
+fn independent(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
+    let options = known.options;
     let mut id = IndependentNamespace::new_zeroed();
     if namespace.is_active() {
+        id.multi_path_and_sharing = (known.controller.1 > 1).into();
         id.attributes = options.ro.into();
+        if options.placement.on {
+            id.endurance_group_id = placement::GROUP;
+        }
+        if !namespace.keys {
+            id.reservation_capabilities = reservation_capabilities(options);
+        }
         id.status = (namespace.away == Away::Not).into();
     }
     id.as_bytes().to_vec()
+}
+
+/// Returns RESCAP: reservations of all types, and the present meaning of Ignore Existing Key.
+fn reservation_capabilities(options: &Options) -> u8 {
+    0xfe | u8::from(options.keeps_reservations())
 }
 
 /// Returns the Identify data of the NVM command set: the protection information of all formats.

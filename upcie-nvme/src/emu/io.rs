@@ -5,6 +5,8 @@ use super::{
     bent::Bent,
     data::{Data, Sgls},
     formats::Layout,
+    fused::{FUSE, IS_FUSED},
+    identify::CONTROLLER_ID,
     key_value::{self, Keys},
     logs::{Counters, ErrorLog},
     marks::Marks,
@@ -12,6 +14,7 @@ use super::{
     namespace::{Away, Namespace},
     placement::Placement,
     prp,
+    reservations::Reservations,
     zones::{self, Fields, Zones},
 };
 use crate::spec::{
@@ -19,9 +22,6 @@ use crate::spec::{
     Status,
 };
 use zerocopy::IntoBytes;
-
-/// The bits of a command's flags that make it part of a fused operation.
-const FUSE: u8 = 0x03;
 
 /// Everything that an I/O command uses.
 #[derive(Debug)]
@@ -56,8 +56,19 @@ pub(super) struct Io<M> {
     pub(super) any_metadata: bool,
     /// Flexible data placement (`fdp=true`).
     pub(super) placement: Option<Box<Placement>>,
-    /// Every command takes the path of uncommon ones: for metadata, for keys, or to be counted.
-    pub(super) diverts: bool,
+    /// The reservations of the NVM subsystem.
+    pub(super) reservations: Reservations,
+    /// Reservations outlast a loss of power, if a host wishes so.
+    pub(super) keeps_reservations: bool,
+    /// A reservation keeps this controller's host from some command.
+    pub(super) restricted: bool,
+    /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, or a reservation
+    /// restricts this controller's host.
+    pub(super) careful: bool,
+    /// The identifier of this controller in the NVM subsystem.
+    pub(super) controller: u16,
+    /// The half of a fused operation that was met last.
+    pub(super) fused: Option<Command>,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
 }
@@ -99,7 +110,12 @@ impl<M: Media> Io<M> {
                 let (first, most) = (options.namespaces as usize, options.most_namespaces() as usize);
                 Box::new(Placement::new(&options.placement, first, most))
             }),
-            diverts: false,
+            reservations: Reservations::new(options.most_namespaces() as usize),
+            keeps_reservations: options.keeps_reservations(),
+            restricted: false,
+            careful: false,
+            controller: CONTROLLER_ID,
+            fused: None,
             failing: None,
         };
         io.note_metadata();
@@ -118,7 +134,7 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
-            _ if command.flags & (FUSE | Command::PSDT) != 0 || self.diverts => {
+            _ if command.flags & (FUSE | Command::PSDT) != 0 || self.careful => {
                 let (kind, pointers) = ((command.opcode, command.flags), (command.prp1(), command.prp2()));
                 let blocks = [command.cdw10, command.cdw11, command.cdw12, command.cdw13];
                 let tags = [command.cdw2, command.cdw3, command.cdw14, command.cdw15];
@@ -175,6 +191,8 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
+        self.check_command(NvmOpcode(command.opcode), command.nsid)
+            .map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))?;
         if self.any_metadata && command.flags & FUSE == 0 && self.has_metadata(&command) {
             return match self.with_metadata(host, &command, flip) {
                 Ok(_) => {
@@ -254,7 +272,8 @@ impl<M: Media> Io<M> {
         Ok(None)
     }
 
-    /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata or namespaces keys.
+    /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata, namespaces keys, or hosts
+    /// reservations. The half of a fused operation is noted alone ([`IS_FUSED`]).
     #[cold]
     #[inline(never)]
     pub(super) fn uncommon(
@@ -270,13 +289,14 @@ impl<M: Media> Io<M> {
         let mut command = Command { flags, cdw10, cdw11, cdw12, cdw13, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
         command.set_metadata_pointer(mptr);
-        // No fused operations.
         if flags & FUSE != 0 {
-            return Err(Status::INVALID_FIELD.with_do_not_retry());
+            self.fused = Some(command);
+            return Ok(IS_FUSED);
         }
         if let Some(index) = self.keyed(nsid) {
             return self.execute_keys(host, index, &command, None);
         }
+        self.check_command(NvmOpcode(opcode), nsid)?;
         let is_managed =
             matches!(NvmOpcode(opcode), NvmOpcode::IO_MANAGEMENT_RECEIVE | NvmOpcode::IO_MANAGEMENT_SEND);
         if is_managed && self.placement.is_some() {

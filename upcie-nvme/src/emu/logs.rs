@@ -15,7 +15,7 @@ pub(super) const ERROR_ENTRIES: usize = 64;
 pub(super) const TEMPERATURE: u16 = 300;
 
 /// The log pages that the controller has.
-const LOG_PAGES: [LogPageId; 10] = [
+const LOG_PAGES: [LogPageId; 11] = [
     LogPageId::SUPPORTED_LOG_PAGES,
     LogPageId::ERROR_INFORMATION,
     LogPageId::SMART,
@@ -25,6 +25,7 @@ const LOG_PAGES: [LogPageId; 10] = [
     LogPageId::DEVICE_SELF_TEST,
     LogPageId::FEATURES_SUPPORTED,
     LogPageId::NVME_MI_COMMANDS_SUPPORTED,
+    LogPageId::RESERVATION_NOTIFICATION,
     LogPageId::SANITIZE_STATUS,
 ];
 
@@ -61,8 +62,19 @@ const ADMIN_COMMANDS: [(AdminOpcode, CommandEffects); 20] = {
     ]
 };
 
+/// Returns `true` for a command that changes namespaces in a way that hosts of other controllers would not expect.
+pub(super) fn changes_namespaces(opcode: AdminOpcode) -> bool {
+    matches!(
+        opcode,
+        AdminOpcode::NAMESPACE_MANAGEMENT
+            | AdminOpcode::NAMESPACE_ATTACHMENT
+            | AdminOpcode::FORMAT_NVM
+            | AdminOpcode::SANITIZE
+    )
+}
+
 /// The I/O commands that the controller has, and whether they change blocks.
-const IO_COMMANDS: [(NvmOpcode, bool); 9] = [
+const IO_COMMANDS: [(NvmOpcode, bool); 13] = [
     (NvmOpcode::FLUSH, false),
     (NvmOpcode::WRITE, true),
     (NvmOpcode::READ, false),
@@ -72,10 +84,14 @@ const IO_COMMANDS: [(NvmOpcode, bool); 9] = [
     (NvmOpcode::COMPARE, false),
     (NvmOpcode::VERIFY, false),
     (NvmOpcode::COPY, true),
+    (NvmOpcode::RESERVATION_REGISTER, false),
+    (NvmOpcode::RESERVATION_REPORT, false),
+    (NvmOpcode::RESERVATION_ACQUIRE, false),
+    (NvmOpcode::RESERVATION_RELEASE, false),
 ];
 
 /// The features that the controller has, but for the volatile write cache.
-const FEATURES: [FeatureId; 12] = [
+const FEATURES: [FeatureId; 15] = [
     FeatureId::ARBITRATION,
     FeatureId::POWER_MANAGEMENT,
     FeatureId::TEMPERATURE_THRESHOLD,
@@ -88,6 +104,9 @@ const FEATURES: [FeatureId; 12] = [
     FeatureId::TIMESTAMP,
     FeatureId::KEEP_ALIVE_TIMER,
     FeatureId::HOST_BEHAVIOR_SUPPORT,
+    FeatureId::HOST_IDENTIFIER,
+    FeatureId::RESERVATION_NOTIFICATION_MASK,
+    FeatureId::RESERVATION_PERSISTENCE,
 ];
 
 /// Returns the Supported Log Pages log page.
@@ -121,11 +140,13 @@ const KEY_VALUE_COMMANDS: [(KeyValueOpcode, bool); 6] = [
     (KeyValueOpcode::EXIST, false),
 ];
 
-/// Returns the Commands Supported and Effects log page of a command set, with flexible data placement or without.
-pub(super) fn commands(set: Csi, placed: bool) -> Vec<u8> {
+/// Returns the Commands Supported and Effects log page of a command set, with flexible data placement or without. A controller
+/// that shares its namespaces can't change them.
+pub(super) fn commands(set: Csi, placed: bool, shared: bool) -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
-    for (opcode, effects) in ADMIN_COMMANDS {
+    let admin = ADMIN_COMMANDS.into_iter().filter(|(opcode, _)| !(shared && changes_namespaces(*opcode)));
+    for (opcode, effects) in admin {
         log.admin_commands[usize::from(opcode.0)] = effects;
     }
     if placed {
@@ -154,7 +175,11 @@ pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
     for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys) {
         let of_namespace = matches!(
             id,
-            FeatureId::ERROR_RECOVERY | FeatureId::FDP_EVENTS | FeatureId::KEY_VALUE_CONFIGURATION
+            FeatureId::ERROR_RECOVERY
+                | FeatureId::FDP_EVENTS
+                | FeatureId::KEY_VALUE_CONFIGURATION
+                | FeatureId::RESERVATION_NOTIFICATION_MASK
+                | FeatureId::RESERVATION_PERSISTENCE
         );
         let scope =
             FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);

@@ -146,6 +146,7 @@ impl<M: Media> Machine<M> {
     /// state after power-on.
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
+        self.core.io.reservations.lose_power();
         self.said.clear();
         self.power_on();
     }

@@ -1,8 +1,11 @@
 //! Admin commands that change namespaces, data or firmware, or that take a while.
 
-use super::{HostMemory, media::Media, self_test::Ended, state::Core};
+use super::{
+    HostMemory, logs::changes_namespaces, media::Media, reservations::Access, self_test::Ended, state::Core,
+};
 use crate::spec::{
-    AdminOpcode, AsyncEventType, Command, CommandSetEvent, Csi, LogPageId, NoticeEvent, SelfTestCode, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, CommandSetEvent, Csi, LogPageId, NoticeEvent,
+    SelfTestCode, Status,
 };
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ impl<M: Media> Core<M> {
     ) -> Option<Result<u32, Status>> {
         let opcode = AdminOpcode(command.opcode);
         let done = match opcode {
+            _ if self.controllers > 1 && changes_namespaces(opcode) => return None,
             AdminOpcode::KEEP_ALIVE => {
                 self.host_data.keep_alive(now);
                 Ok(0)
@@ -64,6 +68,18 @@ impl<M: Media> Core<M> {
         now: Duration,
     ) -> Result<u32, Status> {
         let select = command.cdw10 & 0xf;
+        let changed = match AdminOpcode(command.opcode) {
+            // A namespace that is created has no reservation.
+            AdminOpcode::NAMESPACE_MANAGEMENT if select == 0 => None,
+            AdminOpcode::NAMESPACE_MANAGEMENT
+            | AdminOpcode::NAMESPACE_ATTACHMENT
+            | AdminOpcode::FORMAT_NVM => Some(command.nsid),
+            AdminOpcode::SANITIZE => Some(ALL_NAMESPACES),
+            _ => None,
+        };
+        if let Some(nsid) = changed {
+            self.io.check_access(nsid, Access::Write)?;
+        }
         match AdminOpcode(command.opcode) {
             AdminOpcode::NAMESPACE_MANAGEMENT => match select {
                 0 if command.cdw11 >> 24 == Csi::KEY_VALUE.0.into() && self.options.keys.any() => {

@@ -26,8 +26,18 @@
 //! without), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
 //! characters), Keep Alive. A Sanitize takes 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and
-//! formats that a host has made last as long as the controller, also with a file. Not supported: fused
-//! operations, and checks of protection information in a Copy.
+//! formats that a host has made last as long as the controller, also with a file. Compare and Write as a fused operation.
+//! Not supported: checks of protection information in a Copy.
+//!
+//! # Reservations
+//! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with
+//! another one it is another host. Registrations outlast resets, and in memory a loss of power (PTPL); that of a host without
+//! an identifier ends with the next reset. Preempt and Abort finds no command to abort: each is carried out as it is fetched.
+//!
+//! # Several controllers
+//! [`spawn_subsystem`], [`Emulator::subsystem`] and `nvme-emu` with several sockets make controllers of one NVM subsystem, which
+//! share its namespaces and their reservations. These have neither Format NVM, namespace management nor Sanitize, whose
+//! changes the hosts of the other controllers would not expect.
 //!
 //! # Metadata
 //! Formats have 8, 16 or 64 bytes of metadata per block, at the end of each block or in a buffer of its own, and protection
@@ -63,6 +73,7 @@ mod features;
 mod firmware;
 mod flight;
 mod formats;
+mod fused;
 mod guard;
 mod host;
 mod host_buffer;
@@ -90,6 +101,7 @@ mod queue;
 mod queue_commands;
 mod queues;
 mod registers;
+mod reservations;
 mod sanitize;
 mod self_test;
 mod serve;
@@ -98,6 +110,7 @@ mod sgl;
 mod shared;
 mod staged;
 mod state;
+mod subsystem;
 pub mod units;
 mod vendor;
 mod zones;
@@ -117,4 +130,4 @@ pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
 pub use options::{KeyOptions, Options, PlacementOptions, ZoneOptions};
-pub use serve::{spawn, spawn_with_faults};
+pub use serve::{spawn, spawn_subsystem, spawn_with_faults};

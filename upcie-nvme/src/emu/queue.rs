@@ -47,6 +47,8 @@ pub(super) struct Sq {
     pub(super) delayed: VecDeque<(Duration, Done, u32)>,
     /// The commands that are served in [stages](super::staged), in the order of their fetch.
     pub flights: Vec<Flight>,
+    /// Statuses of halves of fused operations that were carried out with the other half, by command.
+    pub(super) fused: Vec<(u16, Status)>,
     /// The id of the command that was completed last in stages.
     pub last_id: u16,
     /// Used under weighted round robin only.
@@ -60,8 +62,8 @@ impl Sq {
         let delayed = if delay { VecDeque::with_capacity(entries as usize) } else { VecDeque::new() };
         let priority = QueuePriority::default();
         // No command has the reserved id FFFFh: a command in flight may have the id 0.
-        let (head, refused, flights, last_id) = (0, None, Vec::new(), u16::MAX);
-        Self { id, cq, entries, head, ring, tail, refused, delayed, flights, last_id, priority }
+        let (head, refused, flights, fused, last_id) = (0, None, Vec::new(), Vec::new(), u16::MAX);
+        Self { id, cq, entries, head, ring, tail, refused, delayed, flights, fused, last_id, priority }
     }
 
     /// Resets the doorbell to 0: the queue is deleted.
@@ -115,6 +117,17 @@ impl Sq {
         let entry = self.ring.fetch(host, self.head)?;
         self.head = if self.head + 1 == self.entries { 0 } else { self.head + 1 };
         Ok(zerocopy::transmute!(entry))
+    }
+
+    /// Copies the next command, if one waits, and does not move on.
+    pub fn peek_command(&mut self, host: &mut impl HostMemory) -> Result<Option<Command>, Errno> {
+        match self.waiting() {
+            Ok(1..) => {
+                let entry = self.ring.fetch(host, self.head)?;
+                Ok(Some(zerocopy::transmute!(entry)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Returns the namespace and first block of the command `ahead` places after the next one, as a hint.

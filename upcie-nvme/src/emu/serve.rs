@@ -20,7 +20,42 @@ use upcie_core::{
 /// # Errors
 /// [`Error`], and the connection's.
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
-    start(options, Emulator::new(options)?)
+    let mut emulator = Emulator::new(options)?;
+    populate(options, &mut emulator)?;
+    start(name(options), emulator)
+}
+
+/// Starts `count` controllers of one NVM subsystem, each like [`spawn`], which share its namespaces and their reservations
+/// ([`Emulator::subsystem`]).
+///
+/// ```
+/// use upcie_nvme::{Controller, emu, spec::{HostIdentifier, HostIdentifierData, ReservationType, Status}};
+///
+/// let devices = emu::spawn_subsystem(&"size=1M".parse()?, 2)?;
+/// let mut hosts = Vec::new();
+/// for (identifier, device) in (1..).zip(devices) {
+///     let controller = Controller::builder().from_device(device)?;
+///     controller.set_feature(&HostIdentifier { data: HostIdentifierData { identifier } })?;
+///     hosts.push((controller.namespace(1)?, controller));
+/// }
+/// let reservations = hosts[0].0.reservations()?;
+/// reservations.register(7)?;
+/// reservations.acquire(7, ReservationType::EXCLUSIVE_ACCESS)?;
+/// let mut buffer = hosts[1].1.alloc(512)?;
+/// let error = hosts[1].0.read(0, &mut buffer).unwrap_err();
+/// assert_eq!(error.status(), Some(Status::RESERVATION_CONFLICT));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Those of [`spawn`] and of [`Emulator::subsystem`].
+pub fn spawn_subsystem(options: &Options, count: u16) -> crate::Result<Vec<Arc<dyn Device>>> {
+    let mut all = Emulator::subsystem(options, count)?;
+    if let Some(first) = all.first_mut() {
+        populate(options, first)?;
+    }
+    let numbered = (1..).zip(all);
+    numbered.map(|(number, one)| start(format!("{} controller {number}", name(options)), one)).collect()
 }
 
 /// Starts a controller like [`spawn`] that fails as `plan` says.
@@ -30,16 +65,21 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
 pub fn spawn_with_faults(options: &Options, plan: &FaultPlan) -> crate::Result<Arc<dyn Device>> {
     let mut emulator = Emulator::new(options)?;
     emulator.inject(plan)?;
-    start(options, emulator)
+    populate(options, &mut emulator)?;
+    start(name(options), emulator)
 }
 
-fn start(options: &Options, mut emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
+fn populate(options: &Options, emulator: &mut Emulator) -> crate::Result<()> {
     if options.populate == Some(true) {
         emulator.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
     }
+    Ok(())
+}
+
+fn start(name: String, emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
-    let client = VfioUserDevice::from_stream(ours, name(options), Some(Box::new(Joined(Some(thread)))))?;
+    let client = VfioUserDevice::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
     Ok(Arc::new(client))
 }
 

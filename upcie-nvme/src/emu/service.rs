@@ -7,6 +7,7 @@
 use super::{
     Host,
     flight::{Done, halves},
+    fused::{self, IS_FUSED},
     io::Io,
     media::Media,
     queue::{Cq, Fault, LINE, Sq},
@@ -63,7 +64,10 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
         // The ring bounds what a client may have in flight; one that sends more waits.
         while waiting > 0 && sq.delayed.len() < sq.entries as usize && !self.host.is_slow() {
             let command = sq.fetch(self.host)?;
-            let (status, _) = self.io.execute(self.host, sq.id, command);
+            let (mut status, bytes) = self.io.execute(self.host, sq.id, command);
+            if bytes & IS_FUSED != 0 {
+                (status, _) = fused::end(sq, self.io, self.host, command.cid)?;
+            }
             let (dw0, dw1) = halves(self.io.take_result());
             sq.delayed.push_back((now + self.latency, Done { dw0, cid: command.cid, status }, dw1));
             waiting -= 1;
@@ -170,8 +174,13 @@ fn line<M: Media>(
         let (status, bytes) = io.execute(host, sq.id, command);
         done[index] = Done { dw0: 0, cid: command.cid, status };
         since += bytes;
-        // A command with a result counts as many bytes, too.
+        // A command with a result counts as many bytes, too, and so does half of a fused operation.
         if since >= POST_BYTES {
+            if since & IS_FUSED != 0 {
+                let (status, bytes) = fused::end(sq, io, host, command.cid)?;
+                done[index].status = status;
+                since = (since & !IS_FUSED) + bytes;
+            }
             for done in &done[first..index] {
                 cq.post(host, sq, *done)?;
             }

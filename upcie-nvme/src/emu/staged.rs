@@ -7,6 +7,7 @@ use super::{
     HostMemory, Interrupts,
     faults::{Effects, Id, Injector},
     flight::{Done, Flight, Stage, halves},
+    fused::{self, FUSE},
     io::Io,
     media::Media,
     queue::{Cq, Fault, Sq},
@@ -118,13 +119,14 @@ pub(super) fn fetch(
     now: Duration,
     latency: Duration,
 ) -> Result<(), Fault> {
+    let entry = sq.head();
     let command = sq.fetch(host)?;
     let mut effects = staging.decide(sq.id, &command);
     effects.delay += latency;
     for _ in 0..effects.spurious {
         cq.raise(host);
     }
-    sq.flights.push(Flight::new(command, effects, now));
+    sq.flights.push(Flight { entry, ..Flight::new(command, effects, now) });
     Ok(())
 }
 
@@ -166,6 +168,10 @@ pub(super) fn advance<M: Media>(
 ) -> Result<Staged, Fault> {
     let mut flight = sq.flights.remove(at);
     let next = match flight.stage {
+        Stage::Data(_) if flight.command.flags & FUSE != 0 => {
+            flight.done.status = fused::end_staged(sq, io, host, (flight.entry, &flight.command))?;
+            Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
+        }
         Stage::Data(moved) => {
             match io.carry_out(host, sq.id, flight.command, (moved, piece), flight.effects.flip) {
                 Ok(Some(moved)) => Some(Stage::Data(moved)),
@@ -193,6 +199,10 @@ pub(super) fn advance<M: Media>(
         },
         Stage::Rest(entry, low, high) => {
             cq.rewrite(host, entry, low, high)?;
+            None
+        }
+        Stage::LateData if flight.command.flags & FUSE != 0 => {
+            fused::end_staged(sq, io, host, (flight.entry, &flight.command))?;
             None
         }
         Stage::LateData => {

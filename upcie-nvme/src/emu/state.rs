@@ -34,6 +34,8 @@ pub(super) struct Core<M> {
     pub takes_io_queues: bool,
     /// The number of interrupt vectors that a queue may name now.
     pub vectors: u16,
+    /// The number of controllers in the NVM subsystem.
+    pub controllers: u16,
     /// The identity of the NVM subsystem.
     pub subsystem: [u8; 16],
     /// Present if commands are served in stages.
@@ -53,6 +55,7 @@ impl<M: Media> Core<M> {
             sanitizer: Sanitizer::default(),
             takes_io_queues: false,
             vectors: 0,
+            controllers: 1,
             subsystem: identify::uuid(&options.serial, 0),
             staging: None,
             doorbells,
@@ -102,6 +105,8 @@ impl<M: Media> Core<M> {
         self.host_data.reset();
         self.firmware.reset();
         self.tests.reset();
+        self.io.reservations.reset(self.io.controller);
+        self.io.note_reservations();
         self.io.write_cache = true;
         if let Some(staging) = &mut self.staging {
             staging.untold.clear();

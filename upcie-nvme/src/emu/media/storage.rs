@@ -46,6 +46,11 @@ impl Storage {
         Ok((Self(media), size))
     }
 
+    /// Returns a medium without blocks.
+    pub(in crate::emu) fn nothing() -> Self {
+        Self(Kind::Null)
+    }
+
     /// Populates blocks in memory, as far as possible until `stop`; returns the bytes of all blocks.
     pub(in crate::emu) fn fill(
         &mut self,

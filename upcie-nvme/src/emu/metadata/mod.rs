@@ -39,8 +39,7 @@ impl<M: Media> Io<M> {
     /// Notes whether any namespace has blocks with metadata: commands take another way then.
     pub(super) fn note_metadata(&mut self) {
         self.any_metadata = self.namespaces.iter().any(|namespace| namespace.layout.metadata() != 0);
-        let any_keys = self.namespaces.iter().any(|namespace| namespace.keys);
-        self.diverts = self.any_metadata || any_keys || self.placement.is_some();
+        self.note_reservations();
     }
 
     /// Carries out a command of this file. `flip` is the position of a bit of the data buffer to flip.

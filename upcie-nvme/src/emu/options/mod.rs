@@ -342,6 +342,12 @@ impl Options {
         self.nn.unwrap_or(self.namespaces).max(self.namespaces)
     }
 
+    /// Returns `true` if reservations can outlast a loss of power: those of a medium in memory, which outlasts it, too. A file
+    /// does not keep them.
+    pub(super) fn keeps_reservations(&self) -> bool {
+        self.file.is_none()
+    }
+
     /// Returns the largest block size of a namespace, in bytes.
     pub(super) fn largest_block(&self) -> u64 {
         self.lba.iter().copied().max().unwrap_or(512).into()

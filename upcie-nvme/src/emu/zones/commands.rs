@@ -1,14 +1,18 @@
 //! The commands of a namespace with zones.
 
 use super::{
-    super::{HostMemory, data::Data, io::Io, media::Media, namespace::Away, optional::COPY_RANGES},
+    super::{
+        HostMemory, data::Data, io::Io, media::Media, namespace::Away, optional::COPY_RANGES,
+        reservations::is_reservation,
+    },
     Fields, HAS_RESULT, Zones,
 };
 use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneReceiveDword13, ZoneSendDword13};
 use zerocopy::IntoBytes;
 
 impl<M: Media> Io<M> {
-    /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones.
+    /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones, or
+    /// if it is one of reservations.
     /// Returns its status and the number of bytes moved.
     #[cold]
     #[inline(never)]
@@ -20,6 +24,10 @@ impl<M: Media> Io<M> {
         status: Status,
     ) -> (Status, u64) {
         let done = match self.zoned(fields.nsid) {
+            _ if status == Status::RESERVATION_CONFLICT => Err(status),
+            _ if is_reservation(fields.opcode) && status == Status::INVALID_OPCODE => {
+                self.reserve(host, fields)
+            }
             Some(index) => self.execute_zoned(host, index, fields),
             None => Err(status),
         };
@@ -33,7 +41,7 @@ impl<M: Media> Io<M> {
                         | NvmOpcode::COPY
                         | NvmOpcode::IO_MANAGEMENT_RECEIVE
                         | NvmOpcode::IO_MANAGEMENT_SEND
-                );
+                ) && !is_reservation(fields.opcode);
                 let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
                 (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
             }

@@ -1,0 +1,95 @@
+//! NVM subsystems of several controllers: the state that the controllers share.
+//!
+//! Each controller is a machine of its own, on a thread of its own. What they share is lent to the one that is being served,
+//! and taken back when it pauses. So a round of commands is one step for the other controllers, and no machine knows of them.
+
+use super::{
+    Machine, Storage, io::Io, marks::Marks, namespace::Namespace, reservations::Reservations, zones::Zones,
+};
+use std::{
+    mem::swap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The state that the controllers of an NVM subsystem share.
+#[derive(Debug)]
+struct Shared {
+    media: Storage,
+    namespaces: Vec<Namespace>,
+    marks: Marks,
+    zones: Vec<Option<Zones>>,
+    reservations: Reservations,
+}
+
+impl Shared {
+    fn swap(&mut self, io: &mut Io<Storage>) {
+        swap(&mut self.media, &mut io.media);
+        swap(&mut self.namespaces, &mut io.namespaces);
+        swap(&mut self.marks, &mut io.marks);
+        swap(&mut self.zones, &mut io.zones);
+        swap(&mut self.reservations, &mut io.reservations);
+    }
+}
+
+/// A controller's end of the state that it shares.
+#[derive(Debug)]
+pub(super) struct Subsystem {
+    shared: Arc<Mutex<Shared>>,
+    /// The reservations that the machine was told of.
+    seen: u64,
+}
+
+impl Subsystem {
+    /// Takes the state to be shared from the first controller.
+    pub fn of(machine: &mut Machine) -> Self {
+        let io = &mut machine.core.io;
+        let mut shared = Shared {
+            media: Storage::nothing(),
+            namespaces: Vec::new(),
+            marks: Marks::default(),
+            zones: Vec::new(),
+            reservations: Reservations::new(0),
+        };
+        shared.swap(io);
+        Self { shared: Arc::new(Mutex::new(shared)), seen: 0 }
+    }
+
+    /// Returns the end of another controller.
+    pub fn another(&self) -> Self {
+        Self { shared: self.shared.clone(), seen: 0 }
+    }
+
+    /// Calls `call` with a machine that has the shared state meanwhile. The call must be short: others wait for its end.
+    #[inline]
+    pub fn lend<R>(&mut self, machine: &mut Machine, call: impl FnOnce(&mut Machine) -> R) -> R {
+        // A machine that has panicked gave everything back.
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = Lent::new(machine, shared);
+        let core = &mut lent.machine.core;
+        if core.io.reservations.version() != self.seen {
+            self.seen = core.io.reservations.version();
+            core.io.note_reservations();
+            core.tell_reservations();
+        }
+        call(&mut *lent.machine)
+    }
+}
+
+/// A machine that has the shared state, until it is dropped.
+struct Lent<'a> {
+    machine: &'a mut Machine,
+    shared: MutexGuard<'a, Shared>,
+}
+
+impl<'a> Lent<'a> {
+    fn new(machine: &'a mut Machine, mut shared: MutexGuard<'a, Shared>) -> Self {
+        shared.swap(&mut machine.core.io);
+        Self { machine, shared }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.shared.swap(&mut self.machine.core.io);
+    }
+}

@@ -245,14 +245,16 @@ fn socket_directory(server: &Server) -> std::path::PathBuf {
     Path::new(path).parent().expect("a directory").into()
 }
 
-/// Returns what a server holds once it is what is `wanted`, or after the deadline; the first time, once it has no client.
+/// Returns what a server holds once it is what is `wanted`, or after the deadline; the first time, once the only socket is the
+/// one that it listens at: it closes a client's last.
 fn settled(process: u32, wanted: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
     let end = Instant::now() + deadline();
     let mut last = held(process);
     loop {
         std::thread::sleep(Duration::from_millis(5));
         let now = held(process);
-        let is_wanted = if wanted.is_empty() { now == last } else { now == *wanted };
+        let is_alone = now == last && now.get("socket") == Some(&1);
+        let is_wanted = if wanted.is_empty() { is_alone } else { now == *wanted };
         if is_wanted || Instant::now() > end {
             return now;
         }

@@ -199,6 +199,8 @@ impl Drop for Directory {
 pub struct Server {
     process: Process,
     directory: Directory,
+    /// The names of its sockets in the directory.
+    sockets: Vec<String>,
 }
 
 impl Server {
@@ -223,6 +225,19 @@ impl Server {
     /// # Panics
     /// Panics if the program is not built.
     pub fn try_start(options: &str) -> Result<Self, String> {
+        Self::try_start_on(options, vec!["socket".into()])
+    }
+
+    /// Starts a server of `count` controllers of one NVM subsystem, each on a socket of its own.
+    ///
+    /// # Panics
+    /// Panics like [`start`](Self::start).
+    pub fn start_several(options: &str, count: usize) -> Self {
+        let sockets = (0..count).map(|number| format!("socket{number}")).collect();
+        Self::try_start_on(options, sockets).unwrap_or_else(|error| panic!("nvme-emu {options}: {error}"))
+    }
+
+    fn try_start_on(options: &str, sockets: Vec<String>) -> Result<Self, String> {
         let program = program("nvme-emu");
         assert!(
             program.is_file(),
@@ -231,16 +246,24 @@ impl Server {
         );
         let directory = Directory::new();
         let mut command = Command::new(program);
-        command.arg("--socket").arg(directory.path().join("socket"));
+        for socket in &sockets {
+            command.arg("--socket").arg(directory.path().join(socket));
+        }
         command.args(["--options", options]);
         let mut process = Process::start(command);
         process.wait_for("listening")?;
-        Ok(Self { process, directory })
+        Ok(Self { process, directory, sockets })
     }
 
     /// Returns the server's address.
     pub fn address(&self) -> Address {
-        Address::VfioUser(self.directory.path().join("socket"))
+        self.addresses().remove(0)
+    }
+
+    /// Returns the addresses of the server's controllers.
+    pub fn addresses(&self) -> Vec<Address> {
+        let path = |socket| Address::VfioUser(self.directory.path().join(socket));
+        self.sockets.iter().map(path).collect()
     }
 
     /// Sends a signal and waits for the end; returns the exit status and the standard error.

@@ -125,6 +125,21 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
+    /// Makes the data pointer of one command: of `len` bytes from an offset of a buffer. A whole buffer has its list already.
+    fn half(
+        &mut self,
+        opcode: NvmOpcode,
+        (held, start): (&DmaBuf, usize),
+        len: usize,
+    ) -> Result<DataPointer, Refusal> {
+        let data = held.prepared();
+        // Not 0: that many bytes are blocks.
+        if start == 0 && data.len as usize == len && data.space == self.queue.space {
+            return Ok(DataPointer { prp1: data.iova, prp2: data.second, list: 0, psdt: 0 });
+        }
+        self.pointer(opcode, held, start, len)
+    }
+
     /// Makes the words of both commands, each with its PRP list: of `len` bytes from an offset of a buffer.
     fn fuse(
         &mut self,
@@ -151,8 +166,8 @@ impl<T> Turn<'_, T> {
             return Err(reason);
         }
         let last = plan.unit.last(len as u64);
-        let compare = self.pointer(NvmOpcode::COMPARE, expected.0, expected.1, len)?;
-        let write = match self.pointer(NvmOpcode::WRITE, new.0, new.1, len) {
+        let compare = self.half(NvmOpcode::COMPARE, expected, len)?;
+        let write = match self.half(NvmOpcode::WRITE, new, len) {
             Ok(write) => write,
             Err(reason) => {
                 if compare.list != 0 {

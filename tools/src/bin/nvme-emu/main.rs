@@ -5,6 +5,7 @@ use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use nix::sys::signal::{SigSet, Signal};
 use std::{
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -24,7 +25,8 @@ use upcie_tools::{
 
 /// Emulates an NVMe controller behind a vfio-user socket.
 ///
-/// Serves one client at a time until SIGINT or SIGTERM; a second client gets the error "busy". The data is
+/// Serves one client at a time until SIGINT or SIGTERM; a second client gets the error "busy". Each further
+/// --socket is another controller of the same NVM subsystem, with the same namespaces. The data is
 /// lost at the end of the program unless --file keeps it.
 #[derive(Debug, Parser)]
 #[command(
@@ -34,6 +36,7 @@ use upcie_tools::{
         upcie info vfio-user:/tmp/nvme.sock\n\n  \
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
+        nvme-emu --socket /tmp/a.sock --socket /tmp/b.sock\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
         It allocates the memory for the data first, then listens. When it is ready it prints one line on\n\
         stdout, `listening on vfio-user:PATH …`, with the size of that memory. Messages go to stderr;\n\
@@ -45,9 +48,9 @@ use upcie_tools::{
         2  wrong usage"
 )]
 struct Args {
-    /// Socket to listen on; a socket without a server is replaced
+    /// Socket to listen on, once for each controller; a socket without a server is replaced
     #[arg(long, short, value_name = "PATH", required_unless_present = "completions")]
-    socket: Option<PathBuf>,
+    socket: Vec<PathBuf>,
     /// Permission bits of the socket, in octal: they decide which users may connect
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
     mode: u32,
@@ -60,7 +63,7 @@ struct Args {
     /// Options as in an `emu:` address, key=value,…; the flags below override them
     #[arg(long, short, value_name = "OPTIONS", default_value = "")]
     options: String,
-    /// Exit after the first client
+    /// Exit after the first client, of each controller
     #[arg(long)]
     once: bool,
     /// Size of each namespace in bytes (K, M, G, T) [default: 1G, or the size of the file]
@@ -211,10 +214,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = match (args.completions, &args.socket) {
-        (None, Some(socket)) => run(&args, socket, &options),
-        (Some(shell), _) => cli::print_completions(Args::command(), shell),
-        (None, None) => Err(anyhow::anyhow!("--socket is missing")),
+    let done = match args.completions {
+        None => run(&args, &options),
+        Some(shell) => cli::print_completions(Args::command(), shell),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -225,7 +227,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
+fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     let mut access = Access { mode: args.mode, ..Access::default() };
     if let Some(owner) = &args.owner {
         let (_, uid, gid) = user::parse(owner)?;
@@ -245,12 +247,15 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().context("leaving signals to their handler")?;
     upcie_core::memory::survive_shrinking()?;
-    let mut emulator = Emulator::new(options)?;
+    let count = u16::try_from(args.socket.len()).context("too many sockets")?;
+    let mut controllers = Emulator::subsystem(options, count)?;
+    let emulator = controllers.first_mut().context("--socket is missing")?;
     let size = units::bytes(emulator.namespace_size());
-    let mut line = format!("listening on vfio-user:{} ({} × {size}", socket.display(), options.namespaces);
+    let addresses: Vec<_> = args.socket.iter().map(|path| format!("vfio-user:{}", path.display())).collect();
+    let mut line = format!("listening on {} ({} × {size}", addresses.join(" and "), options.namespaces);
     if options.file.is_none() && !options.null {
         if options.populate.unwrap_or(!options.keys.any()) {
-            let taken = fill_memory(&mut emulator, options, &stop)?;
+            let taken = fill_memory(emulator, options, &stop)?;
             line += &format!(", uses {} of memory", units::bytes(taken));
         } else {
             line += ", allocates memory on first write";
@@ -260,16 +265,12 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
         phase.enter(Phase::ENDED);
         return Ok(());
     }
-    let listener = Listener::bind_for(socket, access)?;
+    let listeners = args.socket.iter().map(|socket| Listener::bind_for(socket, access));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     cli::print(format!("{line})\n").as_bytes())?;
-    let server = Server::new();
-    let served = if args.once {
-        server.serve_one(&listener, &mut emulator, &stop)
-    } else {
-        server.serve(&listener, &mut emulator, &stop)
-    };
+    let served = serve(&mut controllers, &listeners, &stop, args.once);
     // Nobody is left to wait for an answer during the flush.
-    drop(listener);
+    drop(listeners);
     phase.enter(Phase::FLUSHING);
     if !stop.load(Ordering::Relaxed) {
         let phase = phase.clone();
@@ -278,12 +279,47 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
             cli::message(&format!("nvme-emu: the last flush has no deadline: {error}"));
         }
     }
-    let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
+    let flushed = controllers.first_mut().map_or(Ok(()), Emulator::flush);
+    let flushed = flushed.map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
     // Closing a file may take as long as a flush.
-    drop(emulator);
+    drop(controllers);
     phase.enter(Phase::ENDED);
     served?;
     flushed
+}
+
+/// Serves the controllers, each on its socket, until `stop` is true, or each has had `once` a client. The first error ends all.
+fn serve(
+    controllers: &mut [Emulator],
+    listeners: &[Listener],
+    stop: &AtomicBool,
+    once: bool,
+) -> upcie_core::Result<()> {
+    let one = |listener: &Listener, controller: &mut Emulator| {
+        let server = Server::new();
+        let served = match once {
+            true => server.serve_one(listener, controller, stop),
+            false => server.serve(listener, controller, stop),
+        };
+        // The others would go on without it.
+        if served.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        served
+    };
+    let one = &one;
+    let mut pairs: Vec<_> = listeners.iter().zip(controllers).collect();
+    // The first one on this thread, which is all that most servers need.
+    let Some((listener, controller)) = (!pairs.is_empty()).then(|| pairs.remove(0)) else { return Ok(()) };
+    thread::scope(|scope| {
+        let others: Vec<_> = pairs
+            .into_iter()
+            .map(|(listener, controller)| scope.spawn(move || one(listener, controller)))
+            .collect();
+        let first = one(listener, controller);
+        let all = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        all.fold(first, |result, other| result.and(other))
+    })
 }
 
 /// Allocates the memory for the data, and reports progress if that takes long.

@@ -25,6 +25,10 @@ const ALIASES: &[Alias] = &[
     ("virt-mgmt", &["virt"], &[]),
     ("capacity-mgmt", &["capacity"], &[]),
     ("get-lba-status", &["lba-status"], &[]),
+    ("resv-register", &["resv", "register"], &[]),
+    ("resv-acquire", &["resv", "acquire"], &[]),
+    ("resv-release", &["resv", "release"], &[]),
+    ("resv-report", &["resv", "report"], &[]),
     ("show-regs", &["info"], &[]),
     ("get-log", &["log"], &[]),
     ("get-feature", &["feature"], &["get"]),
@@ -83,6 +87,7 @@ mod tests {
             ("upcie list-ns --json emu", "upcie id --json emu list-ns"),
             ("upcie create-ns emu --blocks 8", "upcie ns create emu --blocks 8"),
             ("upcie device-self-test emu short", "upcie selftest emu short"),
+            ("upcie resv-report emu --json", "upcie resv report emu --json"),
             ("upcie get-feature emu 7", "upcie feature emu get 7"),
             ("upcie set-feature emu 4 threshold=350", "upcie feature emu set 4 threshold=350"),
             // Words of this program, and lines that are wrong in any case.

@@ -110,6 +110,9 @@ enum Command {
     /// Show which blocks are allocated, or may be unreadable
     #[command(after_help = with_addresses(manage::LBA_STATUS_EXAMPLES))]
     LbaStatus(manage::LbaStatusArgs),
+    /// Register hosts, acquire, release and report reservations of a namespace
+    #[command(after_help = manage::RESV_EXAMPLES)]
+    Resv(manage::ResvArgs),
     /// Report, open, close, finish and reset the zones of a namespace, and append to them
     #[command(after_help = manage::ZNS_EXAMPLES)]
     Zns(manage::ZnsArgs),
@@ -194,6 +197,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Virt(args) => manage::virtualization(&args),
         Command::Capacity(args) => manage::capacity(&args),
         Command::LbaStatus(args) => manage::lba_status(&args),
+        Command::Resv(args) => manage::reservations(&args),
         Command::Zns(args) => manage::zones(&args),
         Command::Fdp(args) => manage::placement(&args),
         Command::Read(args) => transfer::read(&args),

@@ -113,7 +113,8 @@ fn lone_halves_are_missing_the_other(host: &mut Host, queue: &mut Queue) {
 fn a_pair_is_carried_out_as_one() {
     for options in ["size=1M", "size=1M,latency=100us", "size=1M,ms=0+8,namespaces=2"] {
         let mut host = Host::new(options);
-        let id = IdentifyController::read_from_bytes(&host.page(Command::identify(Cns::CONTROLLER, 0, 0)));
+        let page = host.page(Command::identify(Cns::CONTROLLER, 0, 0));
+        let id = IdentifyController::read_from_bytes(&page);
         assert!(id.unwrap().has_compare_and_write());
         let mut queue = host.queue(1, [16, 16], None);
         pairs_are_one(&mut host, &mut queue);

@@ -44,11 +44,13 @@ fn report(host: &Host, queue: &mut Queue) -> (ReservationStatus, Vec<RegisteredC
 fn reservations_are_announced() {
     for (options, rescap) in [("size=1M", 0xff), ("null=true,size=1M", 0xff)] {
         let mut host = Host::new(options);
-        let id = IdentifyController::read_from_bytes(&host.page(Command::identify(Cns::CONTROLLER, 0, 0)));
+        let page = host.page(Command::identify(Cns::CONTROLLER, 0, 0));
+        let id = IdentifyController::read_from_bytes(&page);
         let id = id.unwrap();
         assert!(id.optional_commands().contains(OptionalCommands::RESERVATIONS));
         assert!(id.has_extended_host_identifiers());
-        let id = IdentifyNamespace::read_from_bytes(&host.page(Command::identify(Cns::NAMESPACE, 1, 0)));
+        let page = host.page(Command::identify(Cns::NAMESPACE, 1, 0));
+        let id = IdentifyNamespace::read_from_bytes(&page);
         assert_eq!(id.unwrap().reservation_capabilities(), ReservationCapabilities::from_bits_retain(rescap));
     }
 }

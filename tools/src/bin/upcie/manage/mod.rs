@@ -11,6 +11,7 @@ mod lockdown;
 mod namespaces;
 mod placement;
 mod progress;
+mod reservations;
 mod reset;
 mod sanitize;
 mod security;
@@ -27,6 +28,7 @@ pub use lba_status::{EXAMPLES as LBA_STATUS_EXAMPLES, LbaStatusArgs, run as lba_
 pub use lockdown::{EXAMPLES as LOCKDOWN_EXAMPLES, LockdownArgs, run as lockdown};
 pub use namespaces::{EXAMPLES as NS_EXAMPLES, NsArgs, run as namespaces};
 pub use placement::{EXAMPLES as FDP_EXAMPLES, FdpArgs, run as placement};
+pub use reservations::{EXAMPLES as RESV_EXAMPLES, ResvArgs, run as reservations};
 pub use reset::{EXAMPLES as RESET_EXAMPLES, ResetArgs, run as reset};
 pub use sanitize::{EXAMPLES as SANITIZE_EXAMPLES, SanitizeArgs, run as sanitize};
 pub use security::{EXAMPLES as SECURITY_EXAMPLES, SecurityArgs, run as security};

@@ -1,0 +1,408 @@
+//! `upcie resv`: registrations and reservations of a namespace.
+
+use super::common::{Common, Effect};
+use crate::{guard::Consent, outcome::Outcome, structures::parse};
+use anyhow::{Context, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use upcie_nvme::{
+    Controller, HostId, Registrant, Reservations,
+    spec::{
+        ExtendedHostIdentifier, ExtendedHostIdentifierData, HostIdentifier, HostIdentifierData,
+        PersistenceChange, ReservationType,
+    },
+};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie resv register vfio-user:/run/nvme.sock --host-id 1 --nrkey 0xabc
+  upcie resv acquire vfio-user:/run/nvme.sock --host-id 1 --crkey 0xabc --rtype exclusive-access
+  upcie resv report 0000:01:00.0 --namespace 2 --json
+  upcie resv acquire 0000:01:00.0 --host-id 2 --crkey 2 --prkey 0xabc --racqa preempt --rtype 1
+  upcie resv release 0000:01:00.0 --host-id 1 --crkey 0xabc --rtype exclusive-access
+
+A host is its identifier. This program resets the controller at the start, which clears that: without
+--host-id a registration ends with the next reset, and so with the next command of this program.";
+
+/// Arguments of `upcie resv`.
+#[derive(Debug, Args)]
+pub struct ResvArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Register this host's key, replace it, or end the registration
+    Register(RegisterArgs),
+    /// Acquire the reservation, or take it from the hosts with a key
+    Acquire(AcquireArgs),
+    /// Release the reservation, or clear it with all registrations
+    Release(ReleaseArgs),
+    /// Show the reservation and the registrants
+    Report(ReportArgs),
+}
+
+/// The device, its namespace, and the host that this program is.
+#[derive(Debug, Args)]
+struct Which {
+    #[command(flatten)]
+    common: Common,
+    /// Namespace
+    #[arg(
+        long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1"
+    )]
+    namespace: u32,
+    /// This host's identifier: a number up to 64 bits, or 32 hexadecimal digits for 128 bits
+    #[arg(long, value_name = "ID", value_parser = parse_host)]
+    host_id: Option<HostId>,
+}
+
+#[derive(Debug, Args)]
+struct RegisterArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The current key, to replace it or to end the registration
+    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>, default_value = "0")]
+    crkey: u64,
+    /// The new key, not 0
+    #[arg(
+        long, short = 'k', value_name = "KEY", value_parser = parse::<u64>, required_unless_present = "rrega",
+        required_if_eq_any([("rrega", "register"), ("rrega", "replace")])
+    )]
+    nrkey: Option<u64>,
+    /// The action
+    #[arg(long, short = 'r', value_enum, value_name = "ACTION", default_value = "register")]
+    rrega: Register,
+    /// What a loss of power does to registrations and reservations
+    #[arg(long, short = 'p', value_enum, value_name = "CHANGE", default_value = "none")]
+    cptpl: Persistence,
+    /// Replace or end a registration whatever its current key is
+    #[arg(long, short = 'i')]
+    iekey: bool,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Args)]
+struct AcquireArgs {
+    #[command(flatten)]
+    which: Which,
+    /// This host's key
+    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>)]
+    crkey: u64,
+    /// The key of the hosts to preempt; 0 for all others, of an all-registrants reservation
+    #[arg(long, short = 'p', value_name = "KEY", value_parser = parse::<u64>, default_value = "0")]
+    prkey: u64,
+    /// The type of the reservation
+    #[arg(long, short = 't', value_enum, value_name = "TYPE")]
+    rtype: Type,
+    /// The action
+    #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "acquire")]
+    racqa: Acquire,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Args)]
+struct ReleaseArgs {
+    #[command(flatten)]
+    which: Which,
+    /// This host's key
+    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>)]
+    crkey: u64,
+    /// The type of the reservation
+    #[arg(
+        long,
+        short = 't',
+        value_enum,
+        value_name = "TYPE",
+        required_unless_present = "rrela",
+        required_if_eq("rrela", "release")
+    )]
+    rtype: Option<Type>,
+    /// The action
+    #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "release")]
+    rrela: Release,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Register {
+    #[value(alias = "0")]
+    Register,
+    #[value(alias = "1")]
+    Unregister,
+    #[value(alias = "2")]
+    Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Persistence {
+    /// No change
+    #[value(alias = "0")]
+    None,
+    /// They are lost
+    #[value(alias = "2")]
+    Clear,
+    /// They persist
+    #[value(alias = "3")]
+    Set,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Acquire {
+    #[value(alias = "0")]
+    Acquire,
+    #[value(alias = "1")]
+    Preempt,
+    #[value(alias = "2")]
+    PreemptAndAbort,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Release {
+    #[value(alias = "0")]
+    Release,
+    #[value(alias = "1")]
+    Clear,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Type {
+    #[value(alias = "1")]
+    WriteExclusive,
+    #[value(alias = "2")]
+    ExclusiveAccess,
+    #[value(alias = "3")]
+    WriteExclusiveRegistrantsOnly,
+    #[value(alias = "4")]
+    ExclusiveAccessRegistrantsOnly,
+    #[value(alias = "5")]
+    WriteExclusiveAllRegistrants,
+    #[value(alias = "6")]
+    ExclusiveAccessAllRegistrants,
+}
+
+impl From<Type> for ReservationType {
+    fn from(kind: Type) -> Self {
+        match kind {
+            Type::WriteExclusive => Self::WRITE_EXCLUSIVE,
+            Type::ExclusiveAccess => Self::EXCLUSIVE_ACCESS,
+            Type::WriteExclusiveRegistrantsOnly => Self::WRITE_EXCLUSIVE_REGISTRANTS_ONLY,
+            Type::ExclusiveAccessRegistrantsOnly => Self::EXCLUSIVE_ACCESS_REGISTRANTS_ONLY,
+            Type::WriteExclusiveAllRegistrants => Self::WRITE_EXCLUSIVE_ALL_REGISTRANTS,
+            Type::ExclusiveAccessAllRegistrants => Self::EXCLUSIVE_ACCESS_ALL_REGISTRANTS,
+        }
+    }
+}
+
+/// Parses a host identifier.
+fn parse_host(text: &str) -> Result<HostId, String> {
+    let digits: String = text.chars().filter(|&c| c != '-').collect();
+    if digits.len() == 32 {
+        if let Ok(id) = u128::from_str_radix(&digits, 16) {
+            return Ok(HostId::Extended(id.to_be_bytes()));
+        }
+    }
+    parse::<u64>(text)
+        .map(HostId::Short)
+        .map_err(|_| "a number up to 64 bits, or 32 hexadecimal digits (a UUID)".into())
+}
+
+impl Which {
+    fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Reservations)> {
+        let controller = self.common.open(effect, consent)?;
+        match self.host_id {
+            None => {}
+            Some(HostId::Short(identifier)) => {
+                controller.set_feature(&HostIdentifier { data: HostIdentifierData { identifier } })?;
+            }
+            Some(HostId::Extended(identifier)) => {
+                let data = ExtendedHostIdentifierData { identifier };
+                controller.set_feature(&ExtendedHostIdentifier { data })?;
+            }
+        }
+        let reservations = controller.namespace(self.namespace)?.reservations()?;
+        Ok((controller, reservations))
+    }
+
+    /// Prints what was done to the namespace.
+    fn print(
+        &self,
+        controller: &Controller,
+        done: &str,
+        fields: &[(&'static str, Value)],
+    ) -> anyhow::Result<Outcome> {
+        let text = format!("namespace {}: {done}", self.namespace);
+        let mut all = vec![("namespace", self.namespace.into())];
+        all.extend(fields.iter().cloned());
+        self.common.print(controller.name(), &text, &all)
+    }
+}
+
+/// Runs `upcie resv`.
+pub fn run(args: &ResvArgs) -> anyhow::Result<Outcome> {
+    match &args.verb {
+        Verb::Register(args) => register(args),
+        Verb::Acquire(args) => acquire(args),
+        Verb::Release(args) => release(args),
+        Verb::Report(args) => report(args),
+    }
+}
+
+fn register(args: &RegisterArgs) -> anyhow::Result<Outcome> {
+    ensure!(
+        args.cptpl == Persistence::None || args.rrega == Register::Register,
+        "--cptpl goes with --rrega register; `upcie feature {} set reservation-persistence` sets it, too",
+        args.which.common.target.address
+    );
+    let (controller, reservations) = args.which.open(Effect::Changes, args.consent)?;
+    let current = (!args.iekey).then_some(args.crkey);
+    let new = args.nrkey.unwrap_or(0);
+    let persistence = match args.cptpl {
+        Persistence::None => PersistenceChange::NONE,
+        Persistence::Clear => PersistenceChange::CLEAR,
+        Persistence::Set => PersistenceChange::SET,
+    };
+    let (done, key) = match args.rrega {
+        Register::Register => {
+            reservations.register_with(new, persistence)?;
+            ("registered", Some(new))
+        }
+        Register::Replace => {
+            reservations.replace(current, new)?;
+            ("replaced the key", Some(new))
+        }
+        Register::Unregister => {
+            reservations.unregister(current)?;
+            ("ended the registration", None)
+        }
+    };
+    let mut text = match key {
+        Some(key) => format!("{done}: this host is a registrant with the key {key:#x}"),
+        None => format!("{done}: this host is no registrant any more"),
+    };
+    if args.which.host_id.is_none() && key.is_some() {
+        text += " until the next reset (--host-id keeps it)";
+    }
+    args.which.print(&controller, &text, &[("key", key.into())])
+}
+
+fn acquire(args: &AcquireArgs) -> anyhow::Result<Outcome> {
+    let (controller, reservations) = args.which.open(Effect::Changes, args.consent)?;
+    let (key, kind) = (args.crkey, ReservationType::from(args.rtype));
+    match args.racqa {
+        Acquire::Acquire => reservations.acquire(key, kind),
+        Acquire::Preempt => reservations.preempt(key, args.prkey, kind),
+        Acquire::PreemptAndAbort => reservations.preempt_and_abort(key, args.prkey, kind),
+    }?;
+    let held = reservations.report()?.kind;
+    let done = match args.racqa {
+        Acquire::Acquire => "acquired".into(),
+        _ => format!("preempted the key {:#x}", args.prkey),
+    };
+    args.which.print(&controller, &format!("{done}: {}", reservation(held)), &[("rtype", number(held))])
+}
+
+fn release(args: &ReleaseArgs) -> anyhow::Result<Outcome> {
+    let (controller, reservations) = args.which.open(Effect::Changes, args.consent)?;
+    let done = match args.rrela {
+        Release::Release => {
+            let kind = args.rtype.context("--rtype is missing: the type of the reservation to release")?;
+            reservations.release(args.crkey, kind.into())?;
+            "released"
+        }
+        Release::Clear => {
+            reservations.clear(args.crkey)?;
+            "cleared, with all registrations"
+        }
+    };
+    let held = reservations.report()?.kind;
+    args.which.print(&controller, &format!("{done}: {}", reservation(held)), &[("rtype", number(held))])
+}
+
+/// Names the reservation that is held.
+fn reservation(held: Option<ReservationType>) -> String {
+    match held {
+        None => "there is no reservation".into(),
+        Some(kind) => format!("the reservation is {}", kind.name().unwrap_or("of an unknown type")),
+    }
+}
+
+/// Returns RTYPE.
+fn number(held: Option<ReservationType>) -> Value {
+    held.map_or(0, |kind| kind.0).into()
+}
+
+fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
+    let (controller, reservations) = args.which.open(Effect::Reads, Consent::default())?;
+    let report = reservations.report()?;
+    let all = &report.registrants;
+    let mut text = format!(
+        "namespace {}: {}; generation {}, {} after a loss of power; registered: {}",
+        args.which.namespace,
+        reservation(report.kind),
+        report.generation,
+        if report.persists { "kept" } else { "lost" },
+        all.len()
+    );
+    for one in all {
+        let controller =
+            one.controller.map_or("no controller now".into(), |id| format!("controller {id:#x}"));
+        write!(text, "\n  host {} on {controller}, key {:#x}", one.host, one.key)?;
+        text += if one.holds { ", holds the reservation" } else { "" };
+    }
+    let is_extended = all.iter().any(|one| matches!(one.host, HostId::Extended(_)));
+    let list: Vec<Value> = all.iter().map(listed).collect();
+    let fields = [
+        ("namespace", args.which.namespace.into()),
+        ("gen", report.generation.into()),
+        ("rtype", number(report.kind)),
+        ("regctl", all.len().into()),
+        ("ptpls", u8::from(report.persists).into()),
+        (if is_extended { "regctlext" } else { "regctls" }, list.into()),
+    ];
+    args.which.common.print(controller.name(), &text, &fields)
+}
+
+/// Describes a registrant by nvme-cli's names.
+fn listed(one: &Registrant) -> Value {
+    let host = match one.host {
+        HostId::Short(id) => Value::from(id),
+        HostId::Extended(_) => one.host.to_string().into(),
+    };
+    json!({
+        "cntlid": one.controller.unwrap_or(u16::MAX),
+        "rcsts": u8::from(one.holds),
+        "hostid": host,
+        "rkey": one.key,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_identifiers_have_64_or_128_bits() {
+        assert_eq!(parse_host("7"), Ok(HostId::Short(7)));
+        assert_eq!(parse_host("0x10"), Ok(HostId::Short(16)));
+        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+        let extended = parse_host(uuid).unwrap();
+        assert_eq!(extended.to_string(), uuid.replace('-', ""));
+        assert_eq!(parse_host(&uuid.replace('-', "")), Ok(extended));
+        for wrong in ["", "host", "0x10000000000000000", "-"] {
+            assert!(parse_host(wrong).is_err(), "{wrong}");
+        }
+    }
+}

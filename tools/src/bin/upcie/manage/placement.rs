@@ -25,9 +25,9 @@ Examples:
   upcie fdp feature 0000:01:00.0 --enable-conf-idx 0
   upcie write 0000:01:00.0 disk.img --placement 2 --destructive
 
-A placement identifier names a placement handle of a namespace and a reclaim group; `fdp status` lists
-them. An update begins an empty reclaim unit, and loses no data. The feature is changed while the
-endurance group has no namespace: `ns delete` first, `ns create --placement-handles` afterwards.
+A placement identifier names a placement handle of a namespace and a reclaim group; `fdp status`
+lists them. An update begins an empty reclaim unit, and loses no data. The feature is changed while
+the endurance group has no namespace: `ns delete` first, `ns create --placement-handles` afterwards.
 The first namespace with flexible data placement is meant if none is named.";
 
 /// Arguments of `upcie fdp`.

@@ -1,5 +1,6 @@
 //! `upcie read` and `upcie write`: copy blocks to and from files or pipes, with several commands in flight.
 
+mod blocks;
 mod pipeline;
 mod progress;
 mod range;

@@ -1,5 +1,6 @@
 //! The range of blocks of `upcie read` and `upcie write`.
 
+use super::blocks::Layout;
 use crate::units::{self, Bytes};
 use anyhow::ensure;
 use clap::Args;
@@ -26,8 +27,8 @@ pub struct RangeArgs {
 
 impl RangeArgs {
     /// Checks the range; returns the bytes from the offset to the end of the namespace.
-    pub fn check(&self, namespace: &Namespace) -> anyhow::Result<u64> {
-        let block = namespace.block_size() as u64;
+    pub fn check(&self, namespace: &Namespace, layout: &Layout) -> anyhow::Result<u64> {
+        let block = layout.block as u64;
         let total = namespace.blocks().saturating_mul(block);
         let nsid = namespace.nsid();
         let whole = |name: &str, value: &Bytes| -> anyhow::Result<()> {

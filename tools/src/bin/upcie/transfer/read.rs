@@ -1,11 +1,16 @@
 //! `upcie read`: reads blocks into a file or a pipe.
 
-use super::{pipeline::Pipeline, progress::progress, range::RangeArgs};
+use super::{
+    blocks::{BlockArgs, Layout},
+    pipeline::Pipeline,
+    progress::progress,
+    range::RangeArgs,
+};
 use crate::{
     cli,
     files::{self, Output, Place, Use},
     outcome::Outcome,
-    signal, target,
+    signal,
     target::Target,
     units,
 };
@@ -13,9 +18,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
-use upcie_nvme::{Controller, Namespace};
+use upcie_nvme::Controller;
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -23,8 +28,13 @@ Examples:
   upcie read 0000:01:00.0 disk.img                    the whole first namespace
   upcie read 0000:01:00.0 --offset 1M --length 4K | hexdump -C
   upcie read emu:file=disk.img --length 64M copy.img
+  upcie read 0000:01:00.0 disk.img --metadata disk.md --prinfo 7
 
-A reader that closes the pipe early ends the command without an error.";
+A reader that closes the pipe early ends the command without an error.
+
+Blocks with metadata at their end are read with it (520 bytes for 512+8), or apart
+with --metadata. Protection information apart from the data is checked and
+stripped by the controller, unless --metadata or --prinfo says otherwise.";
 
 /// Arguments of `upcie read`.
 #[derive(Debug, Args)]
@@ -36,39 +46,41 @@ pub struct ReadArgs {
     file: PathBuf,
     #[command(flatten)]
     range: RangeArgs,
+    #[command(flatten)]
+    blocks: BlockArgs,
 }
 
 /// Runs `upcie read`.
 pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let place = Place::output(&args.file);
-    let name = match place {
-        Place::Path(path) => path.display().to_string(),
-        _ => "stdout".into(),
-    };
-    if matches!(place, Place::Stdout) && io::stdout().is_terminal() {
+    let name = name_of(place);
+    let apart = args.blocks.metadata.as_deref().map(Place::output);
+    if [Some(place), apart].iter().flatten().any(|place| matches!(place, Place::Stdout))
+        && io::stdout().is_terminal()
+    {
         bail!("refusing to print blocks to a terminal: name a file, or pipe the output into a command");
     }
-    let output = Use::writes(&name, place);
-    files::check_distinct(&Use::media(&args.target, false).into_iter().chain([output]).collect::<Vec<_>>())?;
+    let outputs = [Some(place), apart].into_iter().flatten().map(|place| Use::writes(name_of(place), place));
+    files::check_distinct(&Use::media(&args.target, false).into_iter().chain(outputs).collect::<Vec<_>>())?;
     signal::install()?;
     let controller = args.target.open_to_read(Controller::builder().timeout(args.range.timeout))?;
-    let namespace = target::data_namespace(&controller, args.range.namespace)?;
-    let left = args.range.check(&namespace)?;
+    let (namespace, layout) = Layout::open(&controller, args.range.namespace, &args.blocks)?;
+    let left = args.range.check(&namespace, &layout)?;
     let length = args.range.length.as_ref().map_or(left, |length| length.bytes);
-    let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
+    let block = layout.block as u64;
+    let (first, count) = (args.range.offset.bytes / block, length / block);
+    let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     // Opened last: every error before this, and a device that returns no data, leaves an existing file
     // unchanged.
-    let mut out: Box<dyn Write> = match place {
-        Place::Path(path) => Box::new(Output::open(path)?),
-        _ => {
-            files::check_stream_unlocked(place)?;
-            Box::new(io::stdout().lock())
-        }
-    };
+    let mut out = open_output(place)?;
+    let mut more = apart.map(open_output).transpose()?;
     let bar = progress("reading", Some(length));
     let mut done = 0;
-    let result = each(&mut pipeline, &namespace, args.range.offset.bytes, length, |_, data| {
+    let result = each(&mut pipeline, first, count, |_, data, metadata| {
         out.write_all(data).with_context(|| format!("writing {name}"))?;
+        if let (Some(more), Some(path)) = (&mut more, &args.blocks.metadata) {
+            more.write_all(metadata).with_context(|| format!("writing {}", path.display()))?;
+        }
         done += data.len() as u64;
         bar.set_position(done);
         Ok(())
@@ -78,7 +90,11 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
         (0, Place::Path(_)) => format!("{name} is unchanged"),
         _ => format!("{} of {} were written to {name}", units::bytes(done), units::bytes(length)),
     };
-    match result.and_then(|_| out.flush().with_context(|| format!("writing {name}"))) {
+    let flushed = result.and_then(|_| {
+        out.flush().with_context(|| format!("writing {name}"))?;
+        more.map_or(Ok(()), |mut more| more.flush()).context("writing the metadata")
+    });
+    match flushed {
         Err(error) if cli::is_broken_pipe(&error) => Err(error),
         Err(error) => bail!("{error:#}; {copied}"),
         Ok(()) if done < length => {
@@ -89,27 +105,51 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Reads `length` bytes from `offset` on, and passes them to `take` in order, each piece with its first
-/// block. Returns the number of bytes passed on, which is smaller if the user interrupts.
+/// Returns the name of an output for messages.
+fn name_of(place: Place<'_>) -> String {
+    match place {
+        Place::Path(path) => Path::display(path).to_string(),
+        _ => "stdout".into(),
+    }
+}
+
+fn open_output(place: Place<'_>) -> anyhow::Result<Box<dyn Write>> {
+    match place {
+        Place::Path(path) => Ok(Box::new(Output::open(path)?)),
+        _ => {
+            files::check_stream_unlocked(place)?;
+            Ok(Box::new(io::stdout().lock()))
+        }
+    }
+}
+
+/// Reads `count` blocks from block `first` on, and passes their data and metadata to `take` in order, each piece with its
+/// first block. Returns the number of blocks passed on, which is smaller if the user interrupts.
 pub fn each(
     pipeline: &mut Pipeline,
-    namespace: &Namespace,
-    offset: u64,
-    length: u64,
-    mut take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+    first: u64,
+    count: u64,
+    mut take: impl FnMut(u64, &[u8], &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    let block = namespace.block_size() as u64;
     let (mut sent, mut done) = (0, 0);
     loop {
-        while sent < length && !signal::interrupted() {
-            let len = (length - sent).min(pipeline.piece(offset + sent) as u64);
-            let Some(buffer) = pipeline.buffer(len as usize, false) else { break };
-            pipeline.send((offset + sent) / block, buffer, false)?;
-            sent += len;
+        while sent < count && !signal::interrupted() {
+            let blocks = (count - sent).min(pipeline.most(first + sent));
+            let Some(buffers) = pipeline.buffers(blocks as usize, false) else { break };
+            pipeline.send(first + sent, buffers, false)?;
+            sent += blocks;
         }
         let Some(piece) = pipeline.oldest(false)? else { return Ok(done) };
-        take(piece.slba, piece.data.as_slice().expect("memory of this process alone"))?;
-        done += piece.data.len() as u64;
-        pipeline.give_back(piece.data);
+        let buffers = &piece.buffers;
+        let data = buffers.data.as_slice().expect("memory of this process alone");
+        if pipeline.layout().is_split() {
+            let (data, metadata) = pipeline.layout().split(data);
+            take(piece.slba, &data, &metadata)?;
+        } else {
+            let metadata = buffers.metadata.as_slice().expect("memory of this process alone");
+            take(piece.slba, data, metadata)?;
+        }
+        done += (data.len() / pipeline.layout().moved) as u64;
+        pipeline.give_back(piece.buffers);
     }
 }

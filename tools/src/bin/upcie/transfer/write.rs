@@ -1,6 +1,12 @@
 //! `upcie write`: writes blocks from a file or a pipe.
 
-use super::{pipeline::Pipeline, progress::progress, range::RangeArgs, read};
+use super::{
+    blocks::{BlockArgs, Layout},
+    pipeline::{Buffers, Pipeline},
+    progress::progress,
+    range::RangeArgs,
+    read,
+};
 use crate::{
     cli,
     files::{self, Place, Use},
@@ -18,7 +24,7 @@ use std::{
     fs::File,
     hash::{DefaultHasher, Hasher},
     io::{self, IsTerminal, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use upcie_nvme::{Controller, Namespace};
 
@@ -28,10 +34,15 @@ Examples:
   upcie write 0000:01:00.0 disk.img --verify --destructive
   dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G --destructive
   upcie write emu:file=disk.img,size=1G boot.bin --destructive
+  upcie write 0000:01:00.0 disk.img --metadata disk.md --prinfo 7 --destructive
 
 A file that is not a whole number of blocks, or is too long, is refused before
 anything is written. A pipe is written block by block, and a partial block at its
 end is refused. All written data is flushed.
+
+Blocks with metadata at their end are written with it (520 bytes for 512+8), or
+from two files with --metadata. Protection information apart from the data is
+made by the controller, unless --metadata or --prinfo says otherwise.
 
 Without --destructive nothing is written to a device whose data others may want;
 the error names the partition table or file system that is there. A device that
@@ -48,6 +59,8 @@ pub struct WriteArgs {
     #[command(flatten)]
     range: RangeArgs,
     #[command(flatten)]
+    blocks: BlockArgs,
+    #[command(flatten)]
     consent: Consent,
     /// Read everything back at the end and compare it (by a 64-bit checksum per command)
     #[arg(long)]
@@ -57,8 +70,17 @@ pub struct WriteArgs {
     placement: Option<u16>,
 }
 
+/// A file, or stdin, that is read.
+struct Source {
+    read: Box<dyn Read>,
+    name: String,
+    /// Bytes, if it is a regular file.
+    known: Option<u64>,
+}
+
 /// Progress of a copy.
 struct Written {
+    /// Bytes of data.
     bytes: u64,
     /// Checksum of each command's data, with `--verify`.
     sums: Vec<u64>,
@@ -68,14 +90,24 @@ struct Written {
 
 /// Runs `upcie write`.
 pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
-    let (mut input, name, known) = open_input(args)?;
+    let (mut input, mut apart) = open_inputs(args)?;
     args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
     signal::install()?;
     let controller = args.target.open(Controller::builder().timeout(args.range.timeout))?;
-    let namespace = target::data_namespace(&controller, args.range.namespace)?;
+    let (namespace, layout) = Layout::open(&controller, args.range.namespace, &args.blocks)?;
     guard::check_unprotected(controller.name(), &namespace)?;
-    let left = args.range.check(&namespace)?;
-    check_input(args, &namespace, &name, known, left)?;
+    ensure!(
+        !args.verify || !layout.changes_data(),
+        "--verify: with --prinfo 8 the controller makes a part of each block of {}: give --metadata, which keeps that apart, or \
+         leave --verify out",
+        namespace.format()
+    );
+    let left = args.range.check(&namespace, &layout)?;
+    check_input(args, &namespace, &layout, &input, left)?;
+    let length = args.range.length.as_ref().map(|length| length.bytes).or(input.known);
+    if let (Some(apart), Some(length)) = (&apart, length) {
+        check_metadata(apart, length, &layout)?;
+    }
     if args.target.is_ephemeral() {
         cli::message(&format!(
             "upcie: note: {} keeps its data in this process, which loses it at its end",
@@ -85,13 +117,13 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     if let Some(identifier) = args.placement {
         target::check_placement(&namespace, &[identifier])?;
     }
-    let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
+    let first = args.range.offset.bytes / layout.block as u64;
+    let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     pipeline.place(args.placement);
-    let length = args.range.length.as_ref().map(|length| length.bytes).or(known);
     let bar = progress("writing", length);
     let mut written = Written { bytes: 0, sums: Vec::new(), refused: None };
     let most = length.unwrap_or(left);
-    let copied = copy(&mut pipeline, &namespace, args, &mut *input, &name, most, &mut written, &bar);
+    let copied = copy(&mut pipeline, args, &mut input, apart.as_mut(), (first, most), &mut written, &bar);
     bar.finish_and_clear();
     let said = |bytes| {
         format!("{} ({bytes} bytes) were written from byte {} on", units::bytes(bytes), args.range.offset)
@@ -106,40 +138,58 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     if let Some(refused) = written.refused {
         bail!("{refused}; {}", said(written.bytes));
     }
-    if args.verify { verify(&mut pipeline, &namespace, args, &written) } else { Ok(Outcome::Done) }
+    if args.verify { verify(&mut pipeline, first, &written) } else { Ok(Outcome::Done) }
 }
 
-/// Opens the input; returns it with its name, and its length if it is a regular file.
-fn open_input(args: &WriteArgs) -> anyhow::Result<(Box<dyn Read>, String, Option<u64>)> {
-    let place = Place::input(&args.file);
-    let name = match place {
-        Place::Path(path) => path.display().to_string(),
+/// Opens the input, and that of metadata if there is one.
+fn open_inputs(args: &WriteArgs) -> anyhow::Result<(Source, Option<Source>)> {
+    let places = [Some(&args.file), args.blocks.metadata.as_ref()].into_iter().flatten();
+    let places: Vec<_> = places.map(|path| Place::input(path)).collect();
+    ensure!(
+        places.iter().filter(|place| matches!(place, Place::Stdin)).count() < 2,
+        "stdin can't be both the data and the --metadata: name a file for one of them"
+    );
+    let uses = places.iter().map(|&place| Use::reads(name_of(place), place));
+    files::check_distinct(&Use::media(&args.target, true).into_iter().chain(uses).collect::<Vec<_>>())?;
+    let mut sources = places.into_iter().map(open_input).collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+    match sources.next() {
+        Some(data) => Ok((data, sources.next())),
+        None => bail!("nothing to write: name a file, or pipe data in"),
+    }
+}
+
+fn name_of(place: Place<'_>) -> String {
+    match place {
+        Place::Path(path) => Path::display(path).to_string(),
         _ => "stdin".into(),
-    };
-    let input = Use::reads(&name, place);
-    files::check_distinct(&Use::media(&args.target, true).into_iter().chain([input]).collect::<Vec<_>>())?;
+    }
+}
+
+fn open_input(place: Place<'_>) -> anyhow::Result<Source> {
+    let name = name_of(place);
     let Place::Path(path) = place else {
         ensure!(!io::stdin().is_terminal(), "nothing to write: name a file, or pipe data in");
         files::check_stream_unlocked(place)?;
-        return Ok((Box::new(io::stdin().lock()), name, None));
+        return Ok(Source { read: Box::new(io::stdin().lock()), name, known: None });
     };
     let file = File::open(path).with_context(|| format!("opening {name}"))?;
     let kind = file.metadata().with_context(|| format!("reading the type of {name}"))?;
     ensure!(!kind.is_dir(), "{name} is a directory");
     files::check_unlocked(&file, &name, false)?;
-    Ok((Box::new(file), name, kind.is_file().then_some(kind.len())))
+    let known = kind.is_file().then_some(kind.len());
+    Ok(Source { read: Box::new(file), name, known })
 }
 
 /// Checks the length of the input before anything is written.
 fn check_input(
     args: &WriteArgs,
     namespace: &Namespace,
-    name: &str,
-    known: Option<u64>,
+    layout: &Layout,
+    input: &Source,
     left: u64,
 ) -> anyhow::Result<()> {
-    let Some(known) = known else { return Ok(()) };
-    let block = namespace.block_size() as u64;
+    let Source { name, known: Some(known), .. } = input else { return Ok(()) };
+    let (known, block) = (*known, layout.block as u64);
     if let Some(length) = &args.range.length {
         ensure!(
             length.bytes <= known,
@@ -163,63 +213,108 @@ fn check_input(
     Ok(())
 }
 
-/// Writes at most `most` bytes of the input. `written` holds the progress, even after an error.
-#[expect(clippy::too_many_arguments, reason = "each is another part of the copy")]
+/// Checks the length of the metadata of `length` bytes of data before anything is written.
+fn check_metadata(apart: &Source, length: u64, layout: &Layout) -> anyhow::Result<()> {
+    let Source { name, known: Some(known), .. } = apart else { return Ok(()) };
+    let needed = length / layout.block as u64 * layout.metadata as u64;
+    ensure!(
+        *known == needed,
+        "{name} has {known} bytes, and the metadata of {length} bytes of data has {needed} ({} for each block of {}); nothing \
+         was written",
+        layout.metadata,
+        layout.block
+    );
+    Ok(())
+}
+
+/// Writes at most `most` bytes of the input from block `first` on. `written` holds the progress, even after an error.
 fn copy(
     pipeline: &mut Pipeline,
-    namespace: &Namespace,
     args: &WriteArgs,
-    input: &mut dyn Read,
-    name: &str,
-    most: u64,
+    input: &mut Source,
+    mut apart: Option<&mut Source>,
+    (first, most): (u64, u64),
     written: &mut Written,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let block = namespace.block_size();
+    let block = pipeline.layout().block;
     let (mut read, mut ended) = (0, false);
     loop {
         while !ended && read < most && !signal::interrupted() {
-            let want = (most - read).min(pipeline.piece(args.range.offset.bytes + read) as u64) as usize;
-            let Some(mut buffer) = pipeline.buffer(want, true) else { break };
-            let bytes = buffer.as_mut_slice().expect("memory of this process alone");
-            let got = fill(input, &mut bytes[..want]).with_context(|| format!("reading {name}"))?;
-            let whole = got / block * block;
-            if got < want {
+            let slba = first + read / block as u64;
+            let blocks = ((most - read) / block as u64).min(pipeline.most(slba)) as usize;
+            let Some(mut buffers) = pipeline.buffers(blocks, true) else { break };
+            let got = fill_blocks(pipeline.layout(), input, apart.as_deref_mut(), &mut buffers, blocks)?;
+            let whole = got / block;
+            if got < blocks * block {
                 ended = true;
-                if got > whole {
+                if got > whole * block {
                     written.refused = Some(format!(
-                        "{name} ended with a partial block of {} bytes (of {block}), which was not written",
-                        got - whole
+                        "{} ended with a partial block of {} bytes (of {block}), which was not written",
+                        input.name,
+                        got - whole * block
                     ));
-                } else if args.range.length.is_some() || read + whole as u64 == 0 {
-                    written.refused = Some(format!("{name} ended after {} bytes", read + got as u64));
+                } else if args.range.length.is_some() || read + got as u64 == 0 {
+                    written.refused = Some(format!("{} ended after {} bytes", input.name, read + got as u64));
                 }
             }
             if whole == 0 {
-                pipeline.give_back(buffer);
+                pipeline.give_back(buffers);
                 break;
             }
-            if whole < want {
-                buffer = buffer.slice(0..whole);
+            if whole < blocks {
+                buffers = pipeline.cut(buffers, whole);
             }
             if args.verify {
-                written.sums.push(sum(&buffer.to_vec()));
+                written.sums.push(sum_of(pipeline.layout(), &buffers));
             }
-            pipeline.send((args.range.offset.bytes + read) / block as u64, buffer, true)?;
-            read += whole as u64;
+            pipeline.send(slba, buffers, true)?;
+            read += (whole * block) as u64;
         }
         let Some(piece) = pipeline.oldest(true)? else { break };
-        written.bytes += piece.data.len() as u64;
+        written.bytes += (piece.buffers.data.len() / pipeline.layout().moved * block) as u64;
         bar.set_position(written.bytes);
-        pipeline.give_back(piece.data);
+        pipeline.give_back(piece.buffers);
     }
     // A pipe may hold more data than the namespace.
     let rest = !ended && args.range.length.is_none() && !signal::interrupted();
-    if rest && fill(input, &mut [0]).with_context(|| format!("reading {name}"))? > 0 {
-        written.refused =
-            Some(format!("{name} has more data than the namespace has room for: the rest was not written"));
+    if rest && fill(&mut *input.read, &mut [0]).with_context(|| format!("reading {}", input.name))? > 0 {
+        written.refused = Some(format!(
+            "{} has more data than the namespace has room for: the rest was not written",
+            input.name
+        ));
     }
     Ok(())
+}
+
+/// Reads `blocks` blocks into buffers, with the metadata of those that are whole; returns the number of bytes of data, fewer at
+/// the end of the input.
+fn fill_blocks(
+    layout: &Layout,
+    input: &mut Source,
+    apart: Option<&mut Source>,
+    buffers: &mut Buffers,
+    blocks: usize,
+) -> anyhow::Result<usize> {
+    let place = buffers.data.as_mut_slice().expect("memory of this process alone");
+    let mut split = vec![0; if layout.is_split() { blocks * layout.block } else { 0 }];
+    let data = if layout.is_split() { &mut split[..] } else { &mut place[..blocks * layout.block] };
+    let got = fill(&mut *input.read, data).with_context(|| format!("reading {}", input.name))?;
+    let Some(apart) = apart else { return Ok(got) };
+    let mut metadata = vec![0; got / layout.block * layout.metadata];
+    let more = fill(&mut *apart.read, &mut metadata).with_context(|| format!("reading {}", apart.name))?;
+    ensure!(
+        more == metadata.len(),
+        "{} ended within the metadata of the blocks: {more} of {} bytes",
+        apart.name,
+        metadata.len()
+    );
+    if layout.is_split() {
+        layout.join(&split, &metadata, place);
+    } else {
+        buffers.metadata.write_at(0, &metadata);
+    }
+    Ok(got)
 }
 
 /// Reads until the buffer is full or the input ends; returns the number of bytes read.
@@ -237,21 +332,17 @@ fn fill(input: &mut dyn Read, mut buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Reads the written blocks back and compares their checksums.
-fn verify(
-    pipeline: &mut Pipeline,
-    namespace: &Namespace,
-    args: &WriteArgs,
-    written: &Written,
-) -> anyhow::Result<Outcome> {
+fn verify(pipeline: &mut Pipeline, first: u64, written: &Written) -> anyhow::Result<Outcome> {
     let bar = progress("verifying", Some(written.bytes));
     let mut sums = written.sums.iter();
     let mut wrong = 0_u64;
-    let block = namespace.block_size();
-    let result = read::each(pipeline, namespace, args.range.offset.bytes, written.bytes, |slba, data| {
+    let layout = *pipeline.layout();
+    let count = written.bytes / layout.block as u64;
+    let result = read::each(pipeline, first, count, |slba, data, metadata| {
         bar.inc(data.len() as u64);
-        if sums.next() != Some(&sum(data)) {
+        if sums.next() != Some(&sum(&layout, data, metadata)) {
             wrong += 1;
-            let last = slba + (data.len() / block) as u64 - 1;
+            let last = slba + (data.len() / layout.block) as u64 - 1;
             bar.suspend(|| {
                 cli::message(&format!("upcie: blocks {slba} to {last} differ from the written data"))
             });
@@ -259,15 +350,31 @@ fn verify(
         Ok(())
     });
     bar.finish_and_clear();
-    match (result? < written.bytes, wrong) {
+    match (result? < count, wrong) {
         (true, _) => Ok(Outcome::Interrupted),
         (false, 0) => Ok(Outcome::Done),
         (false, _) => Ok(Outcome::Faults),
     }
 }
 
-fn sum(data: &[u8]) -> u64 {
+/// Returns the checksum of a command's data and metadata.
+fn sum_of(layout: &Layout, buffers: &Buffers) -> u64 {
+    let data = buffers.data.to_vec();
+    match layout.is_split() {
+        true => {
+            let (data, metadata) = layout.split(&data);
+            sum(layout, &data, &metadata)
+        }
+        false => sum(layout, &data, &buffers.metadata.to_vec()),
+    }
+}
+
+/// Returns the checksum of data and metadata; of data alone where the controller changes the metadata.
+fn sum(layout: &Layout, data: &[u8], metadata: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(data);
+    if !layout.is_made {
+        hasher.write(metadata);
+    }
     hasher.finish()
 }

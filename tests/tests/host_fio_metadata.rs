@@ -96,7 +96,7 @@ fn protection_is_made_and_checked() {
         // By the engine, in a buffer of its own; the units are longer than a command.
         ("ms=8,pi=1,mdts=16K", &["--pi_act=0", "--md_per_io_size=1024", "--bs=64k"], 65536),
         ("ms=8,pi=3", &["--pi_act=0", "--md_per_io_size=64"], 4096),
-        ("lba=4096,ms=64,pi=2,guard=32", &["--pi_act=0", "--md_per_io_size=64"], 4096),
+        ("lba=4096,ms=64,pi=2,guard=32,sts=40", &["--pi_act=0", "--md_per_io_size=64"], 4096),
         // By the controller.
         ("ms=8,pi=1,extended=true", &["--pi_act=1"], 4096),
         ("ms=8,pi=2", &["--pi_act=1"], 4096),

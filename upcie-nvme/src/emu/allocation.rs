@@ -3,12 +3,12 @@
 use super::{
     Options,
     formats::Layout,
-    identify::CONTROLLER_ID,
     io::Io,
     key_value::Keys,
     media::Media,
     namespace::{Away, Namespace},
     placement::GROUP,
+    registers::CONTROLLER_ID,
 };
 use crate::spec::{ALL_NAMESPACES, Command, Status};
 

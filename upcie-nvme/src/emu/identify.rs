@@ -9,13 +9,13 @@ use super::{
     namespace::{Away, Namespace},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement,
-    registers::VERSION,
+    registers::{CONTROLLER_ID, VERSION},
     sanitize, self_test, zones,
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
-    IdentifyDword11, IdentifyNamespace, IndependentNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin,
-    OptionalCommands, PowerState, Status,
+    IdentifyDword11, IdentifyNamespace, IndependentNamespace, NamespaceIdType, NamespaceList, NvmNamespace,
+    OptionalAdmin, OptionalCommands, PowerState, Status,
 };
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -26,9 +26,6 @@ use zerocopy::{FromZeros, IntoBytes};
 const MODEL: &str = "uPCIe embedded NVMe controller";
 /// Asynchronous Event Requests held, and Abort commands at a time, 0's based.
 pub(super) const AERL: u8 = 3;
-
-/// The identifier of the only controller of the subsystem.
-pub(super) const CONTROLLER_ID: u16 = 1;
 
 /// Command retry delays, in units of 100 ms.
 const CRDT: [u16; 3] = [1, 5, 600];

@@ -6,7 +6,6 @@ use super::{
     data::{Data, Sgls},
     formats::Layout,
     fused::{FUSE, IS_FUSED},
-    identify::CONTROLLER_ID,
     key_value::{self, Keys},
     logs::{Counters, ErrorLog},
     marks::Marks,
@@ -14,6 +13,7 @@ use super::{
     namespace::{Away, Namespace},
     placement::Placement,
     prp,
+    registers::CONTROLLER_ID,
     reservations::Reservations,
     zones::{self, Fields, Zones},
 };

@@ -1,6 +1,5 @@
 //! The blocks of a command with metadata, and the host's buffers that they come from and go to.
 
-use super::INVALID_FIELD;
 use crate::{
     emu::{
         HostMemory,
@@ -11,6 +10,8 @@ use crate::{
     spec::{Command, SglDescriptor, Status},
 };
 use zerocopy::{FromZeros, IntoBytes};
+
+pub(super) const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 
 /// The blocks of a command, data and metadata apart.
 #[derive(Debug)]

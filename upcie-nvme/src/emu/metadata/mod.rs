@@ -14,13 +14,12 @@ use super::{
     namespace::Namespace,
 };
 use crate::spec::{Command, NvmOpcode, Status};
-use buffers::{Blocks, Buffers, Moved};
+use buffers::{Blocks, Buffers, INVALID_FIELD, Moved};
 
 /// Blocks that are handled at a time where a command moves no data.
 const CHUNK: u64 = 64;
 
 const INVALID_PROTECTION: Status = Status::INVALID_PROTECTION_INFORMATION.with_do_not_retry();
-const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 
 impl<M: Media> Io<M> {
     /// Returns `true` if a command is one of this file, at a namespace whose blocks have metadata.

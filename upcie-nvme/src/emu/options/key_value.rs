@@ -4,7 +4,7 @@ use super::super::{
     Error,
     units::{self, Bytes, number},
 };
-use super::{Options, ZoneOptions};
+use super::zones::ZoneOptions;
 use crate::spec::Key;
 use std::fmt;
 
@@ -72,12 +72,18 @@ impl KeyOptions {
         Ok(true)
     }
 
-    /// Checks that the options are compatible with the others.
-    pub(super) fn check(&self, options: &Options) -> Result<(), Error> {
+    /// Checks that the options are compatible with the number of namespaces, their zones, and `others`: options that may not
+    /// be there, with the reason.
+    pub(super) fn check(
+        &self,
+        namespaces: u32,
+        zones: &ZoneOptions,
+        others: [(bool, &str); 3],
+    ) -> Result<(), Error> {
         let bad = |option: String, reason: &str| Err(Error::Option { option, reason: reason.into() });
         let named = format!("kv={}", self.list());
-        if self.kv.len() > options.namespaces as usize {
-            return bad(named, &format!("more than namespaces={}", options.namespaces));
+        if self.kv.len() > namespaces as usize {
+            return bad(named, &format!("more than namespaces={namespaces}"));
         }
         if !self.any() {
             return match self.text().iter().find(|(key, _)| *key != "kv") {
@@ -85,17 +91,10 @@ impl KeyOptions {
                 None => Ok(()),
             };
         }
-        if options.file.is_some() {
-            return bad(named, "it can't go with file=: a file keeps blocks, not keys");
+        if let Some((_, other)) = others.iter().find(|(given, _)| *given) {
+            return bad(named, &format!("it can't go with {other}"));
         }
-        if options.null {
-            return bad(named, "it can't go with null=true: nothing would be stored");
-        }
-        if options.populate == Some(true) {
-            return bad(named, "it can't go with populate=true: values take memory as they are stored");
-        }
-        let zones: &ZoneOptions = &options.zones;
-        match (0..options.namespaces).find(|&index| self.has(index) && zones.has(index)) {
+        match (0..namespaces).find(|&index| self.has(index) && zones.has(index)) {
             Some(index) => bad(named, &format!("namespace {} would have zones, too (zoned=)", index + 1)),
             None => Ok(()),
         }

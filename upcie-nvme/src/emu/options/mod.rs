@@ -279,7 +279,9 @@ impl Options {
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
-            _ if self.zones.set(key, value)? || self.placement.set(key, value)? || self.keys.set(key, value)? => {}
+            _ if self.zones.set(key, value)?
+                || self.placement.set(key, value)?
+                || self.keys.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -316,7 +318,12 @@ impl Options {
         }
         self.zones.check(self.namespaces, self.size, self.file.is_some())?;
         self.placement.check(self.zones.any())?;
-        self.keys.check(self)?;
+        let others = [
+            (self.file.is_some(), "file=: a file keeps blocks, not keys"),
+            (self.null, "null=true: nothing would be stored"),
+            (self.populate == Some(true), "populate=true: values take memory as they are stored"),
+        ];
+        self.keys.check(self.namespaces, &self.zones, others)?;
         let block = self.largest_block();
         match self.size {
             Some(size) if size % block != 0 => bad(

@@ -137,9 +137,9 @@ fn a_conflict_is_told_by_its_name() {
         let mut buffer = other.controller.alloc(4096).unwrap();
         let error = other.namespace.read(0, &mut buffer).unwrap_err();
         assert_eq!(error.status(), Some(Status::RESERVATION_CONFLICT));
-        says(&error, &["Read of 4096 bytes", "Reservation Conflict", "another host"]);
+        says(&error, &["Read (02h) of 4096 bytes", "Reservation Conflict", "another host"]);
         let error = other.reservations.acquire(1, ReservationType::WRITE_EXCLUSIVE).unwrap_err();
-        says(&error, &["Reservation Acquire (Acquire) of namespace 1", "Reservation Conflict"]);
+        says(&error, &["Reservation Acquire (11h, Acquire) of namespace 1", "Reservation Conflict"]);
         let error = other.reservations.unregister(None).unwrap_err();
         says(&error, &["Unregister Reservation Key", "Reservation Conflict"]);
         let kind = ReservationType(7);
@@ -228,7 +228,7 @@ fn registrations_outlast_resets_and_programs() {
     first.controller.reset().unwrap();
     let mut buffer = first.controller.alloc(4096).unwrap();
     first.controller.namespace(1).unwrap().write(0, &mut buffer).unwrap();
-    drop(first);
+    drop((buffer, first));
     let mut second = open(1, 2);
     let report = second.reservations.report().unwrap();
     assert_eq!((report.kind, report.registrants.len()), (Some(kind), 1));

@@ -81,5 +81,5 @@ fn wrong_reservation_commands_say_what_to_do() {
     let error = fails(1, run("resv report emu:size=1M --namespace 2"));
     assert!(error.contains("no namespace 2"), "{error}");
     let error = fails(1, run("resv acquire emu:size=1M --crkey 1 --rtype 1"));
-    assert!(error.contains("Reservation Acquire (Acquire) of namespace 1"), "{error}");
+    assert!(error.contains("Reservation Acquire (11h, Acquire) of namespace 1"), "{error}");
 }

@@ -289,8 +289,9 @@ impl Reservations {
     fn change(&self, command: &Command, action: Option<&str>, data: &mut [u8]) -> Result<()> {
         self.namespace.check_usable()?;
         let what = || {
-            let (opcode, nsid) = (NvmOpcode(command.opcode), self.namespace.nsid());
-            format!("{opcode} ({}) of namespace {nsid}", action.unwrap_or("an unknown action"))
+            let opcode = NvmOpcode(command.opcode).name().unwrap_or("a reservation command");
+            let (action, nsid) = (action.unwrap_or("an unknown action"), self.namespace.nsid());
+            format!("{opcode} ({:02X}h, {action}) of namespace {nsid}", command.opcode)
         };
         self.run(command, data, &what, Tries::NONE)
     }

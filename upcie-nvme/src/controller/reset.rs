@@ -11,7 +11,8 @@ use crate::{
     Error, Result,
     engine::Epoch,
     spec::{
-        AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace, NumberOfQueues,
+        AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace,
+        NumberOfQueues,
     },
 };
 use std::time::Duration;

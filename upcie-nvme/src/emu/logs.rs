@@ -3,8 +3,8 @@
 use super::{Options, placement};
 use crate::spec::{
     AdminOpcode, CommandEffects, CommandsSupportedLog, Csi, ErrorLogEntry, FeatureEffects, FeatureId,
-    FeaturesSupportedLog, KeyValueOpcode, LogPageId, LogPageSupport, ManagementCommandsSupportedLog, NvmOpcode, SmartLog,
-    Status, SupportedLogPages,
+    FeaturesSupportedLog, KeyValueOpcode, LogPageId, LogPageSupport, ManagementCommandsSupportedLog,
+    NvmOpcode, SmartLog, Status, SupportedLogPages,
 };
 use std::{collections::VecDeque, time::Duration};
 use zerocopy::{FromZeros, IntoBytes};

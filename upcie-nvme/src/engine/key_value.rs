@@ -129,12 +129,7 @@ impl<T> Turn<'_, T> {
     /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NotKeyValue`] for a namespace without
     /// keys, [`Refusal::KeyLength`] or [`Refusal::ValueLength`] beyond a limit of the namespace or the controller, and
     /// [`Refusal::Length`] for a buffer of a command without data, or one that is too short for a key.
-    pub fn submit_key(
-        &mut self,
-        command: KeyCommand<'_>,
-        buffer: DmaBuf,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
+    pub fn submit_key(&mut self, command: KeyCommand<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
         match self.key_words(&command, &buffer, 0..buffer.total_len()) {
             Ok((words, list)) => {
                 self.push(words, buffer, tag, list);

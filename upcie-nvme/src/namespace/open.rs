@@ -83,7 +83,8 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
             unusable = Some(match key_limits::ask(controller, nsid)? {
                 Ok((known, id)) => {
                     (key_limits, keys) = (known, Some(id));
-                    "it has keys and values, not blocks: its command set is Key Value (`Namespace::keys`)".into()
+                    "it has keys and values, not blocks: its command set is Key Value (`Namespace::keys`)"
+                        .into()
                 }
                 Err(reason) => reason,
             });

@@ -5,6 +5,8 @@
 //! | Read | yes | it changes nothing |
 //! | Flush | yes | what is durable stays so |
 //! | Write, Write Zeroes | no | another writer may have changed the blocks since: the repetition would undo that |
+//! | Retrieve, Exist, List | yes | they change nothing |
+//! | Store, Delete | no | another writer may have changed the key since |
 //! | Dataset Management | no | the blocks may have been written since |
 
 use crate::{Result, controller::Inner, spec::Status};

@@ -106,7 +106,10 @@ impl Controller {
                         let opcode = KeyValueOpcode(command.opcode);
                         return Err(refuse(
                             &what,
-                            format!("{opcode} is for namespaces with keys, and namespace {} has none", command.nsid),
+                            format!(
+                                "{opcode} is for namespaces with keys, and namespace {} has none",
+                                command.nsid
+                            ),
                         ));
                     }
                 }
@@ -121,7 +124,10 @@ impl Controller {
             _ => 0,
         };
         if data.len() as u64 != len {
-            return Err(refuse(&what, format!("it transfers {len} bytes here, the buffer has {}", data.len())));
+            return Err(refuse(
+                &what,
+                format!("it transfers {len} bytes here, the buffer has {}", data.len()),
+            ));
         }
         if len > self.max_transfer() as u64 {
             let most = self.max_transfer();

@@ -60,10 +60,7 @@ impl<M: Media> Io<M> {
         if changes {
             self.writable()?;
         }
-        let moves = matches!(
-            opcode,
-            KeyValueOpcode::STORE | KeyValueOpcode::RETRIEVE | KeyValueOpcode::LIST
-        );
+        let moves = matches!(opcode, KeyValueOpcode::STORE | KeyValueOpcode::RETRIEVE | KeyValueOpcode::LIST);
         if moves && u64::from(command.cdw10) > self.mdts {
             return Err(INVALID_FIELD);
         }

@@ -8,6 +8,7 @@ mod faults;
 mod fused;
 mod host;
 mod interrupts;
+mod key_value;
 mod manage;
 mod messages;
 mod metadata;

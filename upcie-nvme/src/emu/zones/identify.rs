@@ -21,6 +21,7 @@ pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
         cns,
         Cns::COMMAND_SET_NAMESPACE
             | Cns::COMMAND_SET_CONTROLLER
+            | Cns::COMMAND_SET_ALLOCATED_NAMESPACE
             | Cns::COMMAND_SET_ACTIVE_NAMESPACES
             | Cns::COMMAND_SETS
     );
@@ -44,12 +45,19 @@ pub(in super::super) fn page(
     if !is_known {
         return Err(INVALID_FIELD);
     }
-    let mut page = match IdentifyDword10::from_bits(command.cdw10).cns() {
-        Cns::COMMAND_SET_NAMESPACE => {
+    let cns = IdentifyDword10::from_bits(command.cdw10).cns();
+    let mut page = match cns {
+        // Namespaces with blocks have other data when they are detached.
+        Cns::COMMAND_SET_ALLOCATED_NAMESPACE if csi != Csi::KEY_VALUE => return Err(INVALID_FIELD),
+        Cns::COMMAND_SET_NAMESPACE | Cns::COMMAND_SET_ALLOCATED_NAMESPACE => {
             let index = command.nsid.wrapping_sub(1) as usize;
             let found = namespaces.get(index);
             let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())?;
-            match found.is_active() {
+            let is_there = match cns {
+                Cns::COMMAND_SET_NAMESPACE => found.is_active(),
+                _ => found.is_allocated(),
+            };
+            match is_there {
                 true if found.command_set() != csi => return Err(INVALID_FIELD),
                 true if csi == Csi::ZONED => namespace(options, found.shift),
                 true if csi == Csi::KEY_VALUE => {

@@ -20,9 +20,9 @@ const MOST_CONTROLLERS: usize = 2047;
 /// [`Controller::admin`](crate::Controller::admin).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CreateNamespace {
-    /// Size in blocks of the format (NSZE).
+    /// Size in blocks of the format (NSZE); of a key value namespace in bytes.
     pub size: u64,
-    /// Blocks that may be in use at a time (NCAP): at most `size`, less for thin provisioning.
+    /// Blocks that may be in use at a time (NCAP): at most `size`, less for thin provisioning; 0 for a key value namespace.
     pub capacity: u64,
     /// Index of the block format, 0 to 63 (FLBAS bits 6:5, 3:0).
     pub format: u8,
@@ -51,6 +51,12 @@ impl CreateNamespace {
     #[must_use]
     pub fn new(blocks: u64, format: u8) -> Self {
         Self { size: blocks, capacity: blocks, format, ..Self::default() }
+    }
+
+    /// Makes a key value namespace of `bytes` bytes for keys and values.
+    #[must_use]
+    pub fn key_value(bytes: u64) -> Self {
+        Self { size: bytes, csi: Csi::KEY_VALUE, ..Self::default() }
     }
 }
 

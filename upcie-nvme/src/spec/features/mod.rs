@@ -21,11 +21,11 @@ pub use id::{FeatureId, FeatureSelect};
 pub use settings::{
     Arbitration, AsyncEventConfiguration, BootPartitionWriteProtection, CommandSetProfile,
     EnduranceGroupEvents, ErrorRecovery, FlexibleDataPlacement, HostControlledThermalManagement,
-    InterruptCoalescing, InterruptVectorConfiguration, KeepAliveTimer, KeyValueConfiguration, LbaStatusInterval,
-    NamespaceWriteProtection, NonOperationalPowerState, NumberOfQueues, PowerLossSignaling, PowerManagement,
-    PredictableLatencyWindow, ReadRecoveryLevel, ReservationNotificationMask, ReservationPersistence,
-    SanitizeConfig, SoftwareProgressMarker, SpinupControl, TemperatureThreshold, VolatileWriteCache,
-    WriteAtomicity,
+    InterruptCoalescing, InterruptVectorConfiguration, KeepAliveTimer, KeyValueConfiguration,
+    LbaStatusInterval, NamespaceWriteProtection, NonOperationalPowerState, NumberOfQueues,
+    PowerLossSignaling, PowerManagement, PredictableLatencyWindow, ReadRecoveryLevel,
+    ReservationNotificationMask, ReservationPersistence, SanitizeConfig, SoftwareProgressMarker,
+    SpinupControl, TemperatureThreshold, VolatileWriteCache, WriteAtomicity,
 };
 pub use table::FeatureInfo;
 pub use value::{Feature, FeatureCapabilities};

@@ -71,8 +71,9 @@ fn key_commands_have_their_fields_in_place() {
     assert_eq!((Command::delete_key(7, long).opcode, Command::key_exists(7, long).opcode), (0x10, 0x14));
     assert_eq!(Command::key_exists(7, key(b"abc")).cdw11, 3);
     let directions = [0x01, 0x02, 0x06, 0x10, 0x14].map(|opcode| KeyValueOpcode(opcode).direction());
-    use DataDirection::{FromController, None, ToController};
-    assert_eq!(directions, [ToController, FromController, FromController, None, None]);
+    use DataDirection::{FromController, ToController};
+    let none = DataDirection::None;
+    assert_eq!(directions, [ToController, FromController, FromController, none, none]);
 }
 
 #[test]

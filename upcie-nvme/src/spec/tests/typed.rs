@@ -124,7 +124,9 @@ fn tables_are_sorted() {
     assert!(IdentifyInfo::ALL.is_sorted_by(|one, next| (one.cns, one.csi) < (next.cns, next.csi)));
     assert!(FeatureInfo::ALL.is_sorted_by(|one, next| (one.id, one.dword11) < (next.id, next.dword11)));
     assert!(IdentifyInfo::of(Cns::COMMAND_SET_NAMESPACE, Csi::ZONED).unwrap().title.contains("Zoned"));
-    assert!(IdentifyInfo::of(Cns::COMMAND_SET_NAMESPACE, Csi::KEY_VALUE).unwrap().title.contains("Key Value"));
+    assert!(
+        IdentifyInfo::of(Cns::COMMAND_SET_NAMESPACE, Csi::KEY_VALUE).unwrap().title.contains("Key Value")
+    );
     assert!(IdentifyInfo::of(Cns::COMMAND_SET_CONTROLLER, Csi::KEY_VALUE).is_none());
     assert!(IdentifyInfo::of(Cns::CONTROLLER, Csi::ZONED).is_some());
 }

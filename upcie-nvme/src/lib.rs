@@ -19,7 +19,7 @@ pub use address::{Address, forms};
 #[cfg(feature = "async")]
 pub use async_queue::AsyncQueue;
 pub use controller::{
-    Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
+    BootPartitions, Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
     ResetKind,
 };
 pub use engine::{

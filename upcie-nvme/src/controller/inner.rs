@@ -60,6 +60,8 @@ pub(super) struct Calls {
     pub(super) queue: Gate<Option<Queue<u64>>>,
     /// For one thread at a time that changes blocks in part.
     pub(super) edges: Gate<()>,
+    /// For one thread at a time that reads a boot partition.
+    pub(super) boot: Gate<()>,
 }
 
 impl Inner {
@@ -153,6 +155,17 @@ impl Inner {
         operation: &str,
     ) -> Result<Pass<'_, ()>> {
         self.link.enter(&self.calls.edges, watch, limit, || operation.into(), "partial block writes")
+    }
+
+    /// Enters the section in which one thread at a time reads a boot partition, like
+    /// [`enter_edges`](Self::enter_edges).
+    pub(super) fn enter_boot_reads(
+        &self,
+        watch: &mut Stopwatch<'_>,
+        limit: Duration,
+        operation: &str,
+    ) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.calls.boot, watch, limit, || operation.into(), "reads of boot partitions")
     }
 
     /// Returns the time that a command may take.

@@ -3,6 +3,7 @@
 mod aborts;
 mod admin;
 mod attach;
+mod boot;
 mod bringup;
 mod class;
 mod commands;
@@ -48,6 +49,7 @@ use crate::{
     spec::{Capabilities, IdentifyController, Version},
 };
 use admin::Admin;
+pub use boot::BootPartitions;
 pub(crate) use class::check as check_class;
 use device_memory::DeviceMemory;
 pub use device_memory::{Cmb, Pmr};

@@ -147,6 +147,8 @@ impl Registers {
             offset::AQA => "AQA",
             offset::ASQ => "ASQ",
             offset::ACQ => "ACQ",
+            offset::BPRSEL => "BPRSEL",
+            offset::BPMBL => "BPMBL",
             offset::CMBMSC => "CMBMSC",
             offset::PMRCTL => "PMRCTL",
             offset::PMRMSCL => "PMRMSCL",

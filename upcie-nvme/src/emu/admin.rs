@@ -279,6 +279,12 @@ impl<M: Media> Core<M> {
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
+            LogPageId::BOOT_PARTITION if self.firmware.boot.is_some() => self
+                .firmware
+                .boot
+                .as_ref()
+                .map(|boot| boot.page(usize::from(dword.lsp() & 1)))
+                .unwrap_or_default(),
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
                 let csi = (command.cdw14 >> 24) as u8;

@@ -1,5 +1,6 @@
 //! Firmware slots. An image is any data that begins with its revision: 8 printable ASCII characters.
 
+use super::boot::BootPartitions;
 use crate::spec::{CommitAction, FirmwareSlotLog, Status};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -29,15 +30,22 @@ pub(super) struct Firmware {
     image: Vec<u8>,
     /// The parts of the image that have come: first byte and end.
     parts: Vec<(usize, usize)>,
-}
-
-impl Default for Firmware {
-    fn default() -> Self {
-        Self { slots: [Some(BUILT_IN), None, None], active: 1, next: 0, image: Vec::new(), parts: Vec::new() }
-    }
+    pub(super) boot: Option<BootPartitions>,
 }
 
 impl Firmware {
+    /// Makes the slots of a new controller, and boot partitions of `boot` bytes, or none if that is 0.
+    pub fn new(boot: u64) -> Self {
+        Self {
+            slots: [Some(BUILT_IN), None, None],
+            active: 1,
+            next: 0,
+            image: Vec::new(),
+            parts: Vec::new(),
+            boot: BootPartitions::new(boot),
+        }
+    }
+
     /// Returns the revision in use.
     pub fn revision(&self) -> Revision {
         self.slots[usize::from(self.active) - 1].unwrap_or(BUILT_IN)
@@ -65,6 +73,9 @@ impl Firmware {
     /// Carries out Firmware Commit; returns `true` if another revision is in use now.
     pub fn commit(&mut self, dword: u32) -> Result<bool, Status> {
         let (mut slot, action) = ((dword & 7) as u8, CommitAction((dword >> 3 & 7) as u8));
+        if matches!(action, CommitAction::REPLACE_BOOT_PARTITION | CommitAction::ACTIVATE_BOOT_PARTITION) {
+            return self.commit_boot(action, (dword >> 31) as u8).map(|()| false);
+        }
         if usize::from(slot) > SLOTS {
             return Err(Status::INVALID_FIRMWARE_SLOT.with_do_not_retry());
         }
@@ -97,12 +108,37 @@ impl Firmware {
         Ok(false)
     }
 
-    /// Takes the image that was downloaded; returns its revision.
-    fn take_image(&mut self) -> Result<Revision, Status> {
+    /// Carries out an action about boot partition `id`.
+    fn commit_boot(&mut self, action: CommitAction, id: u8) -> Result<(), Status> {
+        if self.boot.is_none() {
+            return Err(INVALID_FIELD);
+        }
+        let image = match action {
+            CommitAction::REPLACE_BOOT_PARTITION => Some(self.take_whole()?),
+            _ => None,
+        };
+        let Some(boot) = &mut self.boot else { return Err(INVALID_FIELD) };
+        match image {
+            Some(image) => boot.replace(id.into(), &image),
+            None => {
+                boot.activate(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the image that was downloaded, if no part of it is missing.
+    fn take_whole(&mut self) -> Result<Vec<u8>, Status> {
         let (image, parts) = (std::mem::take(&mut self.image), std::mem::take(&mut self.parts));
         // Parts don't overlap, so without a gap they make up the image.
         let whole = parts.iter().map(|(from, to)| to - from).sum::<usize>() == image.len();
-        let revision = image.first_chunk().filter(|_| whole).ok_or(INVALID_IMAGE)?;
+        if whole { Ok(image) } else { Err(INVALID_IMAGE) }
+    }
+
+    /// Takes the image that was downloaded; returns its revision.
+    fn take_image(&mut self) -> Result<Revision, Status> {
+        let image = self.take_whole()?;
+        let revision = image.first_chunk().ok_or(INVALID_IMAGE)?;
         let printable = revision.iter().all(|byte| (b' '..=b'~').contains(byte));
         if printable { Ok(*revision) } else { Err(INVALID_IMAGE) }
     }

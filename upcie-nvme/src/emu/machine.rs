@@ -182,7 +182,10 @@ impl<M: Media> Machine<M> {
             return;
         }
         match region {
-            Region::Registers if offset < DOORBELLS => self.registers.read(offset, data),
+            Region::Registers if offset < DOORBELLS => {
+                let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
+                self.registers.read(boot, offset, data);
+            }
             Region::Registers => {
                 // The specification does not define reads of doorbells: return the value written last.
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_mut(4)) {
@@ -364,6 +367,10 @@ impl<M: Media> Machine<M> {
                 self.stop();
                 self.registers = Registers::new(&self.core.options);
                 self.registers.csts.set_nssro(true);
+            }
+            // At once: the host finds the read completed.
+            Action::ReadBootPartition => {
+                self.registers.boot.read(self.core.firmware.boot.as_ref(), self.allowed.dma, host);
             }
             Action::Shutdown => {
                 self.queues = None;

@@ -25,9 +25,9 @@
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
 //! without), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
-//! characters), Keep Alive. A Sanitize takes 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and
-//! formats that a host has made last as long as the controller, also with a file. Compare and Write as a fused operation.
-//! Not supported: checks of protection information in a Copy.
+//! characters), boot partitions on request (whose image is any data), Keep Alive. A Sanitize takes 200 ms and a short self-test
+//! 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
+//! file. Compare and Write as a fused operation. Not supported: checks of protection information in a Copy.
 //!
 //! # Reservations
 //! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with
@@ -59,6 +59,7 @@ mod admin;
 mod allocation;
 mod arbitration;
 mod bent;
+mod boot;
 mod changes;
 mod checks;
 mod config;

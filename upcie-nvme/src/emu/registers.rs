@@ -1,9 +1,9 @@
 //! The controller's registers, which clients access by message.
 
-use super::{Options, config::copy_at, layout::DSTRD};
+use super::{Options, boot::BootProperties, config::copy_at, layout::DSTRD};
 use crate::spec::{
-    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
-    NSSR_SIGNATURE, ShutdownNotification, ShutdownStatus, Version, offset,
+    AdminQueueAttributes, ArbitrationMechanism, BootPartitionSelect, Capabilities, CommandSet, Configuration,
+    ControllerStatus, NSSR_SIGNATURE, ShutdownNotification, ShutdownStatus, Version, offset,
 };
 
 /// The version that the controller reports: the oldest that the driver needs, and the most common one.
@@ -27,6 +27,8 @@ pub(super) enum Action {
     Shutdown,
     /// NSSR was written with its value.
     ResetSubsystem,
+    /// BPRSEL was written.
+    ReadBootPartition,
 }
 
 /// The registers' values.
@@ -40,6 +42,7 @@ pub(super) struct Registers {
     pub acq: u64,
     /// INTMS and INTMC: no effect with MSI-X.
     pub mask: u32,
+    pub boot: BootProperties,
 }
 
 impl Registers {
@@ -53,14 +56,15 @@ impl Registers {
             .with_dstrd(DSTRD)
             .with_nssrs(true)
             .with_css(options.command_sets())
+            .with_bps(options.boot_partitions != 0)
             .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
             .with_mpsmax(MPSMAX);
         Self { cap, ..Self::default() }
     }
 
-    /// Reads any bytes of the registers; reserved and absent ones are 0.
-    pub fn read(&self, offset: u64, data: &mut [u8]) {
-        let mut image = [0_u8; 0x40];
+    /// Reads any bytes of the registers; reserved and absent ones are 0. `boot` is BPINFO.
+    pub fn read(&self, boot: u32, offset: u64, data: &mut [u8]) {
+        let mut image = [0_u8; 0x50];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset::CAP, &self.cap.into_bits().to_le_bytes());
         put(offset::VS, &VERSION.into_bits().to_le_bytes());
@@ -71,6 +75,9 @@ impl Registers {
         put(offset::AQA, &self.aqa.into_bits().to_le_bytes());
         put(offset::ASQ, &self.asq.to_le_bytes());
         put(offset::ACQ, &self.acq.to_le_bytes());
+        put(offset::BPINFO, &boot.to_le_bytes());
+        put(offset::BPRSEL, &self.boot.select.into_bits().to_le_bytes());
+        put(offset::BPMBL, &self.boot.buffer.to_le_bytes());
         copy_at(&image, offset, data);
     }
 
@@ -101,6 +108,12 @@ impl Registers {
             0x2c => self.asq = high(self.asq),
             offset::ACQ => self.acq = low(self.acq),
             0x34 => self.acq = high(self.acq),
+            offset::BPRSEL if self.cap.bps() => {
+                self.boot.select = BootPartitionSelect::from_bits(value & 0xbfff_ffff);
+                return Some(Action::ReadBootPartition);
+            }
+            offset::BPMBL if self.cap.bps() => self.boot.buffer = low(self.boot.buffer),
+            0x4c if self.cap.bps() => self.boot.buffer = high(self.boot.buffer),
             _ => tracing::debug!(offset, value, "a write to a register that can't be written"),
         }
         None

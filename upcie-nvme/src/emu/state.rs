@@ -50,7 +50,7 @@ impl<M: Media> Core<M> {
             features: Features::new(options.most_namespaces(), options.interrupts(), options.queues),
             admin: Admin::default(),
             host_data: HostData::default(),
-            firmware: Firmware::default(),
+            firmware: Firmware::new(options.boot_partitions),
             tests: SelfTests::default(),
             sanitizer: Sanitizer::default(),
             takes_io_queues: false,

@@ -78,8 +78,8 @@ pub use protection::{
     ApplicationTagDword15, BlockTagDwords, ProtectionControl, ProtectionField, ProtectionFormat,
 };
 pub use registers::{
-    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
-    NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
+    AdminQueueAttributes, ArbitrationMechanism, BootPartitionProperty, BootPartitionSelect, BootReadStatus,
+    Capabilities, CommandSet, Configuration, ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
 pub use reservations::{
     ExtendedRegisteredController, PersistenceChange, RegisteredController, ReservationAcquireAction,

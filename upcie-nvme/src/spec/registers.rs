@@ -206,6 +206,50 @@ named_values! {
     }
 }
 
+/// BPINFO, Boot Partition Information.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct BootPartitionProperty {
+    /// Size of each boot partition, in units of 128 KiB.
+    #[bits(15)]
+    pub bpsz: u16,
+    #[bits(9)]
+    __: u16,
+    /// State of the last read.
+    #[bits(2)]
+    pub brs: BootReadStatus,
+    #[bits(5)]
+    __: u8,
+    /// The active partition.
+    pub abpid: bool,
+}
+
+named_values! {
+    /// BPINFO.BRS, the state of a read of a boot partition.
+    BootReadStatus(u8) {
+        NONE = 0, "no read";
+        IN_PROGRESS = 1, "in progress";
+        COMPLETED = 2, "completed";
+        FAILED = 3, "failed";
+    }
+}
+
+/// BPRSEL, Boot Partition Read Select: a write begins a read.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct BootPartitionSelect {
+    /// Bytes to read, in units of 4 KiB.
+    #[bits(10)]
+    pub bprsz: u16,
+    /// First byte, in units of 4 KiB.
+    #[bits(20)]
+    pub bprof: u32,
+    #[bits(1)]
+    __: u8,
+    /// The partition.
+    pub bpid: bool,
+}
+
 /// CC, Controller Configuration.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

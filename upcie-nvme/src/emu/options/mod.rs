@@ -16,7 +16,7 @@ pub(super) use zones::GRANULARITY;
 pub use zones::ZoneOptions;
 
 use super::{
-    Error, Sgls,
+    Error, Sgls, boot,
     units::{self, Bytes, number},
 };
 use std::{path::PathBuf, time::Duration};
@@ -108,6 +108,8 @@ pub struct Options {
     /// `hmb=`: the bytes of the host's memory that the controller wishes to use (HMPRE), whole pages of 64 KiB up to 1 GiB; it
     /// takes a quarter, too. Default 0: it uses none.
     pub hmb: u64,
+    /// `boot-partitions=`: the bytes of each of two boot partitions, a multiple of 128 KiB up to 16 MiB. Default 0: none.
+    pub boot_partitions: u64,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
     pub mpsmin: u32,
     /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
@@ -151,6 +153,7 @@ impl Default for Options {
             css: 1,
             sgl: Sgls::Bytes,
             hmb: 0,
+            boot_partitions: 0,
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
@@ -260,6 +263,13 @@ impl Options {
                     return Err(bad("a multiple of 64K up to 1G"));
                 }
                 self.hmb = size;
+            }
+            "boot-partitions" => {
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if size % boot::UNIT != 0 || size > boot::LARGEST {
+                    return Err(bad("a multiple of 128K up to 16M"));
+                }
+                self.boot_partitions = size;
             }
             "mpsmin" => {
                 let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;

@@ -37,6 +37,8 @@ fn register_fields_are_in_their_bits() {
     });
     fields!(CmbSize(u32) { sqs: 0..0, cqs: 1..1, lists: 2..2, rds: 3..3, wds: 4..4, szu: 11..8, sz: 31..12 });
     fields!(CmbMemorySpaceControl(u64) { cre: 0..0, cmse: 1..1, cba: 63..12 });
+    fields!(BootPartitionProperty(u32) { bpsz: 14..0, brs: 25..24, abpid: 31..31 });
+    fields!(BootPartitionSelect(u32) { bprsz: 9..0, bprof: 29..10, bpid: 31..31 });
     fields!(ReadyTimeouts(u32) { crwmt: 15..0, crimt: 31..16 });
     fields!(PmrCapabilities(u32) {
         rds: 3..3, wds: 4..4, bir: 7..5, pmrtu: 9..8, pmrwbm: 13..10, pmrto: 23..16, cmss: 24..24,

@@ -156,7 +156,7 @@ impl<M: Media> Io<M> {
         if !found.is_allocated() {
             return Err(INVALID_FIELD);
         }
-        if (number::<2>(list, 0), number::<2>(list, 2)) != (1, CONTROLLER_ID.into()) {
+        if (number::<2>(list, 0), number::<2>(list, 2)) != (1, self.controller.into()) {
             return Err(Status::CONTROLLER_LIST_INVALID.with_do_not_retry());
         }
         match (attach, found.is_active()) {

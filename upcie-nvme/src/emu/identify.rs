@@ -120,7 +120,7 @@ fn list(namespaces: &[Namespace], above: u32, listed: fn(&Namespace) -> bool) ->
 
 /// Returns a list of the controllers with identifiers from `first` on, of `count` in the NVM subsystem.
 fn controllers(first: u16, count: u16) -> Vec<u8> {
-    let ids: Vec<u16> = (CONTROLLER_ID..CONTROLLER_ID + count).filter(|id| *id >= first).take(2047).collect();
+    let ids: Vec<u16> = (first.max(1)..=count).take(2047).collect();
     let mut page = (ids.len() as u16).to_le_bytes().to_vec();
     page.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
     page.resize(4096, 0);

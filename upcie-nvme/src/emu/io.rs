@@ -65,7 +65,7 @@ pub(super) struct Io<M> {
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, or a reservation
     /// restricts this controller's host.
     pub(super) careful: bool,
-    /// The identifier of this controller in the NVM subsystem.
+    /// The identifier of this controller in the NVM subsystem, counted from 1.
     pub(super) controller: u16,
     /// The half of a fused operation that was met last.
     pub(super) fused: Option<Command>,
@@ -114,7 +114,7 @@ impl<M: Media> Io<M> {
             keeps_reservations: options.keeps_reservations(),
             restricted: false,
             careful: false,
-            controller: CONTROLLER_ID,
+            controller: 1,
             fused: None,
             failing: None,
         };

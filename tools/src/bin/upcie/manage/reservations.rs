@@ -75,7 +75,7 @@ struct RegisterArgs {
     nrkey: Option<u64>,
     /// The action
     #[arg(long, short = 'r', value_enum, value_name = "ACTION", default_value = "register")]
-    rrega: Register,
+    rrega: RegisterAction,
     /// What a loss of power does to registrations and reservations
     #[arg(long, short = 'p', value_enum, value_name = "CHANGE", default_value = "none")]
     cptpl: Persistence,
@@ -101,7 +101,7 @@ struct AcquireArgs {
     rtype: Type,
     /// The action
     #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "acquire")]
-    racqa: Acquire,
+    racqa: AcquireAction,
     #[command(flatten)]
     consent: Consent,
 }
@@ -125,7 +125,7 @@ struct ReleaseArgs {
     rtype: Option<Type>,
     /// The action
     #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "release")]
-    rrela: Release,
+    rrela: ReleaseAction,
     #[command(flatten)]
     consent: Consent,
 }
@@ -137,7 +137,7 @@ struct ReportArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Register {
+enum RegisterAction {
     #[value(alias = "0")]
     Register,
     #[value(alias = "1")]
@@ -160,7 +160,7 @@ enum Persistence {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Acquire {
+enum AcquireAction {
     #[value(alias = "0")]
     Acquire,
     #[value(alias = "1")]
@@ -170,7 +170,7 @@ enum Acquire {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Release {
+enum ReleaseAction {
     #[value(alias = "0")]
     Release,
     #[value(alias = "1")]
@@ -209,10 +209,9 @@ impl From<Type> for ReservationType {
 /// Parses a host identifier.
 fn parse_host(text: &str) -> Result<HostId, String> {
     let digits: String = text.chars().filter(|&c| c != '-').collect();
-    if digits.len() == 32 {
-        if let Ok(id) = u128::from_str_radix(&digits, 16) {
-            return Ok(HostId::Extended(id.to_be_bytes()));
-        }
+    match u128::from_str_radix(&digits, 16) {
+        Ok(id) if digits.len() == 32 => return Ok(HostId::Extended(id.to_be_bytes())),
+        _ => {}
     }
     parse::<u64>(text)
         .map(HostId::Short)
@@ -262,7 +261,7 @@ pub fn run(args: &ResvArgs) -> anyhow::Result<Outcome> {
 
 fn register(args: &RegisterArgs) -> anyhow::Result<Outcome> {
     ensure!(
-        args.cptpl == Persistence::None || args.rrega == Register::Register,
+        args.cptpl == Persistence::None || args.rrega == RegisterAction::Register,
         "--cptpl goes with --rrega register; `upcie feature {} set reservation-persistence` sets it, too",
         args.which.common.target.address
     );
@@ -275,15 +274,15 @@ fn register(args: &RegisterArgs) -> anyhow::Result<Outcome> {
         Persistence::Set => PersistenceChange::SET,
     };
     let (done, key) = match args.rrega {
-        Register::Register => {
+        RegisterAction::Register => {
             reservations.register_with(new, persistence)?;
             ("registered", Some(new))
         }
-        Register::Replace => {
+        RegisterAction::Replace => {
             reservations.replace(current, new)?;
             ("replaced the key", Some(new))
         }
-        Register::Unregister => {
+        RegisterAction::Unregister => {
             reservations.unregister(current)?;
             ("ended the registration", None)
         }
@@ -302,13 +301,13 @@ fn acquire(args: &AcquireArgs) -> anyhow::Result<Outcome> {
     let (controller, reservations) = args.which.open(Effect::Changes, args.consent)?;
     let (key, kind) = (args.crkey, ReservationType::from(args.rtype));
     match args.racqa {
-        Acquire::Acquire => reservations.acquire(key, kind),
-        Acquire::Preempt => reservations.preempt(key, args.prkey, kind),
-        Acquire::PreemptAndAbort => reservations.preempt_and_abort(key, args.prkey, kind),
+        AcquireAction::Acquire => reservations.acquire(key, kind),
+        AcquireAction::Preempt => reservations.preempt(key, args.prkey, kind),
+        AcquireAction::PreemptAndAbort => reservations.preempt_and_abort(key, args.prkey, kind),
     }?;
     let held = reservations.report()?.kind;
     let done = match args.racqa {
-        Acquire::Acquire => "acquired".into(),
+        AcquireAction::Acquire => "acquired".into(),
         _ => format!("preempted the key {:#x}", args.prkey),
     };
     args.which.print(&controller, &format!("{done}: {}", reservation(held)), &[("rtype", number(held))])
@@ -317,12 +316,12 @@ fn acquire(args: &AcquireArgs) -> anyhow::Result<Outcome> {
 fn release(args: &ReleaseArgs) -> anyhow::Result<Outcome> {
     let (controller, reservations) = args.which.open(Effect::Changes, args.consent)?;
     let done = match args.rrela {
-        Release::Release => {
+        ReleaseAction::Release => {
             let kind = args.rtype.context("--rtype is missing: the type of the reservation to release")?;
             reservations.release(args.crkey, kind.into())?;
             "released"
         }
-        Release::Clear => {
+        ReleaseAction::Clear => {
             reservations.clear(args.crkey)?;
             "cleared, with all registrations"
         }

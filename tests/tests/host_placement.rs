@@ -294,10 +294,10 @@ fn lengths_follow_from_the_commands() {
     controller.io(&Command::reclaim_unit_handle_update(1, 2), &mut identifiers, second).unwrap();
     let error = controller.io(&Command::reclaim_unit_handle_update(1, 9), &mut [0; 18], second).unwrap_err();
     assert_eq!(error.status(), Some(Status::INVALID_FIELD), "more than the namespace has");
-    let nothing = Command::io(NvmOpcode::IO_MANAGEMENT_SEND, 1);
+    let mut nothing = Command::io(NvmOpcode::IO_MANAGEMENT_SEND, 1);
     controller.io(&nothing, &mut [], second).unwrap();
-    let unknown = Command { cdw10: 2, ..nothing };
-    let error = controller.io(&unknown, &mut [], second).unwrap_err();
+    nothing.cdw10 = 2;
+    let error = controller.io(&nothing, &mut [], second).unwrap_err();
     assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
 }
 

@@ -10,7 +10,7 @@ use upcie_nvme::{
     Controller, FeatureQuery, FeatureUpdate, LogQuery, Placement,
     spec::{
         FlexibleDataPlacement, HandleUsageLog, LogPage, PlacementConfigurationsLog, PlacementEventType,
-        PlacementEventsLog, PlacementStatisticsLog, Structure, Value as Shown,
+        PlacementEventsLog, PlacementStatisticsLog, Value as Shown,
     },
 };
 

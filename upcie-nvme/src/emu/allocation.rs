@@ -8,7 +8,6 @@ use super::{
     media::Media,
     namespace::{Away, Namespace},
     placement::GROUP,
-    registers::CONTROLLER_ID,
 };
 use crate::spec::{ALL_NAMESPACES, Command, Status};
 

@@ -9,7 +9,7 @@ use super::{
     namespace::{Away, Namespace},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement,
-    registers::{CONTROLLER_ID, VERSION},
+    registers::VERSION,
     sanitize, self_test, zones,
 };
 use crate::spec::{

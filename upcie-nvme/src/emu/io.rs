@@ -13,7 +13,6 @@ use super::{
     namespace::{Away, Namespace},
     placement::Placement,
     prp,
-    registers::CONTROLLER_ID,
     reservations::Reservations,
     zones::{self, Fields, Zones},
 };

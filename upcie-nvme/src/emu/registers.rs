@@ -8,8 +8,6 @@ use crate::spec::{
 
 /// The version that the controller reports: the oldest that the driver needs, and the most common one.
 pub(super) const VERSION: Version = Version::of(1, 4, 0);
-/// The identifier of the first controller of the subsystem.
-pub(super) const CONTROLLER_ID: u16 = 1;
 /// The largest CC.MPS: 64 KiB.
 const MPSMAX: u8 = 4;
 /// Entry sizes of I/O queues, as powers of two.

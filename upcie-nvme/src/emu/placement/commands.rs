@@ -32,7 +32,7 @@ impl<M: Media> Io<M> {
             NvmOpcode::WRITE => command.block_count().into(),
             // Blocks that are deallocated are not written.
             NvmOpcode::WRITE_ZEROES if !dword.deac() => command.block_count().into(),
-            NvmOpcode::COPY => bytes / 2 >> namespace.shift,
+            NvmOpcode::COPY => (bytes / 2) >> namespace.shift,
             _ => return,
         };
         let placed = dword.dtype() == DirectiveType::DATA_PLACEMENT.0;

@@ -119,6 +119,9 @@ enum Command {
     /// Show and use flexible data placement: reclaim units, their handles, events and statistics
     #[command(after_help = manage::FDP_EXAMPLES)]
     Fdp(manage::FdpArgs),
+    /// Show boot partitions, and read them
+    #[command(after_help = with_addresses(manage::BOOT_EXAMPLES))]
+    BootPart(manage::BootArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -200,6 +203,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Resv(args) => manage::reservations(&args),
         Command::Zns(args) => manage::zones(&args),
         Command::Fdp(args) => manage::placement(&args),
+        Command::BootPart(args) => manage::boot(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

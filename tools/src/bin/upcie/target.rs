@@ -30,7 +30,7 @@ Addresses:
                          namespaces=, nn= (the most that may be created),
                          latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
-                         hmb=, ms=, pi= (metadata), serial=,
+                         hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
                          zoned=true (zone-size=, max-open=, zrwa=, …)
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";

@@ -1,5 +1,6 @@
 //! The verbs that manage a device: namespaces, formats, erasure, firmware, self-tests, and raw commands of all kinds.
 
+mod boot;
 mod capacity;
 mod common;
 mod directive;
@@ -19,6 +20,7 @@ mod self_test;
 mod virtualization;
 mod zones;
 
+pub use boot::{BootArgs, EXAMPLES as BOOT_EXAMPLES, run as boot};
 pub use capacity::{CapacityArgs, EXAMPLES as CAPACITY_EXAMPLES, run as capacity};
 pub use directive::{DirectiveArgs, EXAMPLES as DIRECTIVE_EXAMPLES, run as directive};
 pub use firmware::{EXAMPLES as FIRMWARE_EXAMPLES, FirmwareArgs, run as firmware};

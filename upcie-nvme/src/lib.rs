@@ -19,8 +19,8 @@ pub use address::{Address, forms};
 #[cfg(feature = "async")]
 pub use async_queue::AsyncQueue;
 pub use controller::{
-    BootPartitions, Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
-    ResetKind,
+    BootPartitions, Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery,
+    LogQuery, ResetKind,
 };
 pub use engine::{
     Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,

@@ -79,7 +79,8 @@ pub use protection::{
 };
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, BootPartitionProperty, BootPartitionSelect, BootReadStatus,
-    Capabilities, CommandSet, Configuration, ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
+    Capabilities, CommandSet, Configuration, ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts,
+    ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
 pub use reservations::{
     ExtendedRegisteredController, PersistenceChange, RegisteredController, ReservationAcquireAction,

@@ -21,6 +21,9 @@ size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t
 {
 	if (!dbuf || nbytes)
 		return dbuf ? nbytes : 0;
+	/* Dword 10 is the length of a Store, a Retrieve and a List, two of which have the opcodes of Write and Read. */
+	if (ctx->dev->ident.csi == XNVME_SPEC_CSI_KV)
+		return (uint32_t)ctx->cmd.nvm.slba;
 	switch (ctx->cmd.common.opcode) {
 	case XNVME_SPEC_NVM_OPC_READ:
 	case XNVME_SPEC_NVM_OPC_WRITE:

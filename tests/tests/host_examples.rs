@@ -80,6 +80,15 @@ fn zones() {
     assert!(status.success(), "zones: {status}: {said}");
 }
 
+/// On the devices under test it finds no keys; its own controller has some.
+#[test]
+fn key_value() {
+    run("key_value");
+    let program = programs().join("examples/key_value");
+    let (status, said) = Process::start(Command::new(&program)).finish();
+    assert!(status.success(), "key_value: {status}: {said}");
+}
+
 #[test]
 fn async_copy() {
     run("async_copy");

@@ -62,9 +62,25 @@ pub fn target(data: &[u8]) {
                 })
                 .sum();
             assert!(used <= data.len());
+            keys(data);
         }
         _ => registers(of(data)),
     }
+}
+
+/// The keys of a List, and the limits of a namespace with keys.
+fn keys(data: &[u8]) {
+    let mut used = 0;
+    for key in KeyList::new(data) {
+        assert!((1..=Key::MOST).contains(&key.as_bytes().len()));
+        plain(&key.to_string());
+        used += 2 + key.as_bytes().len();
+    }
+    assert!(used <= data.len());
+    let id: KeyValueNamespace = of(data);
+    assert!((1..=16).contains(&id.formats().len()) && id.max_key_length() <= Key::MOST);
+    let command: Command = of(data);
+    let _ = (command.key(), command.key_options(), id.max_value_length(), format!("{id:?}"));
 }
 
 fn controller(id: &IdentifyController) {
@@ -119,6 +135,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         padded(4, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 5, 0, 2, 0x42], 64),
         padded(5, &list, 4096),
         padded(6, &descriptors, 4096),
+        padded(6, &[2, 0, 0, 0, 3, 0, b'a', b'b', b'c', 0, 0, 0, 1, 0, b'z', 0], 64),
         padded(7, &0x0040_0030_1e01_ffff_u64.to_le_bytes(), 8),
     ]
 }

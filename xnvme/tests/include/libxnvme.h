@@ -70,6 +70,7 @@ enum {
 	XNVME_SPEC_FS_OPC_WRITE = 0xAC,
 	XNVME_SPEC_FS_OPC_READ = 0xDC,
 	XNVME_SPEC_CSI_NVM = 0,
+	XNVME_SPEC_CSI_KV = 1,
 };
 
 /* Bits to shift a byte offset by, and the bytes of a block: both 0 until somebody asks for the geometry. */

@@ -206,6 +206,18 @@ impl Output {
         Ok(output)
     }
 
+    /// Removes the old content, for new content that may be empty.
+    ///
+    /// # Errors
+    /// The file can't be made shorter.
+    pub fn clear(&mut self) -> io::Result<()> {
+        if !self.begun && self.is_regular {
+            self.file.set_len(0)?;
+        }
+        self.begun = true;
+        Ok(())
+    }
+
     /// Returns the name for messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -214,11 +226,8 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if !self.begun && !data.is_empty() {
-            if self.is_regular {
-                self.file.set_len(0)?;
-            }
-            self.begun = true;
+        if !data.is_empty() {
+            self.clear()?;
         }
         self.file.write(data)
     }

@@ -43,7 +43,16 @@ impl Consent {
         }
         // The controller is opened for the message only; nothing is written.
         let controller = target.open_to_read(Controller::builder())?;
-        let namespace = target::namespace(&controller, nsid)?;
+        let namespace = target::any_namespace(&controller, nsid)?;
+        if let Ok(keys) = namespace.keys() {
+            let (size, used) = (units::bytes(keys.size()), units::bytes(keys.identify().utilization));
+            bail!(
+                "{}: {what} namespace {} of {size}, which has {used} of keys and values, {lost}",
+                target.address,
+                namespace.nsid()
+            )
+        }
+        namespace.check_usable()?;
         let held = match signatures(&namespace, |len| Ok(controller.alloc(len)?)) {
             Ok(found) if found.is_empty() => String::new(),
             Ok(found) => format!(", which contains {}", found.join(" and ")),

@@ -192,8 +192,8 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
     for nsid in controller.namespace_ids()? {
         let namespace = controller.namespace(nsid)?;
-        let (id, zones) = (namespace.identify(), namespace.zones().ok());
-        let zones = zones.as_ref();
+        let (id, zones, keys) = (namespace.identify(), namespace.zones().ok(), namespace.keys().ok());
+        let (zones, keys) = (zones.as_ref(), keys.as_ref());
         let formats: Vec<_> = id.lbaf[..id.format_count()]
             .iter()
             .enumerate()
@@ -228,7 +228,11 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
             "max_open_zones": zones.and_then(|zones| zones.max_open()),
             "max_active_zones": zones.and_then(|zones| zones.max_active()),
             "max_append": zones.map(|zones| zones.max_append()),
-            "unusable": namespace.check_usable().err().map(|error| error.to_string()),
+            "key_value_size": keys.map(|keys| keys.size()),
+            "key_value_used": keys.map(|keys| keys.identify().utilization),
+            "max_key": keys.map(|keys| keys.max_key()),
+            "max_value": keys.map(|keys| keys.max_value()),
+            "unusable": namespace.check_usable().err().filter(|_| keys.is_none()).map(|error| error.to_string()),
         }));
     }
     Ok(all)
@@ -459,8 +463,11 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
 
 /// Formats a value for people.
 fn text(key: &str, value: &Value) -> String {
-    const SIZES: [&str; 8] = [
+    const SIZES: [&str; 11] = [
         "size",
+        "key_value_size",
+        "key_value_used",
+        "max_value",
         "max_transfer",
         "page_size",
         "page_size_min",

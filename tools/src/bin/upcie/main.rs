@@ -122,6 +122,9 @@ enum Command {
     /// Show boot partitions, and read them
     #[command(after_help = with_addresses(manage::BOOT_EXAMPLES))]
     BootPart(manage::BootArgs),
+    /// Store, retrieve, list and delete the keys and values of a namespace
+    #[command(after_help = manage::KV_EXAMPLES)]
+    Kv(manage::KvArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -204,6 +207,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Zns(args) => manage::zones(&args),
         Command::Fdp(args) => manage::placement(&args),
         Command::BootPart(args) => manage::boot(&args),
+        Command::Kv(args) => manage::key_value(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

@@ -13,7 +13,7 @@ Exit codes:
   0    success
   1    an error: the message on stderr says what to do
   2    wrong usage
-  3    it ran, but found I/O errors or wrong data
+  3    it ran, but found I/O errors or wrong data, or no such key (`kv exist`)
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP): prints the results so far, shuts the device down;
        a second signal ends it at once";
 
@@ -22,7 +22,7 @@ Exit codes:
 pub enum Outcome {
     /// Success.
     Done,
-    /// The command found and reported I/O errors or wrong data.
+    /// The command found and reported I/O errors or wrong data, or not what it was asked for.
     Faults,
     /// The user ended the command.
     Interrupted,

@@ -31,7 +31,8 @@ Addresses:
                          latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
                          hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
-                         zoned=true (zone-size=, max-open=, zrwa=, …)
+                         zoned=true (zone-size=, max-open=, zrwa=, …),
+                         fdp=true (placement), kv=true (keys and values)
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";
 
@@ -139,8 +140,15 @@ pub fn irq_name(kind: IrqKind) -> &'static str {
     }
 }
 
-/// Opens the wanted namespace, or the first active one, and checks that it can do I/O.
+/// Opens the wanted namespace, or the first active one, and checks that it can do I/O by block.
 pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
+    let namespace = any_namespace(controller, nsid)?;
+    namespace.check_usable()?;
+    Ok(namespace)
+}
+
+/// Opens the wanted namespace, or the first active one, of any command set.
+pub fn any_namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
     let nsid = match nsid {
         Some(nsid) => nsid,
         None => match controller.namespace_ids()?.first() {
@@ -148,9 +156,7 @@ pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<N
             None => bail!("{}: the controller has no active namespace", controller.name()),
         },
     };
-    let namespace = controller.namespace(nsid)?;
-    namespace.check_usable()?;
-    Ok(namespace)
+    Ok(controller.namespace(nsid)?)
 }
 
 /// Opens a namespace like [`namespace`], and checks that blocks are transferred by a data buffer alone.

@@ -13,10 +13,7 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
-use upcie_nvme::{
-    IdentifyQuery,
-    spec::{FormatNvm, IdentifyNamespace, SecureErase},
-};
+use upcie_nvme::spec::{FormatNvm, SecureErase};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -91,8 +88,8 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
         let wanted = nsid.map_or("no active namespace".into(), |nsid| format!("no namespace {nsid}"));
         format!("{}: {wanted}; the active ones: {}", controller.name(), list(&ids))
     })?;
-    let id =
-        controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
+    // Zeros for a namespace with keys: it has the one format 0.
+    let id = *controller.namespace(first)?.identify();
     let format = match (args.format, args.block_size, args.metadata) {
         (Some(format), ..) => format,
         (None, None, None) => id.format_index() as u8,
@@ -115,11 +112,14 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
         },
     };
     controller.execute_within(&command, args.wait)?;
-    let id =
-        controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
+    let namespace = controller.namespace(first)?;
+    let (id, keys) = (*namespace.identify(), namespace.keys().ok());
     let block = id.block_size().unwrap_or(0);
     let metadata = id.lba_format().map_or(0, |format| format.ms());
     let mut text = format!("formatted {}: {} blocks of {block} bytes", name(nsid), id.nsze);
+    if let Some(keys) = &keys {
+        text = format!("formatted {}: {} for keys and values", name(nsid), units::bytes(keys.size()));
+    }
     if metadata > 0 {
         let place = if id.metadata_is_extended() { "at the end of each" } else { "apart" };
         text += &format!(" and {metadata} bytes of metadata {place}");

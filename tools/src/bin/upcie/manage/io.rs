@@ -20,11 +20,12 @@ Examples:
   upcie io emu --opcode 1 --data block.bin --dword10 8                      Write, block 8
   upcie io 0000:01:00.0 --opcode 0x0e --dword10 15 --length 64              Reservation Report
 
-Read, Compare, Verify, Flush, Reservation Report and the receiving commands of Base and ZNS only
-read; every other command needs --destructive on a device that keeps data.";
+Read, Compare, Verify, Flush, Reservation Report, the receiving commands of Base and ZNS, and
+Retrieve, List and Exist of namespaces with keys only read; every other command needs --destructive
+on a device that keeps data.";
 
 /// Commands that change nothing.
-const READERS: [u8; 7] = [0x00, 0x02, 0x05, 0x0c, 0x0e, 0x12, 0x7a];
+const READERS: [u8; 9] = [0x00, 0x02, 0x05, 0x06, 0x0c, 0x0e, 0x12, 0x14, 0x7a];
 
 /// Arguments of `upcie io`.
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod directive;
 mod firmware;
 mod format;
 mod io;
+mod key_value;
 mod lba_status;
 mod lockdown;
 mod namespaces;
@@ -26,6 +27,7 @@ pub use directive::{DirectiveArgs, EXAMPLES as DIRECTIVE_EXAMPLES, run as direct
 pub use firmware::{EXAMPLES as FIRMWARE_EXAMPLES, FirmwareArgs, run as firmware};
 pub use format::{EXAMPLES as FORMAT_EXAMPLES, FormatArgs, run as format};
 pub use io::{EXAMPLES as IO_EXAMPLES, IoArgs, run as io};
+pub use key_value::{EXAMPLES as KV_EXAMPLES, KvArgs, run as key_value};
 pub use lba_status::{EXAMPLES as LBA_STATUS_EXAMPLES, LbaStatusArgs, run as lba_status};
 pub use lockdown::{EXAMPLES as LOCKDOWN_EXAMPLES, LockdownArgs, run as lockdown};
 pub use namespaces::{EXAMPLES as NS_EXAMPLES, NsArgs, run as namespaces};

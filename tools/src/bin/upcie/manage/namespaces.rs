@@ -10,7 +10,7 @@ use upcie_nvme::{
     Controller, IdentifyQuery,
     spec::{
         ALL_NAMESPACES, ActiveNamespaces, AllocatedNamespaces, AttachNamespace, Cns, CreateNamespace, Csi,
-        DeleteNamespace, DetachNamespace, FromBytes, IdentifyNamespace,
+        DeleteNamespace, DetachNamespace, FromBytes, IdentifyData, IdentifyNamespace, KeyValueNamespace,
     },
 };
 
@@ -191,11 +191,32 @@ fn identify(controller: &Controller, nsid: u32, attached: bool) -> anyhow::Resul
     IdentifyNamespace::read_from_bytes(&page[..]).ok().context("Identify Namespace has another size")
 }
 
+/// Returns the bytes of a key value namespace; `None` for any other.
+fn key_value_size(controller: &Controller, nsid: u32, attached: bool) -> anyhow::Result<Option<u64>> {
+    let cns = if attached { Cns::COMMAND_SET_NAMESPACE } else { Cns::COMMAND_SET_ALLOCATED_NAMESPACE };
+    let query = IdentifyQuery { nsid, ..Default::default() };
+    match controller.identify_bytes(cns, Csi::KEY_VALUE, &query) {
+        // A controller without that command set, or another command set: some answer with zeros.
+        Ok(page) => {
+            let id = KeyValueNamespace::from_page(&page);
+            Ok((id.max_key_length() > 0).then_some(id.size))
+        }
+        Err(error) if error.status().is_some() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn list(common: &Common) -> anyhow::Result<Outcome> {
     let controller = common.open(Effect::Reads, Consent::default())?;
     let mut rows = Vec::new();
     let mut text = String::new();
     for (nsid, attached) in namespaces(&controller)? {
+        if let Some(bytes) = key_value_size(&controller, nsid, attached)? {
+            let state = if attached { "attached" } else { "detached" };
+            write!(text, "\n  namespace {nsid}: {state}, {} for keys and values", units::bytes(bytes))?;
+            rows.push(json!({ "namespace": nsid, "attached": attached, "key_value": true, "bytes": bytes }));
+            continue;
+        }
         let id = identify(&controller, nsid, attached)?;
         let block = id.block_size().unwrap_or(0);
         let bytes = id.nsze.saturating_mul(block);
@@ -247,6 +268,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
     let controller = args.common.open(Effect::Changes, Consent::default())?;
     // What all namespaces have in common: the formats.
     let common = identify(&controller, ALL_NAMESPACES, true);
+    let has_keys = Csi(args.csi) == Csi::KEY_VALUE;
     let format = match (args.format, args.block_size) {
         (Some(format), _) => format,
         (None, Some(size)) => format_of(&common?, size, args.metadata)?,
@@ -254,6 +276,8 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
     };
     let blocks = match (args.blocks, args.size) {
         (Some(blocks), _) => blocks,
+        // Without blocks the size is in bytes.
+        (None, size) if has_keys => size.unwrap_or(0),
         (None, size) => {
             let id = identify(&controller, ALL_NAMESPACES, true)?;
             let block = id.lbaf.get(usize::from(format)).and_then(|format| format.block_size());
@@ -264,7 +288,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
     ensure!(blocks > 0, "a namespace has a block at least");
     let command = CreateNamespace {
         size: blocks,
-        capacity: args.capacity.unwrap_or(blocks),
+        capacity: args.capacity.unwrap_or(if has_keys { 0 } else { blocks }),
         format,
         extended_metadata: args.extended_metadata,
         protection: args.protection,
@@ -283,7 +307,8 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
         attached.with_context(|| format!("namespace {nsid} was created, and is detached"))?;
     }
     let state = if args.attach { "attached" } else { "detached" };
-    let text = format!("created namespace {nsid} of {blocks} blocks, {state}");
+    let unit = if has_keys { "bytes for keys and values" } else { "blocks" };
+    let text = format!("created namespace {nsid} of {blocks} {unit}, {state}");
     let fields = [("namespace", nsid.into()), ("blocks", blocks.into()), ("attached", args.attach.into())];
     args.common.print(controller.name(), &text, &fields)
 }

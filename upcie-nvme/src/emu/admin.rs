@@ -291,7 +291,9 @@ impl<M: Media> Core<M> {
                 let (placed, shared) = (self.options.placement.on, self.controllers > 1);
                 match Csi(csi) {
                     Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed, shared),
-                    Csi::KEY_VALUE if self.options.keys.any() => logs::commands(Csi::KEY_VALUE, placed, shared),
+                    Csi::KEY_VALUE if self.options.keys.any() => {
+                        logs::commands(Csi::KEY_VALUE, placed, shared)
+                    }
                     _ => logs::commands(Csi::NVM, placed, shared),
                 }
             }

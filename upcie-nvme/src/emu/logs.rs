@@ -157,7 +157,8 @@ pub(super) fn commands(set: Csi, placed: bool, shared: bool) -> Vec<u8> {
     }
     let zoned = ZONED_COMMANDS.into_iter().filter(|_| set == Csi::ZONED);
     let placed = PLACEMENT_COMMANDS.into_iter().filter(|_| placed);
-    let blocks = IO_COMMANDS.into_iter().chain(zoned).chain(placed).map(|(opcode, changes)| (opcode.0, changes));
+    let blocks =
+        IO_COMMANDS.into_iter().chain(zoned).chain(placed).map(|(opcode, changes)| (opcode.0, changes));
     let keys = KEY_VALUE_COMMANDS.into_iter().map(|(opcode, changes)| (opcode.0, changes));
     let has_keys = set == Csi::KEY_VALUE;
     for (opcode, changes) in blocks.filter(|_| !has_keys).chain(keys.filter(|_| has_keys)) {

@@ -34,14 +34,16 @@ impl<M: Media> Io<M> {
         match done {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
-                let has_lba = !self.has_keys(fields.nsid) && !matches!(
-                    fields.opcode,
-                    NvmOpcode::FLUSH
-                        | NvmOpcode::DATASET_MANAGEMENT
-                        | NvmOpcode::COPY
-                        | NvmOpcode::IO_MANAGEMENT_RECEIVE
-                        | NvmOpcode::IO_MANAGEMENT_SEND
-                ) && !is_reservation(fields.opcode);
+                let has_lba = !self.has_keys(fields.nsid)
+                    && !matches!(
+                        fields.opcode,
+                        NvmOpcode::FLUSH
+                            | NvmOpcode::DATASET_MANAGEMENT
+                            | NvmOpcode::COPY
+                            | NvmOpcode::IO_MANAGEMENT_RECEIVE
+                            | NvmOpcode::IO_MANAGEMENT_SEND
+                    )
+                    && !is_reservation(fields.opcode);
                 let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
                 (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
             }

@@ -115,7 +115,7 @@ fn read(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let BootPartitions { size, active, .. } = partitions(&controller)?;
     let id = args.bpid.unwrap_or(active);
     let offset = args.offset.bytes;
-    if offset % UNIT != 0 || offset >= size {
+    if !offset.is_multiple_of(UNIT) || offset >= size {
         bail!("--offset {}: give a multiple of 4K below the {size} bytes of a boot partition", args.offset);
     }
     let left = size - offset;

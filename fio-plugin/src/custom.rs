@@ -50,8 +50,10 @@ pub(crate) fn submit(job: &mut Job, target: *mut Target, alone: bool) {
     let Target { custom: Some(custom), namespace, held, base, in_flight, ranges, .. } = this else { return };
     let custom = &mut **custom;
     let pending = |job: &Job, at: usize| {
-        // SAFETY: fio queues at most `depth` units between two commits, and the shim has written the entries below `queued`.
-        let index = unsafe { *job.shared.pending.add(at) };
+        // SAFETY: fio queues at most `depth` units between two commits.
+        let entry = unsafe { job.shared.pending.add(at) };
+        // SAFETY: the entry is below `queued`, so the shim has written it.
+        let index = unsafe { *entry };
         // SAFETY: the index of a unit is below `depth`.
         let slot = unsafe { job.shared.slots.add(index as usize) };
         // SAFETY: the shim has filled in the slot.

@@ -213,7 +213,7 @@ fn refuse_metadata(options: &BlockOptions, format: &BlockFormat) -> Option<Strin
 /// Returns the most blocks of a command that moves data. The metadata of each part of a unit begins at a dword.
 fn most_moved(namespace: &Namespace, format: &BlockFormat) -> u64 {
     let most = (namespace.max_transfer() / format.transfer_size().max(1)) as u64;
-    let aligned = if format.metadata_size() % 4 == 0 { most } else { most & !3 };
+    let aligned = if format.metadata_size().is_multiple_of(4) { most } else { most & !3 };
     aligned.max(1)
 }
 

@@ -23,9 +23,8 @@ Examples:
   upcie resv acquire 0000:01:00.0 --host-id 2 --crkey 2 --prkey 0xabc --racqa preempt --rtype 1
   upcie resv release 0000:01:00.0 --host-id 1 --crkey 0xabc --rtype exclusive-access
 
-A host is its identifier. This program resets the controller at the start, which clears that:
-without --host-id a registration ends with the next reset, and so with the next command of this
-program.";
+A host is its identifier. This program resets the controller at the start, which clears that. So
+without --host-id a registration ends with the next command of this program.";
 
 /// Arguments of `upcie resv`.
 #[derive(Debug, Args)]

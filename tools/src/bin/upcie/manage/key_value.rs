@@ -250,9 +250,9 @@ fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
     let (controller, keys) = which.open_to_change("kv store writes to", args.consent)?;
     ensure!(
         value.len() <= keys.max_value(),
-        "{name} has {}, and a value has {} at most here; nothing was stored",
-        units::bytes(value.len() as u64),
-        units::bytes(keys.max_value() as u64)
+        "{name} has {} bytes, and a value has {} at most here; nothing was stored",
+        value.len(),
+        keys.max_value()
     );
     let mut options = StoreOptions::empty();
     options.set(StoreOptions::MUST_EXIST, args.must_exist);

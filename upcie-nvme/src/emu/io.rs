@@ -288,12 +288,15 @@ impl<M: Media> Io<M> {
         let mut command = Command { flags, cdw10, cdw11, cdw12, cdw13, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
         command.set_metadata_pointer(mptr);
-        if flags & FUSE != 0 {
-            self.fused = Some(command);
-            return Ok(IS_FUSED);
-        }
-        if let Some(index) = self.keyed(nsid) {
-            return self.execute_keys(host, index, &command, None);
+        match self.keyed(nsid) {
+            // The key value command set has no fused operations.
+            Some(_) if flags & FUSE != 0 => return Err(Status::INVALID_FIELD.with_do_not_retry()),
+            Some(index) => return self.execute_keys(host, index, &command, None),
+            None if flags & FUSE != 0 => {
+                self.fused = Some(command);
+                return Ok(IS_FUSED);
+            }
+            None => {}
         }
         self.check_command(NvmOpcode(opcode), nsid)?;
         let is_managed =

@@ -25,7 +25,11 @@ impl<M: Media> Io<M> {
     ) -> (Status, u64) {
         let done = match self.zoned(fields.nsid) {
             _ if status == Status::RESERVATION_CONFLICT => Err(status),
-            _ if is_reservation(fields.opcode) && status == Status::INVALID_OPCODE => {
+            // A key value namespace has no reservations (RESCAP is 0).
+            _ if is_reservation(fields.opcode)
+                && status == Status::INVALID_OPCODE
+                && !self.has_keys(fields.nsid) =>
+            {
                 self.reserve(host, fields)
             }
             Some(index) => self.execute_zoned(host, index, fields),

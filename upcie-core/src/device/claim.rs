@@ -1,7 +1,7 @@
 //! Exclusive use of a device by one driver.
 
 use super::Device;
-use crate::{Error, Result};
+use crate::{Error, Result, process::Owner};
 use std::{
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,6 +26,7 @@ use std::{
 #[must_use = "the claim ends when it is dropped"]
 pub struct Claim {
     device: Arc<dyn Device>,
+    owner: Owner,
 }
 
 /// Addresses of the claimed devices. Each claim keeps its device alive, so no other device has the same address.
@@ -49,7 +50,7 @@ impl Claim {
         }
         claimed.push(address(&device));
         drop(claimed);
-        Ok(Self { device })
+        Ok(Self { device, owner: Owner::current() })
     }
 
     /// Returns the device, for uses that need no claim.
@@ -68,7 +69,9 @@ impl Deref for Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        claimed().retain(|&claimed| claimed != address(&self.device));
+        if let Some(mut claimed) = self.owner.lock(&CLAIMED) {
+            claimed.retain(|&claimed| claimed != address(&self.device));
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! end raises SIGBUS, which would end this process. A program may install a handler of that signal, which replaces such
 //! memory by zeros; the session with the owner ends then.
 
-use crate::{Error, Result};
+use crate::{Error, Result, process::Owner};
 use nix::errno::Errno;
 use std::{
     mem::MaybeUninit,
@@ -62,7 +62,7 @@ impl Slot {
 
 /// A mapping that the handler may replace by zeros, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Guarded(&'static Slot);
+pub(crate) struct Guarded(&'static Slot, Owner);
 
 impl Guarded {
     /// Adds the range to the handler's list.
@@ -75,7 +75,7 @@ impl Guarded {
         let slot = free.unwrap_or_else(publish);
         slot.lost.store(false, Ordering::Relaxed);
         slot.set(base.as_ptr().expose_provenance(), len);
-        Self(slot)
+        Self(slot, Owner::current())
     }
 
     /// Returns whether zeros have replaced the mapping.
@@ -87,7 +87,9 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.0.set(0, 0);
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+        if let Some(mut free) = self.1.lock(&FREE) {
+            free.push(self.0);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The descriptor of such a file is not handed out, but the file can be opened by a path: a huge page file by its name,
 //! any file through `/proc/self/fd`. A second mapping would alias the bytes of which buffers give slices, so it is refused.
 
-use crate::{Error, Result};
+use crate::{Error, Result, process::Owner};
 use std::{
     os::fd::BorrowedFd,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,20 +14,23 @@ static OWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 /// A file that is mapped once in this process; once this is dropped, it may be mapped again.
 #[derive(Debug)]
-pub(crate) struct OwnFile((u64, u64));
+pub(crate) struct OwnFile {
+    file: (u64, u64),
+    owner: Owner,
+}
 
 impl OwnFile {
     pub(crate) fn of(fd: BorrowedFd<'_>, what: &str) -> Result<Self> {
         let file = identity(fd, what)?;
         own().push(file);
-        Ok(Self(file))
+        Ok(Self { file, owner: Owner::current() })
     }
 }
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        let mut own = own();
-        if let Some(at) = own.iter().position(|file| *file == self.0) {
+        let Some(mut own) = self.owner.lock(&OWN) else { return };
+        if let Some(at) = own.iter().position(|file| *file == self.file) {
             own.swap_remove(at);
         }
     }

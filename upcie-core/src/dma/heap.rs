@@ -14,7 +14,7 @@ use crate::{
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -496,13 +496,7 @@ impl BlockSource for Heap {
     }
 
     fn take_back(&self, block: Block, descriptor: Box<Descriptor>) {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // A forked child: the lock's holder exists only in the parent and never releases it here.
-            Err(TryLockError::WouldBlock) if self.space.is_inherited() => return,
-            Err(TryLockError::WouldBlock) => self.lock(),
-        };
+        let Some(mut state) = self.space.owner().lock(&self.state) else { return };
         state.free(block);
         state.spare.push(descriptor);
     }

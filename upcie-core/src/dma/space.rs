@@ -162,6 +162,11 @@ impl DmaSpace {
         self.owner.check(&self.device, operation)
     }
 
+    /// Returns the process that made the space.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// Returns whether this process inherited the space by a fork.
     pub(super) fn is_inherited(&self) -> bool {
         !self.owner.is_current()

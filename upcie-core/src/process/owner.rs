@@ -43,14 +43,14 @@ impl Owner {
         Err(Error::forked(device, operation))
     }
 
-    /// Locks a list of the whole process, to take something out that the owner has put in. Returns `None` in a forked child if
+    /// Locks what threads of this process share, to take something back that the owner has taken. Returns `None` in a forked child if
     /// another thread held the lock at the fork: that thread is not in the child, and would never release it.
-    pub(crate) fn lock<T>(self, list: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-        match list.try_lock() {
+    pub(crate) fn lock<T>(self, shared: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        match shared.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) if !self.is_current() => None,
-            Err(TryLockError::WouldBlock) => Some(list.lock().unwrap_or_else(PoisonError::into_inner)),
+            Err(TryLockError::WouldBlock) => Some(shared.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }

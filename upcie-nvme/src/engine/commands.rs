@@ -214,6 +214,33 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
+    /// Refuses a command if the namespace takes none now.
+    #[inline(always)]
+    pub(super) fn check_namespace(&self, extent: &Extent) -> Result<(), Refusal> {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+        }
+        Ok(())
+    }
+
+    /// Submits a command for memory that stays with the caller: its words without a data pointer and the pointer, or the
+    /// reason why it can't be sent.
+    pub(super) fn push_held(
+        &mut self,
+        made: Result<([u64; 8], DataPointer), Refusal>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        match made {
+            Ok((mut words, DataPointer { prp1, prp2, list, psdt })) => {
+                words[0] |= psdt;
+                (words[3], words[4]) = (prp1, prp2);
+                self.push(words, DmaBuf::empty(), tag, list);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+        }
+    }
+
     /// Returns the words of a Dataset Management command, and its PRP list.
     #[inline(always)]
     fn ranges(
@@ -223,9 +250,7 @@ impl<T> Turn<'_, T> {
         start: usize,
         count: usize,
     ) -> Result<([u64; 8], u32), Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
+        self.check_namespace(extent)?;
         if !extent.deallocates {
             return Err(Refusal::NoCommand);
         }

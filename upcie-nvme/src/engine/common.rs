@@ -1,7 +1,7 @@
 //! Code that all ways to submit a command share: the first words, and the reason for a refusal.
 
 use super::{Extent, Live, Refusal, plan::Plan};
-use crate::spec::NvmOpcode;
+use crate::spec::{Command, NvmOpcode};
 use upcie_core::dma::DmaBuf;
 
 /// The stamp of a turn that takes no more commands: that of no namespace, and of no epoch.
@@ -17,6 +17,12 @@ pub(super) fn cold() {}
 #[inline(always)]
 pub(super) fn first_words(opcode: NvmOpcode, extent: &Extent) -> u64 {
     u64::from(opcode.0) | extent.nsid_high
+}
+
+/// Returns the words of a command that has dwords 10 and 11 alone, without a data pointer.
+pub(super) fn two_dwords(command: &Command, extent: &Extent) -> [u64; 8] {
+    let dwords = u64::from(command.cdw10) | u64::from(command.cdw11) << 32;
+    [first_words(NvmOpcode(command.opcode), extent), 0, 0, 0, 0, dwords, 0, 0]
 }
 
 /// Returns the reason why a transfer of `len` bytes of `buffer`, at most `most` blocks, does not fit the namespace, the

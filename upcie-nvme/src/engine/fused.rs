@@ -1,11 +1,6 @@
 //! The fused operation Compare and Write (Base, "Fused Operations"; NVM, "Compare and Write").
 
-use super::{
-    Extent, Refusal, Turn,
-    common::{first_words, refuse_namespace},
-    plan::Plan,
-    prp::DataPointer,
-};
+use super::{Extent, Refusal, Turn, common::first_words, plan::Plan, prp::DataPointer};
 use crate::spec::NvmOpcode;
 use std::fmt;
 use upcie_core::dma::DmaBuf;
@@ -148,9 +143,7 @@ impl<T> Turn<'_, T> {
         [expected, new]: [(&DmaBuf, usize); 2],
         len: usize,
     ) -> Result<[([u64; 8], u32); 2], Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
+        self.check_namespace(extent)?;
         if extent.fused == 0 {
             return Err(Refusal::NoFused);
         }

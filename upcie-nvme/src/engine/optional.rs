@@ -2,7 +2,7 @@
 
 use super::{
     Extent, Io, Refusal, Refused, Turn,
-    common::{first_words, refuse_blocks, refuse_namespace},
+    common::{first_words, refuse_blocks},
     io::Dwords,
     metadata::submit_held,
     prp::DataPointer,
@@ -217,10 +217,8 @@ impl<T> Turn<'_, T> {
     }
 
     /// Refuses an optional command if the namespace takes none now, or the controller lacks it.
-    fn has(&self, extent: &Extent, command: OptionalCommands) -> Result<(), Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
+    pub(super) fn has(&self, extent: &Extent, command: OptionalCommands) -> Result<(), Refusal> {
+        self.check_namespace(extent)?;
         if extent.optional.contains(command) { Ok(()) } else { Err(Refusal::NoCommand) }
     }
 

@@ -1,10 +1,6 @@
 //! Commands of flexible data placement that a turn submits: the status of reclaim unit handles, and their update.
 
-use super::{
-    Extent, Refusal, Refused, Turn,
-    common::{first_words, refuse_namespace},
-    prp::DataPointer,
-};
+use super::{Extent, Refusal, Refused, Turn, common::two_dwords};
 use crate::spec::{Command, HandleStatusHeader, NvmOpcode};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
@@ -36,8 +32,8 @@ impl<T> Turn<'_, T> {
         let extent = namespace.as_ref();
         let len = part.end.wrapping_sub(part.start);
         let fits = len >= size_of::<HandleStatusHeader>() && len % 4 == 0 && len <= extent.max_transfer();
-        let pointer = self.managed(extent, NvmOpcode::IO_MANAGEMENT_RECEIVE, fits, (held, part.start), len);
-        self.send_managed(extent, pointer, |nsid| Command::reclaim_unit_handle_status(nsid, len as u32), tag)
+        let command = fits.then(|| Command::reclaim_unit_handle_status(extent.nsid(), len as u32));
+        self.manage(extent, command, (held, part.start), len, tag)
     }
 
     /// Submits an I/O Management Send: the reclaim unit handles that the placement identifiers in the bytes `part` of `held`
@@ -60,47 +56,24 @@ impl<T> Turn<'_, T> {
         let len = part.end.wrapping_sub(part.start);
         let count = len / IDENTIFIER;
         let fits = (1..=MOST).contains(&count) && len % IDENTIFIER == 0 && len <= extent.max_transfer();
-        let pointer = self.managed(extent, NvmOpcode::IO_MANAGEMENT_SEND, fits, (held, part.start), len);
-        self.send_managed(
-            extent,
-            pointer,
-            |nsid| Command::reclaim_unit_handle_update(nsid, count as u32),
-            tag,
-        )
+        let command = fits.then(|| Command::reclaim_unit_handle_update(extent.nsid(), count as u32));
+        self.manage(extent, command, (held, part.start), len, tag)
     }
 
-    /// Makes the data pointer of a management command, or returns the reason why it can't be sent.
-    fn managed(
+    /// Submits a management command with `len` bytes of data; without one the length was wrong.
+    fn manage(
         &mut self,
         extent: &Extent,
-        opcode: NvmOpcode,
-        fits: bool,
+        command: Option<Command>,
         (held, start): (&DmaBuf, usize),
         len: usize,
-    ) -> Result<DataPointer, Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
-        if fits { self.pointer(opcode, held, start, len) } else { Err(Refusal::Length) }
-    }
-
-    fn send_managed(
-        &mut self,
-        extent: &Extent,
-        pointer: Result<DataPointer, Refusal>,
-        command: impl Fn(u32) -> Command,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match pointer {
-            Ok(pointer) => {
-                let command = command(extent.nsid());
-                let first = first_words(NvmOpcode(command.opcode), extent) | pointer.psdt;
-                let dwords = u64::from(command.cdw10) | u64::from(command.cdw11) << 32;
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0];
-                self.push(words, DmaBuf::empty(), tag, pointer.list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
-        }
+        let made = self.check_namespace(extent).and_then(|()| {
+            let command = command.ok_or(Refusal::Length)?;
+            let pointer = self.pointer(NvmOpcode(command.opcode), held, start, len)?;
+            Ok((two_dwords(&command, extent), pointer))
+        });
+        self.push_held(made, tag)
     }
 }

@@ -1,9 +1,6 @@
 //! Reservation commands that a turn submits for the blocking calls.
 
-use super::{
-    Extent, Refusal, Refused, Turn,
-    common::{first_words, refuse_namespace},
-};
+use super::{Extent, Refused, Turn, common::two_dwords};
 use crate::spec::{Command, NvmOpcode, OptionalCommands};
 use upcie_core::dma::DmaBuf;
 
@@ -24,23 +21,10 @@ impl<T> Turn<'_, T> {
         len: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let opcode = NvmOpcode(command.opcode);
-        let pointer = match () {
-            () if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 => {
-                Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces))
-            }
-            () if !extent.optional.contains(OptionalCommands::RESERVATIONS) => Err(Refusal::NoCommand),
-            () => self.pointer(opcode, held, 0, len),
-        };
-        match pointer {
-            Ok(pointer) => {
-                let first = first_words(opcode, extent) | pointer.psdt;
-                let dwords = u64::from(command.cdw10) | u64::from(command.cdw11) << 32;
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0];
-                self.push(words, DmaBuf::empty(), tag, pointer.list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
-        }
+        let made = self.has(extent, OptionalCommands::RESERVATIONS).and_then(|()| {
+            let pointer = self.pointer(NvmOpcode(command.opcode), held, 0, len)?;
+            Ok((two_dwords(command, extent), pointer))
+        });
+        self.push_held(made, tag)
     }
 }

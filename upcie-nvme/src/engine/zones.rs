@@ -1,11 +1,7 @@
 //! Commands of the zoned command set that a turn submits: Zone Append, Zone Management Send and Receive.
 
 use super::{
-    Extent, Refusal, Refused, Turn,
-    common::{first_words, refuse_namespace},
-    io::Dwords,
-    plan::Plan,
-    ring::Cursor,
+    Extent, Refusal, Refused, Turn, common::first_words, io::Dwords, plan::Plan, ring::Cursor,
     turn::submit_slowly,
 };
 use crate::spec::{NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13};
@@ -83,26 +79,20 @@ impl<T> Turn<'_, T> {
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
         let len = part.end.wrapping_sub(part.start);
-        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
+        let made = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
             Plan::new(extent, NvmOpcode::ZONE_APPEND, None, false)?;
             let blocks = extent.unit().blocks(len as u64).ok_or(Refusal::Length)?;
             let most = extent.zones.append.min(extent.max_blocks);
             if let Some(reason) = extent.misplaced_bytes(zone, len as u64) {
                 return Err(reason);
             }
-            if blocks > most.into() { Err(Refusal::TooLong) } else { Ok(blocks) }
-        });
-        let pointer = checked
-            .and_then(|blocks| Ok((blocks, self.pointer(NvmOpcode::ZONE_APPEND, held, part.start, len)?)));
-        match pointer {
-            Ok((blocks, pointer)) => {
-                let first = first_words(NvmOpcode::ZONE_APPEND, extent) | pointer.psdt;
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, zone, blocks - 1, 0];
-                self.push(words, DmaBuf::empty(), tag, pointer.list);
-                Ok(())
+            if blocks > most.into() {
+                return Err(Refusal::TooLong);
             }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
-        }
+            let words = [first_words(NvmOpcode::ZONE_APPEND, extent), 0, 0, 0, 0, zone, blocks - 1, 0];
+            Ok((words, self.pointer(NvmOpcode::ZONE_APPEND, held, part.start, len)?))
+        });
+        self.push_held(made, tag)
     }
 
     /// Submits a Zone Management Send without data: opens, closes, finishes, resets or takes offline a zone, or all zones that
@@ -167,33 +157,24 @@ impl<T> Turn<'_, T> {
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
         let len = part.end.wrapping_sub(part.start);
-        let pointer = self.zone_of(extent, ZoneSelect::All).and_then(|_| {
+        let made = self.zone_of(extent, ZoneSelect::All).and_then(|_| {
             if let Some(reason) = extent.misplaced(slba, 1) {
                 return Err(reason);
             }
             if len < size_of::<ZoneReportHeader>() || len % 4 != 0 || len > extent.max_transfer() {
                 return Err(Refusal::Length);
             }
-            self.pointer(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, held, part.start, len)
+            let dword = ZoneReceiveDword13::new().with_filter(filter).with_partial(true);
+            let last = (len / 4 - 1) as u64 | u64::from(dword.into_bits()) << 32;
+            let words = [first_words(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, extent), 0, 0, 0, 0, slba, last, 0];
+            Ok((words, self.pointer(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, held, part.start, len)?))
         });
-        match pointer {
-            Ok(pointer) => {
-                let first = first_words(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, extent) | pointer.psdt;
-                let dword = ZoneReceiveDword13::new().with_filter(filter).with_partial(true);
-                let last = (len / 4 - 1) as u64 | u64::from(dword.into_bits()) << 32;
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last, 0];
-                self.push(words, DmaBuf::empty(), tag, pointer.list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
-        }
+        self.push_held(made, tag)
     }
 
     /// Returns the block that names the zones in a command, or the reason why the command can't be sent.
     fn zone_of(&self, extent: &Extent, zones: ZoneSelect) -> Result<u64, Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
+        self.check_namespace(extent)?;
         match zones {
             _ if !extent.is_zoned() => Err(Refusal::NotZoned),
             ZoneSelect::All => Ok(0),

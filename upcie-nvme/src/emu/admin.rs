@@ -279,12 +279,10 @@ impl<M: Media> Core<M> {
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
-            LogPageId::BOOT_PARTITION if self.firmware.boot.is_some() => self
-                .firmware
-                .boot
-                .as_ref()
-                .map(|boot| boot.page(usize::from(dword.lsp() & 1)))
-                .unwrap_or_default(),
+            LogPageId::BOOT_PARTITION => match &self.firmware.boot {
+                Some(boot) => boot.page(usize::from(dword.lsp() & 1)),
+                None => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
+            },
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
                 let csi = (command.cdw14 >> 24) as u8;

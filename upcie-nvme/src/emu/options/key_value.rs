@@ -4,7 +4,7 @@ use super::super::{
     Error,
     units::{self, Bytes, number},
 };
-use super::zones::ZoneOptions;
+use super::{each, zones::ZoneOptions};
 use crate::spec::Key;
 use std::fmt;
 
@@ -37,8 +37,7 @@ impl KeyOptions {
 
     /// Returns `true` if a namespace, counted from 0, has keys.
     pub(in super::super) fn has(&self, index: u32) -> bool {
-        let last = self.kv.last().copied().unwrap_or(false);
-        self.kv.get(index as usize).copied().unwrap_or(last)
+        each::of(&self.kv, index)
     }
 
     /// Sets one option from its text; returns `false` for a key that is none of these.
@@ -46,12 +45,8 @@ impl KeyOptions {
         let bad = |reason: &str| Error::Option { option: format!("{key}={value}"), reason: reason.into() };
         match key {
             "kv" => {
-                self.kv = value
-                    .split('+')
-                    .map(|text| {
-                        text.parse().map_err(|_| bad("true or false (false+true: one for each namespace)"))
-                    })
-                    .collect::<Result<_, _>>()?;
+                self.kv = each::parse(value)
+                    .ok_or_else(|| bad("true or false (false+true: one for each namespace)"))?;
             }
             "kv-key" => {
                 let most = Key::MOST as u32;
@@ -101,7 +96,7 @@ impl KeyOptions {
     }
 
     fn list(&self) -> String {
-        self.kv.iter().map(bool::to_string).collect::<Vec<_>>().join("+")
+        each::text(&self.kv)
     }
 
     /// Returns the options that are not at their default, as text.

@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod each;
 mod key_value;
 mod metadata;
 mod placement;

@@ -4,6 +4,7 @@ use super::super::{
     Error,
     units::{self, Bytes, number},
 };
+use super::each;
 use std::fmt;
 
 /// The unit of zones in bytes: a multiple of every block size.
@@ -64,8 +65,7 @@ impl ZoneOptions {
 
     /// Returns `true` if a namespace, counted from 0, has zones.
     pub(in super::super) fn has(&self, index: u32) -> bool {
-        let last = self.zoned.last().copied().unwrap_or(false);
-        self.zoned.get(index as usize).copied().unwrap_or(last)
+        each::of(&self.zoned, index)
     }
 
     /// Returns the bytes of a zone that can be written.
@@ -84,12 +84,8 @@ impl ZoneOptions {
         let limit = || number(value, 1, u32::MAX - 1).map(Some).ok_or_else(|| bad("1 or more"));
         match key {
             "zoned" => {
-                self.zoned = value
-                    .split('+')
-                    .map(|text| {
-                        text.parse().map_err(|_| bad("true or false (false+true: one for each namespace)"))
-                    })
-                    .collect::<Result<_, _>>()?;
+                self.zoned = each::parse(value)
+                    .ok_or_else(|| bad("true or false (false+true: one for each namespace)"))?;
             }
             "zone-size" => {
                 self.size =
@@ -171,7 +167,7 @@ impl ZoneOptions {
     }
 
     fn list(&self) -> String {
-        self.zoned.iter().map(bool::to_string).collect::<Vec<_>>().join("+")
+        each::text(&self.zoned)
     }
 
     /// Returns the options that are not at their default, as text.

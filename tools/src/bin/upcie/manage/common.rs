@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value};
 use std::{fs, io::Write as _, path::Path, time::Duration};
-use upcie_nvme::Controller;
+use upcie_nvme::{Controller, Namespace, spec::Csi};
 
 /// Arguments of all verbs of this kind.
 #[derive(Debug, Args)]
@@ -42,6 +42,23 @@ pub enum Effect<'a> {
     Loses(&'a str),
 }
 
+/// Returns the namespace that is named, or the first one of a command set, whose namespaces have `what`.
+///
+/// # Errors
+/// There is none.
+pub fn namespace_of(
+    controller: &Controller,
+    named: Option<u32>,
+    set: Csi,
+    what: &str,
+) -> anyhow::Result<Namespace> {
+    if let Some(nsid) = named {
+        return Ok(controller.namespace(nsid)?);
+    }
+    let first = controller.namespaces()?.into_iter().find(|namespace| namespace.command_set() == set);
+    first.with_context(|| format!("{}: no namespace of it has {what}", controller.name()))
+}
+
 impl Common {
     /// Checks what the effect needs, and opens the controller.
     ///
@@ -62,6 +79,20 @@ impl Common {
         }
         let options = Controller::builder().timeout(self.timeout);
         if reads { self.target.open_to_read(options) } else { self.target.open(options) }
+    }
+
+    /// Returns the namespace that an effect is about, for [`Effect::Erases`]: the one that is named, or the `first` one that
+    /// the verb is for. Where no consent is needed nobody asks for it.
+    pub fn erased(
+        &self,
+        named: Option<u32>,
+        consent: Consent,
+        first: impl FnOnce(&Controller) -> anyhow::Result<u32>,
+    ) -> anyhow::Result<Option<u32>> {
+        if named.is_some() || consent.destructive || self.target.is_ephemeral() {
+            return Ok(named);
+        }
+        first(&self.target.open_to_read(Controller::builder())?).map(Some)
     }
 
     /// Prints what was done: a line of text, or one JSON object with `fields`.

@@ -1,13 +1,12 @@
 //! `upcie kv`: the keys and values of a namespace.
 
-use super::common::{Common, Effect};
+use super::common::{Common, Effect, namespace_of};
 use crate::{
     cli,
     files::{self, Output, Place, Use},
     guard::Consent,
     outcome::Outcome,
     structures::{hex, parse},
-    target::Target,
     units,
 };
 use anyhow::{Context, bail, ensure};
@@ -150,12 +149,7 @@ struct ExistArgs {
 impl Which {
     /// Returns the keys of the namespace.
     fn keys(&self, controller: &Controller) -> anyhow::Result<KeyValue> {
-        if let Some(nsid) = self.namespace {
-            return Ok(controller.namespace(nsid)?.keys()?);
-        }
-        let all = controller.namespaces()?;
-        let found = all.iter().find(|namespace| namespace.command_set() == Csi::KEY_VALUE);
-        Ok(found.with_context(|| format!("{}: no namespace of it has keys", controller.name()))?.keys()?)
+        Ok(namespace_of(controller, self.namespace, Csi::KEY_VALUE, "keys")?.keys()?)
     }
 
     fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, KeyValue)> {
@@ -170,17 +164,9 @@ impl Which {
 
     /// Opens the namespace for a change: `what` names it, and ends before the namespace.
     fn open_to_change(&self, what: &str, consent: Consent) -> anyhow::Result<(Controller, KeyValue)> {
-        let nsid = self.changed(&self.common.target, consent)?;
+        let first = |controller: &Controller| Ok(self.keys(controller)?.namespace().nsid());
+        let nsid = self.common.erased(self.namespace, consent, first)?;
         self.open(Effect::Erases(nsid, what), consent)
-    }
-
-    /// Returns the namespace that a change is about: the one that is named, or the first one with keys.
-    fn changed(&self, target: &Target, consent: Consent) -> anyhow::Result<Option<u32>> {
-        if self.namespace.is_some() || consent.destructive || target.is_ephemeral() {
-            return Ok(self.namespace);
-        }
-        let controller = target.open_to_read(Controller::builder())?;
-        Ok(Some(self.keys(&controller)?.namespace().nsid()))
     }
 
     fn print(

@@ -76,7 +76,7 @@ struct RegisterArgs {
     /// The action
     #[arg(long, short = 'r', value_enum, value_name = "ACTION", default_value = "register")]
     rrega: RegisterAction,
-    /// What a loss of power does to registrations and reservations
+    /// Set the effect of a loss of power on registrations and reservations
     #[arg(long, short = 'p', value_enum, value_name = "CHANGE", default_value = "none")]
     cptpl: Persistence,
     /// Replace or end a registration whatever its current key is

@@ -1,7 +1,7 @@
 //! `upcie zns`: the zones of a namespace: reports, changes of their states, appends.
 
-use super::common::{Common, Effect, read};
-use crate::{guard::Consent, outcome::Outcome, structures::parse, target::Target, units};
+use super::common::{Common, Effect, namespace_of, read};
+use crate::{guard::Consent, outcome::Outcome, structures::parse, units};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -160,13 +160,7 @@ impl Which {
 
     /// Returns the zones of the namespace.
     fn zones(&self, controller: &Controller) -> anyhow::Result<Zones> {
-        if let Some(nsid) = self.namespace {
-            return Ok(controller.namespace(nsid)?.zones()?);
-        }
-        let all = controller.namespaces()?;
-        let zoned = all.iter().find(|namespace| namespace.command_set() == Csi::ZONED);
-        let zoned = zoned.with_context(|| format!("{}: no namespace of it has zones", controller.name()))?;
-        Ok(zoned.zones()?)
+        Ok(namespace_of(controller, self.namespace, Csi::ZONED, "zones")?.zones()?)
     }
 
     fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Zones)> {
@@ -176,12 +170,9 @@ impl Which {
     }
 
     /// Returns the namespace that an effect is about: the one that is named, or the first zoned one.
-    fn erased(&self, target: &Target, consent: Consent) -> anyhow::Result<Option<u32>> {
-        if self.namespace.is_some() || consent.destructive || target.is_ephemeral() {
-            return Ok(self.namespace);
-        }
-        let controller = target.open_to_read(Controller::builder())?;
-        Ok(Some(self.zones(&controller)?.namespace().nsid()))
+    fn erased(&self, consent: Consent) -> anyhow::Result<Option<u32>> {
+        self.common
+            .erased(self.namespace, consent, |controller| Ok(self.zones(controller)?.namespace().nsid()))
     }
 
     fn print(
@@ -300,7 +291,7 @@ fn change(args: &ZoneArgs, change: Change) -> anyhow::Result<Outcome> {
         Change::Offline => ("taken offline", Some("zns offline-zone erases zones of")),
     };
     let effect = match erases {
-        Some(what) => Effect::Erases(which.erased(&which.common.target, args.consent)?, what),
+        Some(what) => Effect::Erases(which.erased(args.consent)?, what),
         None => Effect::Changes,
     };
     let (controller, zones) = which.open(effect, args.consent)?;
@@ -343,7 +334,7 @@ fn flush(args: &FlushArgs) -> anyhow::Result<Outcome> {
 
 fn append(args: &AppendArgs) -> anyhow::Result<Outcome> {
     let data = read(&args.data)?;
-    let erased = args.which.erased(&args.which.common.target, args.consent)?;
+    let erased = args.which.erased(args.consent)?;
     let (controller, zones) =
         args.which.open(Effect::Erases(erased, "zns zone-append writes to"), args.consent)?;
     let block = zones.namespace().block_size();

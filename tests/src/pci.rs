@@ -4,10 +4,12 @@ use crate::deadline;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 use upcie_core::pci::{Bdf, Binder, Binding, Function};
+use upcie_nvme::Controller;
 
 /// A function that a suite binds to other drivers. Dropping this gives it back to its first driver.
 #[derive(Debug)]
@@ -43,6 +45,21 @@ impl Drop for Borrowed {
             result => result.unwrap(),
         }
     }
+}
+
+/// Opens a controller that the kernel's VFIO drives, for a suite whose tests take turns on it.
+///
+/// # Panics
+/// Panics outside of the guest, or if there is no such controller.
+pub fn take_turn(bdf: &str, check: impl FnOnce(Controller)) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(crate::in_guest(), "guest_ suites run in the guest only");
+    let function = Function::at(bdf.parse().unwrap()).unwrap();
+    if function.driver.as_deref() != Some("vfio-pci") {
+        Binder::new().bind(&function, "vfio-pci").unwrap();
+    }
+    check(Controller::open(format!("vfio:{bdf}")).unwrap());
 }
 
 /// Waits for the block device that the kernel's driver makes of a namespace, and returns its path.

@@ -1,9 +1,7 @@
 //! Zoned namespaces of a controller that is not ours: QEMU's controller D.
 
-use upcie_core::pci::{Bdf, Binder, Function};
-use upcie_nvme::Controller;
 use upcie_tests::{
-    scaled, seeded,
+    pci, scaled, seeded,
     zones::{self, Model, Zoned},
 };
 
@@ -12,15 +10,7 @@ const BDF: &str = "0000:04:00.0";
 
 /// Runs a check on controller D; the tests of this suite take turns.
 fn on_it(check: impl Fn(&Zoned)) {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    assert!(upcie_tests::in_guest(), "guest_ suites run in the guest only");
-    let function = Function::at(BDF.parse::<Bdf>().unwrap()).unwrap();
-    if function.driver.as_deref() != Some("vfio-pci") {
-        Binder::new().bind(&function, "vfio-pci").unwrap();
-    }
-    let controller = Controller::open(format!("vfio:{BDF}")).unwrap();
-    check(&Zoned::of(&controller, false));
+    pci::take_turn(BDF, |controller| check(&Zoned::of(&controller, false)));
 }
 
 #[test]

@@ -48,7 +48,7 @@ structure! {
     PlacementEventSetting[2], "Supported FDP Event Descriptor" {
         /// The [`PlacementEventType`].
         0 event_type: u8 = shown_type;
-        /// Whether it is noted.
+        /// True if it is noted.
         1 attributes: PlacementEventAttributes => fields;
     }
 }

@@ -107,7 +107,7 @@ pub struct ReservationRegisterDword10 {
     pub ignore_existing_key: bool,
     #[bits(26)]
     __: u32,
-    /// Whether registrations and reservations outlast a loss of power (CPTPL).
+    /// Effect of a loss of power on registrations and reservations (CPTPL).
     #[bits(2)]
     pub persistence: PersistenceChange,
 }

@@ -12,11 +12,13 @@ fn an_interrupted_run_ends_with_statistics() {
     with_fio(|device| {
         let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
         // A job that is set up and never begins has the device open, too.
-        let run = fio(device.address()).job(&job).job(&["--name=late", "--rw=read", "--startdelay=600"]);
+        let run = fio(device.address()).job(&job).named("late", &["--rw=read", "--startdelay=600"]);
         let outcome = run.run_and(|process| process.signal(Signal::SIGINT));
         // fio's own exit code.
         assert_eq!(outcome.code, Some(128), "{}", outcome.messages);
-        assert_eq!(outcome.jobs[0]["error"], 0, "{}", outcome.messages);
+        let names: Vec<_> = outcome.jobs.iter().map(|job| job["jobname"].as_str()).collect();
+        assert_eq!(names, [Some("job"), Some("late")], "{}", outcome.messages);
+        assert!(outcome.jobs.iter().all(|job| job["error"] == 0), "{}", outcome.messages);
         assert!(total(&outcome.jobs[0], "read") > 0, "{}", outcome.messages);
         // The engine closed the device in order.
         fio(device.address()).job(&["--rw=read"]).run().passed("after the interrupt");

@@ -229,7 +229,13 @@ fn follow(
             format!("{}\nthe end of the guest's console:\n{}", printed.trim_end(), machine.console().tail(30))
         };
         if last_look {
-            bail!("the guest went down before the command ended\n{}", context());
+            let context = context();
+            let errors = read(&run.path("qemu.stderr"));
+            bail!(
+                "the guest went down before the command ended: {}\n{}\n{context}",
+                machine.ending(),
+                errors.trim()
+            );
         }
         if started.elapsed() > deadline {
             bail!(

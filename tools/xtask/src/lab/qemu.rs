@@ -298,6 +298,15 @@ impl Machine {
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.process.0.try_wait()?.is_some())
     }
+
+    /// Returns how QEMU ended, which tells a kill or a crash of QEMU from a guest that powered off.
+    pub fn ending(&mut self) -> String {
+        match self.process.0.try_wait() {
+            Ok(Some(status)) => format!("QEMU ended by itself ({status})"),
+            Ok(None) => "QEMU runs".to_owned(),
+            Err(error) => format!("QEMU's end is unknown: {error}"),
+        }
+    }
 }
 
 fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {

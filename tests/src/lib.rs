@@ -22,6 +22,7 @@ pub mod formatted;
 pub mod fuse;
 pub mod futures;
 pub mod io;
+pub mod keys;
 mod leaks;
 pub mod odd;
 pub mod own_memory;

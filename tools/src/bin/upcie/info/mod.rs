@@ -11,10 +11,7 @@ use crate::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::{io::Write, time::Duration};
 use upcie_nvme::{
     Controller, IrqKind, open_device,
     protection::BlockFormat,
@@ -24,6 +21,8 @@ use upcie_nvme::{
     },
     upcie_core::Chain,
 };
+
+mod print;
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -87,7 +86,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
         serde_json::to_writer_pretty(&mut text, &info)?;
         writeln!(text)?;
     } else {
-        print(&info, &mut text)?;
+        print::all(&info, &mut text)?;
     }
     cli::print(&text)?;
     Ok(Outcome::Done)
@@ -297,7 +296,7 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
         writeln!(text)?;
     } else {
         writeln!(text, "{}", device.name())?;
-        print_registers(&info, &mut text)?;
+        print::registers(&info, &mut text)?;
     }
     if let Some(note) = note {
         cli::message(&format!("{}: the register values are invalid: {note}", device.name()));
@@ -375,114 +374,4 @@ fn registers(cap: Capabilities, read: impl Fn(usize) -> anyhow::Result<u32>) -> 
         );
     }
     Ok(all.into())
-}
-
-/// Prints the information for people: in sections, one field per line.
-fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{}", text("", &info["address"]))?;
-    section(out, "Controller", &info["controller"])?;
-    section(out, "Limits", &info["limits"])?;
-    for (name, fields) in info["own_memory"].as_object().into_iter().flatten() {
-        if !fields.is_null() {
-            let (first, rest) = name.split_at(1);
-            section(out, &format!("{}{}", first.to_uppercase(), rest.replace('_', " ")), fields)?;
-        }
-    }
-    section(out, "Interrupts", &info["interrupts"])?;
-    for namespace in info["namespaces"].as_array().into_iter().flatten() {
-        section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
-    }
-    if let Some(reason) = info["namespaces_unknown"].as_str() {
-        writeln!(out, "\nNamespaces\n  unknown: {reason}")?;
-    }
-    print_registers(info, out)
-}
-
-fn print_registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "\nRegisters")?;
-    for (name, fields) in info["registers"].as_object().into_iter().flatten() {
-        let fields = fields.as_object().into_iter().flatten();
-        let raw = fields
-            .clone()
-            .filter(|(key, _)| *key == "raw")
-            .map(|(_, value)| text("", value))
-            .collect::<String>();
-        let rest: Vec<_> = fields
-            .filter(|(key, _)| *key != "raw")
-            .map(|(key, value)| format!("{} {}", key.replace('_', " "), text(key, value)))
-            .collect();
-        writeln!(out, "  {name:<7} {raw}")?;
-        writeln!(out, "          {}", rest.join(", "))?;
-    }
-    Ok(())
-}
-
-/// Fields that the text of `block_format` tells.
-const BY_FORMAT: [&str; 4] = ["data_size", "metadata_size", "metadata_is_extended", "protection"];
-
-fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> {
-    writeln!(out, "\n{title}")?;
-    for (key, value) in fields.as_object().into_iter().flatten() {
-        match value {
-            // The controller does not report this field, or another one shows it to people.
-            Value::Null => {}
-            _ if BY_FORMAT.contains(&key.as_str()) => {}
-            Value::Object(flags) => {
-                let set: Vec<_> = flags
-                    .iter()
-                    .filter(|(_, on)| **on == Value::Bool(true))
-                    .map(|(name, _)| name.replace('_', " "))
-                    .collect();
-                writeln!(
-                    out,
-                    "  {:<28} {}",
-                    key.replace('_', " "),
-                    if set.is_empty() { "none".into() } else { set.join(", ") }
-                )?;
-            }
-            Value::Array(formats) => {
-                for format in formats {
-                    let mark = if format["in_use"] == true { ", in use" } else { "" };
-                    let (index, size, metadata) =
-                        (&format["index"], &format["block_size"], &format["metadata"]);
-                    writeln!(
-                        out,
-                        "  {:<28} {size} bytes + {metadata} of metadata{mark}",
-                        format!("format {index}")
-                    )?;
-                }
-            }
-            value if key != "id" || title == "Controller" => {
-                writeln!(out, "  {:<28} {}", key.replace('_', " "), text(key, value))?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Formats a value for people.
-fn text(key: &str, value: &Value) -> String {
-    const SIZES: [&str; 11] = [
-        "size",
-        "key_value_size",
-        "key_value_used",
-        "max_value",
-        "max_transfer",
-        "page_size",
-        "page_size_min",
-        "page_size_max",
-        "capacity",
-        "bytes",
-        "doorbell_stride",
-    ];
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(on) => if *on { "yes" } else { "no" }.into(),
-        Value::Number(number) if SIZES.contains(&key) => units::bytes(number.as_u64().unwrap_or(0)),
-        Value::Number(number) if key == "max_power_microwatts" => {
-            format!("{} ({} W)", number, number.as_f64().unwrap_or(0.0) / 1e6)
-        }
-        other => other.to_string(),
-    }
 }

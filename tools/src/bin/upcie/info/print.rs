@@ -1,0 +1,116 @@
+//! Prints what `upcie info` has found for people: in sections, one field per line.
+
+use crate::units;
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// Prints the information for people: in sections, one field per line.
+pub fn all(info: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", text("", &info["address"]))?;
+    section(out, "Controller", &info["controller"])?;
+    section(out, "Limits", &info["limits"])?;
+    for (name, fields) in info["own_memory"].as_object().into_iter().flatten() {
+        if !fields.is_null() {
+            let (first, rest) = name.split_at(1);
+            section(out, &format!("{}{}", first.to_uppercase(), rest.replace('_', " ")), fields)?;
+        }
+    }
+    section(out, "Interrupts", &info["interrupts"])?;
+    for namespace in info["namespaces"].as_array().into_iter().flatten() {
+        section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
+    }
+    if let Some(reason) = info["namespaces_unknown"].as_str() {
+        writeln!(out, "\nNamespaces\n  unknown: {reason}")?;
+    }
+    registers(info, out)
+}
+
+/// Prints the registers, two lines for each.
+pub fn registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "\nRegisters")?;
+    for (name, fields) in info["registers"].as_object().into_iter().flatten() {
+        let fields = fields.as_object().into_iter().flatten();
+        let raw = fields
+            .clone()
+            .filter(|(key, _)| *key == "raw")
+            .map(|(_, value)| text("", value))
+            .collect::<String>();
+        let rest: Vec<_> = fields
+            .filter(|(key, _)| *key != "raw")
+            .map(|(key, value)| format!("{} {}", key.replace('_', " "), text(key, value)))
+            .collect();
+        writeln!(out, "  {name:<7} {raw}")?;
+        writeln!(out, "          {}", rest.join(", "))?;
+    }
+    Ok(())
+}
+
+/// Fields that the text of `block_format` tells.
+const BY_FORMAT: [&str; 4] = ["data_size", "metadata_size", "metadata_is_extended", "protection"];
+
+fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> {
+    writeln!(out, "\n{title}")?;
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        match value {
+            // The controller does not report this field, or another one shows it to people.
+            Value::Null => {}
+            _ if BY_FORMAT.contains(&key.as_str()) => {}
+            Value::Object(flags) => {
+                let set: Vec<_> = flags
+                    .iter()
+                    .filter(|(_, on)| **on == Value::Bool(true))
+                    .map(|(name, _)| name.replace('_', " "))
+                    .collect();
+                writeln!(
+                    out,
+                    "  {:<28} {}",
+                    key.replace('_', " "),
+                    if set.is_empty() { "none".into() } else { set.join(", ") }
+                )?;
+            }
+            Value::Array(formats) => {
+                for format in formats {
+                    let mark = if format["in_use"] == true { ", in use" } else { "" };
+                    let (index, size, metadata) =
+                        (&format["index"], &format["block_size"], &format["metadata"]);
+                    writeln!(
+                        out,
+                        "  {:<28} {size} bytes + {metadata} of metadata{mark}",
+                        format!("format {index}")
+                    )?;
+                }
+            }
+            value if key != "id" || title == "Controller" => {
+                writeln!(out, "  {:<28} {}", key.replace('_', " "), text(key, value))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Formats a value for people.
+fn text(key: &str, value: &Value) -> String {
+    const SIZES: [&str; 11] = [
+        "size",
+        "key_value_size",
+        "key_value_used",
+        "max_value",
+        "max_transfer",
+        "page_size",
+        "page_size_min",
+        "page_size_max",
+        "capacity",
+        "bytes",
+        "doorbell_stride",
+    ];
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(on) => if *on { "yes" } else { "no" }.into(),
+        Value::Number(number) if SIZES.contains(&key) => units::bytes(number.as_u64().unwrap_or(0)),
+        Value::Number(number) if key == "max_power_microwatts" => {
+            format!("{} ({} W)", number, number.as_f64().unwrap_or(0.0) / 1e6)
+        }
+        other => other.to_string(),
+    }
+}

@@ -8,7 +8,7 @@ pub struct Mutant {
     pub file: &'static str,
     /// A text that the file contains once: an expression, or statements that end with a semicolon.
     pub before: &'static str,
-    /// What is done instead while the bug is at work. If it contains `$on`, which stands for that condition, it
+    /// The text in its place while the bug is on. If it contains `$on`, which stands for that condition, it
     /// replaces the text as it is, and `before` may be any text.
     pub after: &'static str,
 }
@@ -265,7 +265,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "the controller reads the first block only",
-        file: "upcie-nvme/src/emu/io.rs",
+        file: "upcie-nvme/src/emu/uncommon.rs",
         before: "media.read(&mut host, offset + first, iova, part)",
         after: "media.read(&mut host, offset, iova, part)",
     },

@@ -1,0 +1,153 @@
+//! The states of the controller: after power-on, enabled, disabled, shut down, failed.
+
+use super::{
+    Host, Machine, Media,
+    arbitration::Arbiter,
+    config::ConfigSpace,
+    layout::DOORBELLS,
+    msix::MsixTable,
+    queue::{Cq, Fault, Sq},
+    queues::Queues,
+    registers::{Action, Registers},
+    shared::{Doorbell, Ring},
+};
+use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status};
+use upcie_core::vfio_user::server::Delivery;
+
+impl<M: Media> Machine<M> {
+    /// Cuts the power: the medium loses what it had not flushed, as `random` decides, and the controller is in the
+    /// state after power-on.
+    pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
+        self.core.io.media.lose_power(random);
+        self.core.io.reservations.lose_power();
+        self.said.clear();
+        self.power_on();
+    }
+
+    /// Resets the function, or forgets a host that is gone: it returns to the state after power-on, and uses none of the
+    /// host's memory any more.
+    pub fn reset(&mut self) {
+        self.core.io.media.forget_host();
+        self.said.clear();
+        if let Some(ailments) = self.ailments() {
+            ailments.hung_up = false;
+            ailments.always_ready = false;
+        }
+        self.power_on();
+    }
+
+    pub(super) fn power_on(&mut self) {
+        let mut bars = [0; 6];
+        for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
+            *size = region.size;
+        }
+        self.config = ConfigSpace::new(&bars, &self.core.options);
+        self.allow();
+        self.msix = MsixTable::new(self.core.options.vectors);
+        self.registers = Registers::new(&self.core.options);
+        self.stop();
+    }
+
+    /// Notes the actions that configuration space allows now.
+    pub(super) fn allow(&mut self) {
+        self.allowed = self.config.allowed();
+        let (options, (by_msi, messages)) = (&self.core.options, self.allowed.msi);
+        self.core.vectors = match () {
+            () if self.allowed.msix != Delivery::Off => options.vectors,
+            () if by_msi != Delivery::Off => messages as u16,
+            // Not chosen yet.
+            () => options.interrupts(),
+        };
+    }
+
+    pub(super) fn act(&mut self, host: &mut impl Host, action: Action) {
+        match action {
+            Action::Enable => {
+                if !self.allowed.dma {
+                    tracing::warn!(
+                        "the controller is enabled with bus master off (or not in D0): it fetches no commands until \
+                         bus mastering is on"
+                    );
+                }
+                let ready = match self.registers.unfit() {
+                    Some(reason) => {
+                        if self.is_new(reason) {
+                            tracing::warn!(reason, "the controller can't be enabled");
+                        }
+                        false
+                    }
+                    None => self.start(host).is_ok(),
+                };
+                let is_stuck = self.ailments().is_some_and(|ailments| ailments.never_ready);
+                self.registers.csts.set_rdy(ready && !is_stuck);
+                self.registers.csts.set_cfs(!ready);
+            }
+            Action::Disable => {
+                self.stop();
+                self.registers.disable();
+                let is_stuck = self.ailments().is_some_and(|ailments| ailments.always_ready);
+                self.registers.csts.set_rdy(is_stuck);
+            }
+            Action::ResetSubsystem => {
+                if let Some(ailments) = self.ailments() {
+                    ailments.always_ready = false;
+                }
+                self.stop();
+                self.registers = Registers::new(&self.core.options);
+                self.registers.csts.set_nssro(true);
+            }
+            // At once: the host finds the read completed.
+            Action::ReadBootPartition => {
+                self.registers.boot.read(self.core.firmware.boot.as_ref(), self.allowed.dma, host);
+            }
+            Action::Shutdown => {
+                self.queues = None;
+                let flushed = self.core.io.media.flush().is_ok();
+                self.registers.csts.set_cfs(!flushed);
+                self.registers.csts.set_shst(ShutdownStatus::COMPLETE);
+            }
+        }
+    }
+
+    /// Makes the admin queues.
+    fn start(&mut self, host: &mut impl Host) -> Result<(), Status> {
+        let registers = &self.registers;
+        self.core.io.page = registers.cc.page_size();
+        let sq_entries = u32::from(registers.aqa.asqs()) + 1;
+        let cq_entries = u32::from(registers.aqa.acqs()) + 1;
+        let (sq_ring, cq_ring) =
+            (Ring::new(host, registers.asq, sq_entries), Ring::new(host, registers.acq, cq_entries));
+        let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);
+        let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
+        let cqs = (0..=self.core.options.queues).map(|_| None).collect();
+        let sqs = Vec::with_capacity(self.core.options.queues.into());
+        self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
+        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs });
+        Ok(())
+    }
+
+    /// Stops the queues, and forgets the state that a controller reset clears.
+    fn stop(&mut self) {
+        self.queues = None;
+        self.core.forget();
+        for offset in (DOORBELLS as usize..self.core.doorbells.len()).step_by(4) {
+            if let Some(doorbell) = Doorbell::new(&self.core.doorbells, offset) {
+                doorbell.store(0);
+            }
+        }
+    }
+
+    /// Handles a client that broke a rule in a way that no completion can report.
+    #[cold]
+    pub(super) fn fatal(&mut self, fault: Fault) {
+        let cause = match fault {
+            Fault::KeepAlive => "the keep alive timer has run out",
+            _ => "a queue's memory can't be accessed",
+        };
+        if self.is_new(cause) {
+            tracing::error!(?fault, "{cause}: fatal status");
+        }
+        self.queues = None;
+        self.registers.csts.set_cfs(true);
+    }
+}

@@ -1,6 +1,10 @@
 //! The command line of `upcie perf`.
 
-use super::{cores::Cores, random::Distribution, sizes::Sizes, workload::Workload};
+use super::{
+    cores::Cores,
+    random::Distribution,
+    workload::{Sizes, Workload},
+};
 use crate::{
     files,
     guard::Consent,

@@ -8,13 +8,16 @@ use super::{
     breakdown::Breakdown,
     pace::Pace,
     places::Places,
+    plan::{Device, Plan, RANGES, block},
+    random::mix,
     shared::Shared,
     tag::{Numbered, Numbers, Tag},
     tally::{Faults, Tally},
     verify::Ledger,
-    workload::Source,
+    workload::{Share, Source},
 };
 use crate::signal;
+use anyhow::Context;
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
 use upcie_nvme::{
@@ -27,30 +30,30 @@ pub struct Lane {
     pub device: usize,
     pub queue: QueuePair<Tag>,
     /// Idle buffers of each size; `depth` of each are allocated.
-    pub idle: Vec<Vec<DmaBuf>>,
+    idle: Vec<Vec<DmaBuf>>,
     /// Bytes of each size.
-    pub bytes: Vec<u64>,
+    bytes: Vec<u64>,
     /// True if blocks are deallocated: the buffers then hold the ranges.
-    pub trims: bool,
+    trims: bool,
     /// Maximum number of I/Os in flight.
-    pub depth: u32,
+    depth: u32,
     pub namespace: Namespace,
     /// First block of the queue pair's part.
-    pub slba: u64,
+    slba: u64,
     /// Number of blocks in the part.
     pub blocks: u64,
     /// Source of the next operations.
     pub source: Source,
     /// Placement identifiers of writes, with `--placement`.
-    pub places: Option<Places>,
+    places: Option<Places>,
     /// Schedule of the submissions; `None` to submit whenever an I/O may be in flight.
     pub pace: Option<Pace>,
     /// Record of the data that the part should hold, with `--verify`.
-    pub ledger: Option<Ledger>,
+    ledger: Option<Ledger>,
     /// Times of an I/O's parts, with `--latency-breakdown`.
     pub breakdown: Option<Breakdown>,
     /// I/Os in flight, except those of the plain loop.
-    pub numbers: Numbers,
+    numbers: Numbers,
     /// Failures and mismatches of all phases.
     pub faults: Faults,
     /// Completions of all phases.
@@ -89,6 +92,55 @@ impl GroupMember for Lane {
 }
 
 impl Lane {
+    /// Makes queue pair `pair` of device `place`, which has `vectors` interrupts to use; 0 to poll.
+    pub fn new(plan: &Plan, place: usize, pair: u64, vectors: u16) -> anyhow::Result<Self> {
+        let Device { controller, namespace, offset, part, .. } = &plan.devices[place];
+        let mut builder = controller.queue_pair().depth(plan.depth + 1);
+        if vectors > 0 {
+            // Vector 0 is shared with the admin queue: use it only if there is no other.
+            let others = u64::from(vectors) - 1;
+            builder = builder.interrupt(if others > 0 { 1 + (pair % others) as u16 } else { 0 });
+        }
+        let queue = builder
+            .create()
+            .with_context(|| format!("creating queue pair {} of {}", pair + 1, plan.pairs()))?;
+        let buffers = |bytes: u64| {
+            let buffers = (0..plan.depth).map(|_| controller.alloc(bytes as usize)).collect::<Result<_, _>>();
+            buffers.with_context(|| format!("{} buffers of {bytes} bytes", plan.depth))
+        };
+        let sizes = &plan.mixture.sizes;
+        let trims = plan.mixture.rw.trims();
+        let bytes = |share: &Share| if trims { RANGES } else { share.bytes };
+        let idle = sizes.shares().iter().map(|share| buffers(bytes(share))).collect::<Result<_, _>>()?;
+        let block = block(namespace);
+        let slba = offset / block + pair * part;
+        let index = pair * plan.devices.len() as u64 + place as u64;
+        // Rotated, so that the sequences of the lanes are far apart in SplitMix64's one cycle.
+        let seed = mix(plan.seed ^ index.rotate_right(8));
+        let each = sizes.largest() / block;
+        let ledger = || Ledger::new(part / each, plan.seed, slba, each, block as usize);
+        Ok(Self {
+            device: place,
+            queue,
+            idle,
+            bytes: sizes.shares().iter().map(|share| share.bytes).collect(),
+            trims,
+            depth: plan.depth,
+            namespace: namespace.clone(),
+            slba,
+            blocks: *part,
+            source: Source::measured(&plan.mixture, *part, block, seed),
+            places: Places::new(&plan.placement, index),
+            pace: plan.rate.map(|rate| Pace::new(rate, index, plan.lanes())),
+            ledger: plan.verify.then(ledger),
+            breakdown: if plan.breakdown { Some(Breakdown::new(plan.depth)?) } else { None },
+            numbers: Numbers::new(plan.depth),
+            faults: Faults::default(),
+            reaped: 0,
+            phase: Phase::default(),
+        })
+    }
+
     /// Begins a phase that submits until a time on the run's clock.
     pub fn start(&mut self, now: u64, until: u64) {
         // Without I/Os the lane has ended already; otherwise it would wait for a first I/O that is never due.

@@ -3,7 +3,7 @@
 
 use super::{
     plan::{Plan, RANGES},
-    sizes::Share,
+    workload::Share,
 };
 use crate::units;
 use anyhow::ensure;

@@ -22,7 +22,6 @@ mod run;
 mod scheduled;
 pub mod series;
 mod shared;
-mod sizes;
 mod tag;
 mod tally;
 pub mod verify;
@@ -98,7 +97,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     memory::check(&plan)?;
     let mut report = Report::new(args, &plan)?;
     // Make the queue pairs before anything is printed: they may fail.
-    let workers = plan.workers()?;
+    let workers = worker::workers(&plan)?;
     if !args.json {
         let mut text = Vec::new();
         report.print_found(&mut text)?;

@@ -2,24 +2,14 @@
 
 use super::{
     args::{PerfArgs, WaitKind},
-    breakdown::Breakdown,
     choice::{self, CoreTimes},
-    lane::{Lane, Phase},
-    pace::Pace,
-    places::Places,
-    random::{Distribution, mix},
-    scheduled::Share as CoreShare,
-    sizes::{Share, Sizes},
-    tag::Numbers,
-    tally::{Faults, Tally},
-    verify::Ledger,
-    worker::Worker,
-    workload::{Mixture, Source},
+    random::Distribution,
+    workload::{Mixture, Sizes},
 };
 use crate::{guard, target, units};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
-use upcie_nvme::{Controller, Namespace, QueueGroup, Wait};
+use upcie_nvme::{Controller, Namespace, Wait};
 
 const DEPTH: u32 = 32;
 /// Bytes that --verify covers without --length: its record takes 4 bytes per I/O of this range.
@@ -157,107 +147,10 @@ impl Plan {
     pub fn share(&self, index: u64) -> u64 {
         self.count.map_or(u64::MAX, |count| count / self.lanes() + u64::from(index < count % self.lanes()))
     }
-
-    /// Makes the queue pairs, each with its buffers and its part of the range, and the workers that drive
-    /// them.
-    pub fn workers(&self) -> anyhow::Result<Vec<Worker>> {
-        let vectors = self.devices.iter().map(|device| match self.wait {
-            Wait::Poll => Ok(0),
-            _ => {
-                let count = device.controller.vectors()?;
-                ensure!(
-                    count > 0,
-                    "{}: the device has no interrupts: use --wait poll",
-                    device.controller.name()
-                );
-                Ok(count)
-            }
-        });
-        let vectors: Vec<u16> = vectors.collect::<anyhow::Result<_>>()?;
-        (0..self.threads.len()).map(|index| self.worker(index, &vectors)).collect()
-    }
-
-    fn worker(&self, index: usize, vectors: &[u16]) -> anyhow::Result<Worker> {
-        let mut lanes = Vec::new();
-        for queue in 0..u64::from(self.queues) {
-            let pair = index as u64 * u64::from(self.queues) + queue;
-            for (place, device) in self.devices.iter().enumerate() {
-                let lane = self.lane(place, pair, vectors[place]);
-                lanes.push(lane.with_context(|| device.controller.name().to_owned())?);
-            }
-        }
-        let tallies = self.devices.iter().map(|_| Tally::new()).collect();
-        let extra = self.breakdown
-            || self.verify
-            || self.rate.is_some()
-            || self.mixture.rw.trims()
-            || !self.placement.is_empty()
-            || lanes.iter().any(|lane| lane.source.has_many());
-        Ok(Worker {
-            index,
-            core: self.threads[index],
-            lanes,
-            tallies,
-            wait: self.wait,
-            group: QueueGroup::new(),
-            timeout: self.timeout,
-            extra,
-            share: CoreShare::default(),
-            given: 0,
-        })
-    }
-
-    /// Makes queue pair `pair` of device `place`.
-    fn lane(&self, place: usize, pair: u64, vectors: u16) -> anyhow::Result<Lane> {
-        let Device { controller, namespace, offset, part, .. } = &self.devices[place];
-        let mut builder = controller.queue_pair().depth(self.depth + 1);
-        if vectors > 0 {
-            // Vector 0 is shared with the admin queue: use it only if there is no other.
-            let others = u64::from(vectors) - 1;
-            builder = builder.interrupt(if others > 0 { 1 + (pair % others) as u16 } else { 0 });
-        }
-        let queue = builder
-            .create()
-            .with_context(|| format!("creating queue pair {} of {}", pair + 1, self.pairs()))?;
-        let buffers = |bytes: u64| {
-            let buffers = (0..self.depth).map(|_| controller.alloc(bytes as usize)).collect::<Result<_, _>>();
-            buffers.with_context(|| format!("{} buffers of {bytes} bytes", self.depth))
-        };
-        let sizes = &self.mixture.sizes;
-        let trims = self.mixture.rw.trims();
-        let bytes = |share: &Share| if trims { RANGES } else { share.bytes };
-        let idle = sizes.shares().iter().map(|share| buffers(bytes(share))).collect::<Result<_, _>>()?;
-        let block = block(namespace);
-        let slba = offset / block + pair * part;
-        let index = pair * self.devices.len() as u64 + place as u64;
-        // Rotated, so that the sequences of the lanes are far apart in SplitMix64's one cycle.
-        let seed = mix(self.seed ^ index.rotate_right(8));
-        let each = sizes.largest() / block;
-        let ledger = || Ledger::new(part / each, self.seed, slba, each, block as usize);
-        Ok(Lane {
-            device: place,
-            queue,
-            idle,
-            bytes: sizes.shares().iter().map(|share| share.bytes).collect(),
-            trims,
-            depth: self.depth,
-            namespace: namespace.clone(),
-            slba,
-            blocks: *part,
-            source: Source::measured(&self.mixture, *part, block, seed),
-            places: Places::new(&self.placement, index),
-            pace: self.rate.map(|rate| Pace::new(rate, index, self.lanes())),
-            ledger: self.verify.then(ledger),
-            breakdown: if self.breakdown { Some(Breakdown::new(self.depth)?) } else { None },
-            numbers: Numbers::new(self.depth),
-            faults: Faults::default(),
-            reaped: 0,
-            phase: Phase::default(),
-        })
-    }
 }
 
-fn block(namespace: &Namespace) -> u64 {
+/// Returns the bytes of a block.
+pub fn block(namespace: &Namespace) -> u64 {
     namespace.block_size() as u64
 }
 

@@ -5,7 +5,7 @@ use super::{
     report::{Device, Direction, Latency, Parameters, Report},
     results::Results,
     series::Interval,
-    sizes,
+    workload::write_shares,
 };
 use crate::units::{self, grouped};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ impl Parameters {
         };
         let mut size = String::new();
         // Writing to a string does not fail.
-        let _ = sizes::write_shares(&self.block_sizes, &mut size);
+        let _ = write_shares(&self.block_sizes, &mut size);
         let spread = match (self.threads, self.queues) {
             (1, 1) => "1 queue pair".to_owned(),
             (1, queues) => format!("{queues} queue pairs"),

@@ -5,7 +5,7 @@ use super::{
     host::{self, Host},
     plan::{Device as PlannedDevice, Plan},
     series::Interval,
-    sizes::Share,
+    workload::Share,
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};

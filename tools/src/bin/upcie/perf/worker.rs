@@ -1,7 +1,7 @@
 //! A thread that drives its queue pairs on all devices.
 
-use super::{lane::Lane, scheduled::Share, shared::Shared, tally::Tally};
-use anyhow::anyhow;
+use super::{lane::Lane, plan::Plan, scheduled::Share, shared::Shared, tally::Tally};
+use anyhow::{Context, anyhow, ensure};
 use std::{mem, time::Duration};
 use upcie_nvme::{QueueGroup, Wait, queue::GroupError};
 
@@ -9,6 +9,7 @@ use upcie_nvme::{QueueGroup, Wait, queue::GroupError};
 const LONGEST: Duration = Duration::from_millis(20);
 /// Polls of the queues between two readings of the clock: while polling pays, and where the controller needs this core.
 const SPINS: (u32, u32) = (512, 32);
+
 /// A thread's queue pairs and counts.
 pub struct Worker {
     /// Index among the workers.
@@ -34,7 +35,51 @@ pub struct Worker {
     pub given: u32,
 }
 
+/// Makes the workers of a run, with their queue pairs.
+pub fn workers(plan: &Plan) -> anyhow::Result<Vec<Worker>> {
+    let vectors = plan.devices.iter().map(|device| match plan.wait {
+        Wait::Poll => Ok(0),
+        _ => {
+            let count = device.controller.vectors()?;
+            ensure!(count > 0, "{}: the device has no interrupts: use --wait poll", device.controller.name());
+            Ok(count)
+        }
+    });
+    let vectors: Vec<u16> = vectors.collect::<anyhow::Result<_>>()?;
+    (0..plan.threads.len()).map(|index| Worker::new(plan, index, &vectors)).collect()
+}
+
 impl Worker {
+    /// Makes thread `index`. Each device has as many interrupt vectors as `vectors` says.
+    fn new(plan: &Plan, index: usize, vectors: &[u16]) -> anyhow::Result<Self> {
+        let mut lanes = Vec::new();
+        for queue in 0..u64::from(plan.queues) {
+            let pair = index as u64 * u64::from(plan.queues) + queue;
+            for (place, device) in plan.devices.iter().enumerate() {
+                let lane = Lane::new(plan, place, pair, vectors[place]);
+                lanes.push(lane.with_context(|| device.controller.name().to_owned())?);
+            }
+        }
+        let extra = plan.breakdown
+            || plan.verify
+            || plan.rate.is_some()
+            || plan.mixture.rw.trims()
+            || !plan.placement.is_empty()
+            || lanes.iter().any(|lane| lane.source.has_many());
+        Ok(Self {
+            index,
+            core: plan.threads[index],
+            lanes,
+            tallies: plan.devices.iter().map(|_| Tally::new()).collect(),
+            wait: plan.wait,
+            group: QueueGroup::new(),
+            timeout: plan.timeout,
+            extra,
+            share: Share::default(),
+            given: 0,
+        })
+    }
+
     /// Runs I/Os until the sources are empty, `time` nanoseconds have passed or an end was asked for; then waits for the
     /// I/Os in flight. Gives up a device that fails, and goes on with the others.
     pub fn run(&mut self, shared: &Shared<'_>, time: u64) -> anyhow::Result<()> {

@@ -1,10 +1,16 @@
-//! Chooses the blocks of the I/Os.
+//! Describes the I/Os of a run, their kind, sizes and distribution, and generates them.
 
-use super::{
-    random::{Distribution, Rng, Zipf, scale},
-    sizes::Sizes,
-};
+#[cfg(test)]
+mod tests;
+
+use super::random::{Distribution, Rng, Zipf, scale};
+use crate::units;
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// Largest number of sizes.
+const MOST_SIZES: usize = 16;
 
 /// Value of `--rw`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,6 +74,124 @@ impl Workload {
             Self::RandTrim => "randtrim",
         }
     }
+}
+
+/// A size and its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Bytes of an I/O.
+    pub bytes: u64,
+    /// Percentage of the I/Os that have this size.
+    pub percent: u8,
+}
+
+/// One or several sizes: all different, 100 % together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sizes {
+    shares: Vec<Share>,
+    /// Text of each size on the command line, for messages.
+    typed: Vec<String>,
+}
+
+impl Sizes {
+    /// Makes a single size.
+    pub fn one(bytes: u64) -> Self {
+        Self { shares: vec![Share { bytes, percent: 100 }], typed: vec![bytes.to_string()] }
+    }
+
+    /// Returns the size if there is only one.
+    pub fn single(&self) -> Option<u64> {
+        match self.shares.as_slice() {
+            [share] => Some(share.bytes),
+            _ => None,
+        }
+    }
+
+    /// Returns all sizes with their shares.
+    pub fn shares(&self) -> &[Share] {
+        &self.shares
+    }
+
+    /// Lists the bytes of each size, and its text on the command line.
+    pub fn typed(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.shares.iter().zip(&self.typed).map(|(share, typed)| (share.bytes, typed.as_str()))
+    }
+
+    /// Returns the largest size in bytes.
+    pub fn largest(&self) -> u64 {
+        self.shares.iter().map(|share| share.bytes).max().unwrap_or(0)
+    }
+
+    /// Makes a table of a hundred I/Os that holds the index of each one's size.
+    pub fn size_table(&self) -> [u8; 100] {
+        let mut table = [0; 100];
+        let indices = (0_u8..).zip(&self.shares).flat_map(|(i, share)| (0..share.percent).map(move |_| i));
+        for (place, index) in table.iter_mut().zip(indices) {
+            *place = index;
+        }
+        table
+    }
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    /// Parses `4096`, `4K` or `4k:60,64k:40`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut shares: Vec<Share> = Vec::new();
+        let mut typed = Vec::new();
+        let several = text.contains(',');
+        for item in text.split(',') {
+            let (size, percent) = match item.split_once(':') {
+                Some((size, percent)) => (size, percent),
+                None if several => {
+                    return Err(format!(
+                        "{item:?} lacks its share of the I/Os: use SIZE:PERCENT, as in 4k:60,64k:40"
+                    ));
+                }
+                None => (item, "100"),
+            };
+            let bytes = units::parse_bytes(size)?;
+            if bytes == 0 {
+                return Err(format!("{item:?}: an I/O must have at least one block"));
+            }
+            let percent: u8 =
+                percent.parse().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(|| {
+                    format!(
+                        "{item:?}: {percent:?} is not a share of the I/Os: use a whole number from 1 to 100"
+                    )
+                })?;
+            if shares.iter().any(|share| share.bytes == bytes) {
+                return Err(format!("{} is given twice", units::bytes(bytes)));
+            }
+            shares.push(Share { bytes, percent });
+            typed.push(size.to_owned());
+        }
+        let sum: u32 = shares.iter().map(|share| u32::from(share.percent)).sum();
+        match sum {
+            100 if shares.len() <= MOST_SIZES => Ok(Self { shares, typed }),
+            100 => Err(format!("{} sizes are given: the most is {MOST_SIZES}", shares.len())),
+            sum => Err(format!("the shares add up to {sum} %, not to 100 %")),
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_shares(&self.shares, f)
+    }
+}
+
+/// Writes `4 KiB`, or `60 % 4 KiB + 40 % 64 KiB`.
+pub fn write_shares(shares: &[Share], f: &mut impl fmt::Write) -> fmt::Result {
+    if let [share] = shares {
+        return f.write_str(&units::bytes(share.bytes));
+    }
+    for (i, share) in shares.iter().enumerate() {
+        let plus = if i == 0 { "" } else { " + " };
+        write!(f, "{plus}{} % {}", share.percent, units::bytes(share.bytes))?;
+    }
+    Ok(())
 }
 
 /// One I/O.
@@ -225,109 +349,5 @@ impl Source {
         let block = if self.next + blocks > self.blocks { 0 } else { self.next };
         self.next = block + blocks;
         block
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mixture(rw: Workload, mix: u8, random: &str, sizes: &str) -> Mixture {
-        Mixture { rw, mix, random: random.parse().unwrap(), sizes: sizes.parse().unwrap() }
-    }
-
-    fn take(mixture: &Mixture, blocks: u64, seed: u64, count: u64) -> Vec<Op> {
-        let mut source = Source::measured(mixture, blocks, 512, seed);
-        (0..count).map(|_| source.next_of_many()).collect()
-    }
-
-    #[test]
-    fn a_seed_repeats_and_seeds_differ() {
-        for (random, sizes) in [("uniform", "4k"), ("zipf:1.1", "4k"), ("uniform", "4k:60,64k:40")] {
-            let mixture = mixture(Workload::RandRw, 70, random, sizes);
-            let ops = take(&mixture, 8000, 1, 10_000);
-            assert_eq!(ops, take(&mixture, 8000, 1, 10_000));
-            assert_ne!(ops, take(&mixture, 8000, 2, 10_000));
-            assert_eq!(ops.len(), 10_000);
-            let reads = ops.iter().filter(|op| !op.write).count();
-            assert!((6_700..7_300).contains(&reads), "{reads} of 10000 with a mix of 70");
-        }
-    }
-
-    #[test]
-    fn a_mix_of_one_percent_has_one_in_a_hundred() {
-        let ops = take(&mixture(Workload::RandRw, 1, "uniform", "512"), 1000, 1, 1_000_000);
-        let reads = ops.iter().filter(|op| !op.write).count();
-        assert!((9_600..10_400).contains(&reads), "{reads} of a million");
-    }
-
-    #[test]
-    fn both_generators_give_the_same_ios() {
-        for rw in [Workload::RandRw, Workload::Read] {
-            let mixture = mixture(rw, 50, "uniform", "4k");
-            let mut source = Source::measured(&mixture, 800, 512, 3);
-            assert!(!source.has_many());
-            let ops: Vec<_> = (0..500).map(|_| source.next()).collect();
-            assert_eq!(ops, take(&mixture, 800, 3, 500));
-        }
-    }
-
-    #[test]
-    fn uniform_uses_all_places_about_as_often() {
-        let ops = take(&mixture(Workload::RandRead, 0, "uniform", "4k"), 100 * 8 + 7, 5, 100_000);
-        let mut met = [0_f64; 100];
-        for op in ops {
-            assert_eq!(op.block % 8, 0);
-            met[op.block as usize / 8] += 1.0;
-        }
-        // 99 degrees of freedom: a value above 149 has a probability of 0.1 %. The seed is fixed.
-        let chi: f64 = met.iter().map(|met| (met - 1000.0).powi(2) / 1000.0).sum();
-        assert!(chi < 149.0, "{chi}");
-    }
-
-    #[test]
-    fn zipf_prefers_few_places() {
-        let ops = take(&mixture(Workload::RandRead, 0, "zipf:1.2", "4k"), 8 * 10_000, 5, 100_000);
-        let mut met = std::collections::HashMap::new();
-        for op in ops {
-            assert!(op.block % 8 == 0 && op.block < 80_000);
-            *met.entry(op.block).or_insert(0) += 1;
-        }
-        let mut counts: Vec<_> = met.into_values().collect();
-        counts.sort_unstable_by(|a, b| b.cmp(a));
-        let all: f64 = (1..=10_000).map(|k| f64::from(k).powf(-1.2)).sum();
-        let top = f64::from(counts[0]) / 100_000.0;
-        assert!((top * all - 1.0).abs() < 0.03, "{top}, not {}", 1.0 / all);
-    }
-
-    #[test]
-    fn sizes_come_in_their_shares_at_their_own_multiples() {
-        for rw in [Workload::RandWrite, Workload::Write] {
-            let ops = take(&mixture(rw, 0, "uniform", "4k:60,64k:40"), 1000, 9, 10_000);
-            let large = ops.iter().filter(|op| op.size == 1).count();
-            assert!((3_800..4_200).contains(&large), "{large} of 10000 are 40 %");
-            for op in &ops {
-                let blocks = if op.size == 1 { 128 } else { 8 };
-                assert!(op.block + blocks <= 1000, "{op:?}");
-                assert!(rw == Workload::Write || op.block % blocks == 0, "{op:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_mix_of_all_or_nothing_is_exact() {
-        for (mix, write) in [(100, false), (0, true)] {
-            let ops = take(&mixture(Workload::RandRw, mix, "uniform", "512"), 10, 3, 1000);
-            assert!(ops.iter().all(|op| op.write == write));
-        }
-    }
-
-    #[test]
-    fn sequential_ios_wrap_and_a_sweep_ends() {
-        let mixture = mixture(Workload::Write, 0, "uniform", "1k");
-        let mut source = Source::measured(&mixture, 7, 512, 0);
-        let blocks: Vec<_> = (0..5).map(|_| source.next().block).collect();
-        assert_eq!(blocks, [0, 2, 4, 0, 2]);
-        assert_eq!(Source::sweep(9, 2, false).left(), 4);
     }
 }

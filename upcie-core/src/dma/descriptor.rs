@@ -1,7 +1,7 @@
-//! The handle to a buffer in DMA memory, its descriptor, and their origin.
+//! The handle to a buffer in DMA memory, its descriptor with the driver's preparation, and their origin.
 
-use super::{Prepare, Region, Spans};
-use std::{mem::ManuallyDrop, ptr::NonNull, sync::Arc};
+use super::{Region, Spans};
+use std::{fmt, mem::ManuallyDrop, ptr::NonNull, sync::Arc};
 
 /// A buffer that a device can read and write: one pointer wide, cheap to move, returned to its heap on drop.
 ///
@@ -90,13 +90,39 @@ impl Drop for DmaBuf {
     }
 }
 
+/// Prepares the driver's word and list for a buffer once, so that transfers of the whole buffer need no work: NVMe's PRP
+/// list.
+///
+/// # Safety
+/// Drivers put the word into commands as it is, so it decides where the device reads and writes. The word and the list
+/// entries must name no memory except the buffer and its list. This holds for the driver of this heap and for the drivers
+/// of all other devices in the space, which take its buffers too: [`DmaSpace::agree`](super::DmaSpace::agree).
+pub unsafe trait Prepare: Send + Sync + fmt::Debug {
+    /// Returns the bytes of list memory for a buffer of `len` bytes at `iova`; 0 if it needs none.
+    fn list_len(&self, iova: u64, len: usize) -> usize;
+
+    /// Fills `list` for a buffer of `len` bytes, whose byte at an offset has the device address `iova(offset)`. Returns
+    /// the word that goes with the first address; `None` if the buffer needs a list and none was given, or is larger than
+    /// the device takes at once.
+    fn prepare(&self, iova: &dyn Fn(usize) -> u64, len: usize, list: Option<List<'_>>) -> Option<u64>;
+}
+
+/// List memory, aligned to its size rounded up to a power of two; to the page if it is larger than a page.
+#[derive(Debug)]
+pub struct List<'a> {
+    /// The entries.
+    pub entries: &'a mut [u64],
+    /// The device address of the first entry.
+    pub iova: u64,
+}
+
 /// The fields of a buffer that a driver's submission path reads, prepared when the buffer is made.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Prepared {
     /// The device address of the first byte.
     pub iova: u64,
-    /// The driver's word for the whole buffer (see [`Prepare`](super::Prepare)): NVMe's second PRP entry.
+    /// The driver's word for the whole buffer (see [`Prepare`]): NVMe's second PRP entry.
     pub second: u64,
     /// The id of the address space of `iova`.
     pub space: u64,

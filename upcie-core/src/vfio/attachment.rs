@@ -1,34 +1,8 @@
 //! The attachment of a device to its DMA address space.
 
 use super::{container::Member, info::IommuInfo, ioas::Ioas, iommufd_abi, noiommu::Noiommu};
-use crate::{device::Address, mmio::Mapping, pci::Bdf};
+use crate::mmio::Mapping;
 use std::{fmt, io, os::fd::BorrowedFd, sync::Arc};
-
-/// The kind of attachment to an address space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AttachmentKind {
-    /// Through iommufd if its nodes can be opened, else through the group.
-    Any,
-    /// Through the group, in a type1 container.
-    Group,
-    /// Through the character device and iommufd.
-    Iommufd,
-    /// Through the group, without an IOMMU.
-    Noiommu,
-}
-
-impl AttachmentKind {
-    /// Returns the function named by `address`, and its attachment; `None` if the address is not VFIO's.
-    pub(super) fn of(address: &Address) -> Option<(Bdf, Self)> {
-        match address {
-            Address::Pci(bdf) => Some((*bdf, Self::Any)),
-            Address::Vfio(bdf) => Some((*bdf, Self::Group)),
-            Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
-            Address::Noiommu(bdf) => Some((*bdf, Self::Noiommu)),
-            _ => None,
-        }
-    }
-}
 
 /// A device's attachment to an address space.
 #[derive(Debug)]

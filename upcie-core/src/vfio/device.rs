@@ -2,7 +2,7 @@
 
 use super::{
     abi,
-    attachment::{Attachment, AttachmentKind},
+    attachment::Attachment,
     info::{IommuInfo, RegionCaps},
     ioas::Ioas,
     region::{Region, failed},
@@ -16,7 +16,7 @@ use crate::{
     irq::IrqKind,
     memory::host_page_size,
     mmio::{Area, Bar, Mapping, RegionIo},
-    pci::{BarInfo, ConfigSpace, Function, allow_pin, cap, command, offset, turn_on},
+    pci::{BarInfo, ConfigSpace, allow_pin, cap, command, offset},
     process::Owner,
 };
 use std::{
@@ -49,24 +49,24 @@ const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind
 /// # Ok::<(), upcie_core::Error>(())
 /// ```
 pub struct VfioDevice {
-    name: String,
-    owner: Owner,
-    info: abi::DeviceInfo,
+    pub(super) name: String,
+    pub(super) owner: Owner,
+    pub(super) info: abi::DeviceInfo,
     /// The command register before opening.
-    command: u16,
-    config: Region,
-    state: Mutex<State>,
+    pub(super) command: u16,
+    pub(super) config: Region,
+    pub(super) state: Mutex<State>,
     /// Declared before the address space, so that it is closed first: the device's last access precedes the IOMMU's end.
-    file: Arc<File>,
-    attachment: Attachment,
-    space: Arc<DmaSpace>,
-    group: u32,
+    pub(super) file: Arc<File>,
+    pub(super) attachment: Attachment,
+    pub(super) space: Arc<DmaSpace>,
+    pub(super) group: u32,
     /// BARs as sysfs reports them, because VFIO does not report their bus addresses.
-    bars: Vec<BarInfo>,
+    pub(super) bars: Vec<BarInfo>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// BARs, mapped on first use and then shared.
     bars: [Option<Bar>; 6],
     /// Set for each kind that has an eventfd.
@@ -74,45 +74,6 @@ struct State {
 }
 
 impl VfioDevice {
-    /// Takes over `file`, which is that of `function`, attached to the address space of `space`.
-    pub(super) fn start(
-        name: &str,
-        function: &Function,
-        file: File,
-        attachment: Attachment,
-        space: Arc<DmaSpace>,
-    ) -> Result<Arc<Self>> {
-        let (file, bars) = (Arc::new(file), function.bars()?);
-        let failed = |e| failed(name, "querying its properties", e);
-        let info = abi::device_info(file.as_fd()).map_err(failed)?;
-        if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
-            return Err(Error::unusable(
-                name,
-                "VFIO does not show it as a PCI function: bind it to vfio-pci",
-            ));
-        }
-        let (config, _) = abi::region_info(file.as_fd(), abi::REGION_INDEX_CONFIG).map_err(failed)?;
-        let mut device = Self {
-            name: name.into(),
-            owner: Owner::current(),
-            info,
-            // Not known yet: with this value nothing is restored.
-            command: command::BUS_MASTER,
-            config: Region::new(name, "configuration space", &file, &config),
-            state: Mutex::default(),
-            file,
-            attachment,
-            space,
-            group: function.iommu_group.as_ref().map_or(0, |group| group.number),
-            bars,
-        };
-        tracing::debug!(device = name, attachment = %device.attachment, group = device.group, "opened through VFIO");
-        device.space.prefer_node(function.numa_node);
-        // SAFETY: the function was just opened, and nobody else has it; earlier commands have ended.
-        device.command = unsafe { turn_on(&device) }?;
-        Ok(Arc::new(device))
-    }
-
     /// Returns the properties of its IOMMU; `None` without one. A small range is reserved to populate mapped BARs, and is
     /// missing here.
     pub fn iommu(&self) -> Option<&IommuInfo> {
@@ -130,10 +91,6 @@ impl VfioDevice {
     /// Returns the number of its IOMMU group; without an IOMMU, of the group that VFIO made instead.
     pub fn group(&self) -> u32 {
         self.group
-    }
-
-    pub(super) fn attachment(&self) -> &Attachment {
-        &self.attachment
     }
 
     /// Restores the bus master bit.
@@ -255,11 +212,7 @@ unsafe impl Device for VfioDevice {
 
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
         self.check_owner("opening another device beside it")?;
-        let Some((bdf, kind)) = AttachmentKind::of(address) else {
-            let what = format!("sharing its address space with {address}");
-            return Err(self.unsupported(what, "open both through the same VFIO transport"));
-        };
-        Ok(Self::open_beside_as(&address.to_string(), bdf, kind, self)?)
+        Ok(Self::open_address_beside(address, self)?)
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {

@@ -37,8 +37,7 @@ mod noiommu;
 mod open;
 mod region;
 
-pub(crate) use attachment::AttachmentKind;
 pub use device::VfioDevice;
 pub use info::IommuInfo;
 pub use ioas::Ioas;
-pub(crate) use open::possible;
+pub(crate) use open::{AttachmentKind, possible};

@@ -2,23 +2,55 @@
 
 use super::{
     VfioDevice, abi,
-    attachment::{Attachment, AttachmentKind},
+    attachment::Attachment,
     cdev::Cdev,
     container::{Container, Member},
     group::{self, Group, check},
     ioas::{Ioas, open_iommu},
     nodes::{DEV, IOMMU, SYS, device_node, group_node},
     noiommu::{self, Noiommu},
-    region::failed,
+    region::{Region, failed},
 };
 use crate::{
     Error, Result,
     device::{Address, Device},
     dma::{DmaSpace, Untranslated},
-    pci::{Bdf, Function},
+    pci::{Bdf, Function, command, turn_on},
+    process::Owner,
 };
 use nix::unistd::{AccessFlags, access};
-use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+/// The kind of attachment to an address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachmentKind {
+    /// Through iommufd if its nodes can be opened, else through the group.
+    Any,
+    /// Through the group, in a type1 container.
+    Group,
+    /// Through the character device and iommufd.
+    Iommufd,
+    /// Through the group, without an IOMMU.
+    Noiommu,
+}
+
+impl AttachmentKind {
+    /// Returns the function named by `address`, and its attachment; `None` if the address is not VFIO's.
+    fn of(address: &Address) -> Option<(Bdf, Self)> {
+        match address {
+            Address::Pci(bdf) => Some((*bdf, Self::Any)),
+            Address::Vfio(bdf) => Some((*bdf, Self::Group)),
+            Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
+            Address::Noiommu(bdf) => Some((*bdf, Self::Noiommu)),
+            _ => None,
+        }
+    }
+}
 
 impl VfioDevice {
     /// Opens a function that is bound to vfio-pci.
@@ -65,7 +97,7 @@ impl VfioDevice {
     /// Those of [`open`](Self::open); [`Failure::Unusable`](crate::Failure::Unusable) when this function reserves addresses that the space already
     /// uses. The present mappings are not changed.
     pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
-        let kind = match other.attachment() {
+        let kind = match &other.attachment {
             Attachment::Type1(_) => AttachmentKind::Group,
             Attachment::Iommufd(_) => AttachmentKind::Iommufd,
             Attachment::Noiommu(_) => AttachmentKind::Noiommu,
@@ -73,16 +105,23 @@ impl VfioDevice {
         Self::open_beside_as(&bdf.to_string(), bdf, kind, other)
     }
 
-    /// Opens `bdf` beside `other`, as [`open_beside`](Self::open_beside) does, through the given attachment.
-    pub(crate) fn open_beside_as(
-        name: &str,
-        bdf: Bdf,
-        kind: AttachmentKind,
-        other: &Self,
-    ) -> Result<Arc<Self>> {
+    /// Opens the function at `address` beside `other`, as [`open_beside`](Self::open_beside) does, through the attachment
+    /// that the address names.
+    pub(super) fn open_address_beside(address: &Address, other: &Self) -> Result<Arc<Self>> {
+        let Some((bdf, kind)) = AttachmentKind::of(address) else {
+            return Err(Error::unsupported(
+                other.name(),
+                format!("sharing its address space with {address}"),
+                "open both through the same VFIO transport",
+            ));
+        };
+        Self::open_beside_as(&address.to_string(), bdf, kind, other)
+    }
+
+    fn open_beside_as(name: &str, bdf: Bdf, kind: AttachmentKind, other: &Self) -> Result<Arc<Self>> {
         let function = Function::at(bdf)?;
         let space = other.dma().clone();
-        match other.attachment() {
+        match &other.attachment {
             Attachment::Type1(member) if matches!(kind, AttachmentKind::Any | AttachmentKind::Group) => {
                 let member = member.space().join(&function, Path::new(DEV))?;
                 Self::member(name, &function, member, space)
@@ -165,6 +204,45 @@ impl VfioDevice {
         let attachment = Attachment::Noiommu(noiommu);
         Self::start(name, function, file, attachment, space.clone())
             .inspect_err(|_| space.leave(function.bdf))
+    }
+
+    /// Takes over `file`, which is that of `function`, attached to the address space of `space`.
+    fn start(
+        name: &str,
+        function: &Function,
+        file: File,
+        attachment: Attachment,
+        space: Arc<DmaSpace>,
+    ) -> Result<Arc<Self>> {
+        let (file, bars) = (Arc::new(file), function.bars()?);
+        let failed = |e| failed(name, "querying its properties", e);
+        let info = abi::device_info(file.as_fd()).map_err(failed)?;
+        if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
+            return Err(Error::unusable(
+                name,
+                "VFIO does not show it as a PCI function: bind it to vfio-pci",
+            ));
+        }
+        let (config, _) = abi::region_info(file.as_fd(), abi::REGION_INDEX_CONFIG).map_err(failed)?;
+        let mut device = Self {
+            name: name.into(),
+            owner: Owner::current(),
+            info,
+            // Not known yet: with this value nothing is restored.
+            command: command::BUS_MASTER,
+            config: Region::new(name, "configuration space", &file, &config),
+            state: Mutex::default(),
+            file,
+            attachment,
+            space,
+            group: function.iommu_group.as_ref().map_or(0, |group| group.number),
+            bars,
+        };
+        tracing::debug!(device = name, attachment = %device.attachment, group = device.group, "opened through VFIO");
+        device.space.prefer_node(function.numa_node);
+        // SAFETY: the function was just opened, and nobody else has it; earlier commands have ended.
+        device.command = unsafe { turn_on(&device) }?;
+        Ok(Arc::new(device))
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) struct Custom {
 struct Part {
     slba: u64,
     blocks: u64,
-    /// Its bytes in the job's memory.
+    /// Byte range of the part in the job's memory.
     bytes: Range<usize>,
-    /// Its bytes in the metadata memory.
+    /// Byte range of the part's metadata in the metadata memory.
     metadata: Range<usize>,
 }
 

@@ -17,7 +17,7 @@ pub const BLOCK: usize = 4096;
 pub struct Bed {
     /// The controller.
     pub controller: Controller,
-    /// Its first namespace.
+    /// First namespace of the controller.
     pub namespace: Namespace,
 }
 

@@ -35,7 +35,7 @@ const CAP_BITS: u32 = 1 << 24 | 1 << 25;
 const CRE: u64 = 1;
 const CMSE: u64 = 2;
 
-/// What the registers tell of the memory.
+/// Properties of the memory, as the registers report them.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
     /// CMBLOC, without the BAR.

@@ -17,13 +17,13 @@ pub struct Placed {
     pub controller: Controller,
     /// The namespace.
     pub namespace: Namespace,
-    /// Its placement handles.
+    /// Placement handles of the namespace.
     pub placement: Placement,
     /// The data of its blocks.
     pub pattern: Pattern,
     /// Blocks of a reclaim unit.
     pub unit: u64,
-    /// It notes writes with an invalid identifier, and counts as written what hosts wrote.
+    /// The controller logs writes with an invalid identifier, and counts as written only blocks that hosts wrote.
     pub strict: bool,
 }
 

@@ -51,7 +51,7 @@ struct Failing {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// What the embedded controller states as CRDT1 to CRDT3.
+/// CRDT1 to CRDT3 of the embedded controller.
 const DELAYS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(60)];
 

@@ -27,7 +27,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, and the directory of its kept inputs.
+    /// Name of the target, and of the directory of its kept inputs.
     pub name: &'static str,
     /// The function; it panics if a property does not hold.
     pub run: fn(&[u8]),

@@ -133,7 +133,7 @@ pub enum Op {
 /// An I/O command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Io {
-    /// Its opcode.
+    /// Opcode of the command.
     pub opcode: NvmOpcode,
     /// The first block.
     pub lba: u64,

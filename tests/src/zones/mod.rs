@@ -23,7 +23,7 @@ pub struct Zoned {
     pub controller: Controller,
     /// The namespace.
     pub namespace: Namespace,
-    /// Its zones.
+    /// Zones of the namespace.
     pub zones: Zones,
     /// The data of its blocks.
     pub pattern: Pattern,

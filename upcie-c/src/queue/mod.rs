@@ -37,7 +37,7 @@ pub(crate) struct Queue {
     pub(crate) station: &'static Station,
     lists: Option<Lists>,
     flight: Arc<Flight>,
-    /// From a box; the open lane uses it.
+    /// A leaked box, which the open lane uses.
     pair: *mut QueuePair<Held>,
     /// The time of the last look at the controller.
     looked: Instant,

@@ -20,9 +20,9 @@ use std::{
 
 /// The origin of the addresses.
 pub(super) enum Kind {
-    /// The space chooses them, and an IOMMU or a server translates.
+    /// The space chooses device addresses, and an IOMMU or a server translates them.
     Translated { page_size: u64, free: Mutex<IovaAllocator>, mapper: Box<dyn Mapper> },
-    /// They are the host's physical addresses.
+    /// Device addresses are the host's physical addresses.
     Physical(Physical),
 }
 

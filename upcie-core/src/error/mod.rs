@@ -27,7 +27,7 @@ use std::{fmt, io, time::Duration};
 // One pointer wide: results stay small.
 pub struct Error(Box<Parts>);
 
-/// What an error is made of. An empty text stands for none.
+/// Parts of an error. An empty text stands for none.
 struct Parts {
     device: String,
     operation: String,

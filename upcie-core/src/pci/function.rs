@@ -23,7 +23,7 @@ const CLASS_NVME: u32 = 0x01_08_02;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Function {
-    /// Its address.
+    /// Address: domain, bus, device and function number.
     pub bdf: Bdf,
     /// Vendor id.
     pub vendor: u16,
@@ -39,11 +39,11 @@ pub struct Function {
     pub revision: u8,
     /// The driver bound to it.
     pub driver: Option<String>,
-    /// Its IOMMU group; `None` if no IOMMU translates for it.
+    /// IOMMU group; `None` if no IOMMU translates for it.
     pub iommu_group: Option<IommuGroup>,
-    /// Its NUMA node, if the firmware reports one.
+    /// NUMA node, if the firmware reports one.
     pub numa_node: Option<u32>,
-    /// Its directory in sysfs.
+    /// Directory of the function in sysfs.
     pub path: PathBuf,
 }
 
@@ -51,9 +51,9 @@ pub struct Function {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuGroup {
-    /// Its number: `/dev/vfio/<number>`.
+    /// Number of the group, whose node is `/dev/vfio/<number>`.
     pub number: u32,
-    /// Its devices, sorted by name.
+    /// Devices of the group, sorted by name.
     pub members: Vec<GroupMember>,
     /// Set for a group that VFIO's unsafe no-IOMMU mode makes: nothing translates.
     pub is_noiommu: bool,
@@ -78,9 +78,9 @@ pub struct GroupMember {
 pub struct BarInfo {
     /// Index 0–5. A 64-bit register takes up the next index too.
     pub index: u8,
-    /// Its address on the host's bus; 0 if none is assigned.
+    /// Address on the host's bus; 0 if none is assigned.
     pub base: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
     /// The kind of accesses that it decodes.
     pub kind: BarKind,
@@ -93,7 +93,7 @@ pub enum BarKind {
     Io,
     /// Memory.
     Memory {
-        /// Its address may be above 4 GiB.
+        /// The register has 64 bits: its address may be above 4 GiB.
         is_64bit: bool,
         /// Reads have no side effects and writes may be merged.
         prefetchable: bool,

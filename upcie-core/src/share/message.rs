@@ -49,7 +49,7 @@ pub struct Header {
 pub enum Bad {
     /// The message has another version.
     Version(u16),
-    /// Its content is invalid in version 1.
+    /// The content of the message is invalid in version 1.
     Content(&'static str),
 }
 

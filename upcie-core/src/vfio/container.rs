@@ -135,7 +135,7 @@ pub(super) struct Type1 {
 #[derive(Debug)]
 struct Joined {
     group: Group,
-    /// Its open functions.
+    /// Open functions of the group.
     devices: Vec<Bdf>,
 }
 

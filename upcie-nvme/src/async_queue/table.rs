@@ -54,7 +54,7 @@ struct Entry {
 /// The outcome of a finished command.
 #[derive(Debug)]
 pub(super) enum Finished {
-    /// Its result waits for its future, whose task is to be woken.
+    /// The result waits for the command's future; the waker is that of the future's task.
     Task(Option<Waker>),
     /// The result goes to the slot of a handle.
     Remote(u32, Command, Ended, DmaBuf),

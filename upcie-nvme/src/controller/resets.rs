@@ -59,7 +59,7 @@ pub(crate) struct Shape {
     format: Option<u32>,
     /// FLBAS and DPS: the place of metadata, and its protection information.
     settings: (u8, u8),
-    /// It has keys, not blocks: its commands name bytes.
+    /// Set for a namespace of keys and values: its commands name bytes, not blocks.
     pub(super) has_keys: bool,
 }
 

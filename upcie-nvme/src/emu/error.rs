@@ -7,7 +7,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such option.
+    /// No option has this name.
     #[error("{key:?} is not an option of the embedded controller; the options are\n{KEYS}")]
     UnknownOption {
         /// The text given as key.
@@ -54,7 +54,7 @@ pub enum Error {
         /// The problem, and what to do.
         reason: &'static str,
     },
-    /// There is no address space for this many blocks.
+    /// The address space is too small for this many blocks.
     #[error(
         "{size} bytes of memory for the namespaces can't be allocated: make size= or namespaces= smaller, or use file="
     )]
@@ -65,7 +65,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// There is not as much memory as the namespaces need, or no longer.
+    /// The machine has less memory than the namespaces need.
     #[error(
         "{size} bytes of memory for the namespaces: {reason}: make size= or namespaces= smaller, keep the data in a file \
          (file=), or take memory as it is written (populate=false)"

@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// The most namespaces that the Changed Namespace List names; of more, it says only that there are more.
 const CHANGED: usize = 1024;
 
-/// By event type: the log page to read before such an event is reported again.
+/// The log page to read before an event is reported again, by event type.
 type Masked = [Option<LogPageId>; 8];
 
 /// The state of the admin queue.

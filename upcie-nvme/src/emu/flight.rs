@@ -16,7 +16,7 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub command: Command,
-    /// Its entry in the submission queue.
+    /// Index of the command's entry in the submission queue.
     pub entry: u32,
     /// The earliest time of its next stage.
     pub due: Duration,

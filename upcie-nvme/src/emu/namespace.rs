@@ -6,9 +6,9 @@ use crate::spec::{Csi, Status};
 /// A namespace: blocks of one size, one part of the media.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Namespace {
-    /// Its first byte in the media.
+    /// Offset of the namespace in the media, in bytes.
     pub start: u64,
-    /// Its size in blocks; 0 while it is [away](Self::away).
+    /// Size in blocks; 0 while the namespace is [away](Self::away).
     pub blocks: u64,
     /// The data of its blocks in bytes, as a power of two.
     pub shift: u8,
@@ -18,9 +18,9 @@ pub(super) struct Namespace {
     pub capacity: u64,
     /// The reason why it takes no commands.
     pub away: Away,
-    /// It has zones: to the commands of plain namespaces it has no blocks.
+    /// Set for a namespace with zones, which has no blocks for the commands of plain namespaces.
     pub zoned: bool,
-    /// It has keys: to the commands of plain namespaces it has no blocks.
+    /// Set for a namespace with keys, which has no blocks for the commands of plain namespaces.
     pub keys: bool,
     /// Namespaces that had this identifier before: each has an identity of its own.
     pub generation: u32,
@@ -29,13 +29,13 @@ pub(super) struct Namespace {
 /// The reason why a namespace takes no commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Away {
-    /// None: it takes commands.
+    /// The namespace takes commands.
     Not,
-    /// It was removed, or there was never one with this identifier.
+    /// The namespace was removed, or never existed.
     Removed,
-    /// It exists, and the controller has not attached it.
+    /// The namespace exists, and is not attached to the controller.
     Detached,
-    /// It is being formatted, until a host reads its Identify data: a command with the old block size in mind would
+    /// The namespace is being formatted, until a host reads its Identify data: a command with the old block size in mind would
     /// move more or less data than its host expects.
     Formatting,
     /// All namespaces are being erased.

@@ -16,7 +16,7 @@ pub(super) const LINE: u32 = 4;
 /// A client's violation of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It wrote a doorbell value that the queue doesn't have, or that passes the other end.
+    /// The client wrote a doorbell value beyond the queue, or one that passes the other end.
     Doorbell,
     /// The queue's memory can't be read or written: the controller can't go on.
     Memory(Errno),
@@ -34,7 +34,7 @@ impl From<Errno> for Fault {
 #[derive(Debug)]
 pub(super) struct Sq {
     pub id: u16,
-    /// Its completion queue.
+    /// Id of the completion queue.
     pub cq: u16,
     pub(super) entries: u32,
     head: u32,

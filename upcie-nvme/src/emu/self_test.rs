@@ -12,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// Results that the log has.
 const RESULTS: usize = 20;
 
-/// How a test ended (Base, "Device Self-test Status").
+/// Result of a test (Base, "Device Self-test Status").
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ended {
     Passed = 0,

@@ -15,9 +15,9 @@ use upcie_core::dma::DmaBuf;
 /// A command that has missed its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overdue {
-    /// Its slot.
+    /// Index of the command's slot.
     pub(crate) index: usize,
-    /// Its id on the controller.
+    /// Command id (CID).
     pub(crate) id: u16,
     pub(crate) limit: Duration,
     /// The time since it was first seen.

@@ -142,7 +142,7 @@ pub(crate) struct Queue<T> {
     name: Arc<str>,
     qid: u16,
     rings: (DmaBuf, DmaBuf),
-    /// From the number of a free slot to its name in the free list: 0, or for a lane the shift to its place in bytes.
+    /// Shift from the number of a free slot to its name in the free list: 0, or for a lane that to its place in bytes.
     pub(super) link: u32,
 }
 

@@ -14,13 +14,13 @@ pub(super) struct Timer {
     pub(super) stage: Stage,
 }
 
-/// What has been done about a command.
+/// State of a command with a deadline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Nothing: it is in time.
+    /// The command is in time.
     #[default]
     InTime,
-    /// It has missed its deadline, and was reported or is being aborted.
+    /// The command has missed its deadline, and was reported or is being aborted.
     Overdue,
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// As many commands are in flight as the queue has slots: reap some first.
+    /// The queue is full: every slot has a command in flight. Reap some first.
     Full,
     /// During this turn the controller completed a command that was not in flight, or was reset, which closed the queue:
     /// the next turn's error has the reason.
@@ -141,12 +141,12 @@ impl std::error::Error for Refusal {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SegmentFault {
-    /// It begins, or the one before it ends, within a page (the first one: within a dword), and the controller has no
-    /// scatter gather lists for that, or the queue may not use them ([`SglUse`](crate::queue::SglUse)).
+    /// The segment begins, or the previous one ends, within a page (the first one: within a dword), and the controller has
+    /// no scatter gather lists for that, or the queue may not use them ([`SglUse`](crate::queue::SglUse)).
     Unaligned,
-    /// It is in another device's address space.
+    /// The segment is in another device's address space.
     Foreign,
-    /// It has no bytes, or exceeds its buffer.
+    /// The segment has no bytes, or exceeds its buffer.
     Length,
 }
 

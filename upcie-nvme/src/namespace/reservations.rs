@@ -54,9 +54,9 @@ pub struct Reservations {
 /// The identifier of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostId {
-    /// Of 64 bits.
+    /// An identifier of 64 bits.
     Short(u64),
-    /// Of 128 bits, its bytes as the host has set them.
+    /// An identifier of 128 bits: the bytes that the host has set.
     Extended([u8; 16]),
 }
 

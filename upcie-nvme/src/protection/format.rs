@@ -65,7 +65,7 @@ impl Guard {
     }
 }
 
-/// How blocks are protected.
+/// Protection information of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protection {
     kind: ProtectionType,

@@ -10,13 +10,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 enum Data {
     None,
-    /// As many blocks as dword 12 says, 0's based.
+    /// Blocks, whose number is in dword 12, 0's based.
     Blocks,
     /// So many bytes.
     Bytes(u64),
     /// Blocks or, of a key value namespace, as many bytes as dword 10 says.
     BlocksOrValue,
-    /// As many bytes as dword 10 says, of a key value namespace alone.
+    /// Bytes, whose number is in dword 10; for a key value namespace alone.
     Keys,
     /// None, of a key value namespace alone.
     NoKeys,

@@ -137,7 +137,7 @@ macro_rules! structure {
     };
 }
 
-/// How the fields of a structure are shown: the expression of a field, the name that it is shown by, and the function of
+/// Shows the fields of a structure: the expression of a field, the name that it is shown by, and the function of
 /// [`show`](super::fields::show).
 macro_rules! shown {
     (

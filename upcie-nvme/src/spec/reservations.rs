@@ -150,7 +150,7 @@ bitflags::bitflags! {
     /// The reservations that a namespace can have (RESCAP).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct ReservationCapabilities: u8 {
-        /// They can persist through a loss of power.
+        /// Reservations can persist through a loss of power.
         const PERSISTENCE = 1 << 0;
         /// Write Exclusive.
         const WRITE_EXCLUSIVE = 1 << 1;

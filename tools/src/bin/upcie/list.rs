@@ -122,7 +122,7 @@ fn print_table(shown: &[Function], verbose: bool, host: &Host, out: &mut impl Wr
     Ok(())
 }
 
-/// What a controller says of itself, as the kernel's driver read it. Asking a device without that driver would reset it, so
+/// Identity of a controller, as the kernel's driver read it. Asking a device without that driver would reset it, so
 /// `upcie list` does not.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {

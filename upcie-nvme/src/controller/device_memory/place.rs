@@ -26,7 +26,7 @@ pub struct Owner<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub bar: u8,
-    /// In bytes.
+    /// Offset in the register, in bytes.
     pub offset: u64,
     /// `None` for the whole register.
     pub len: Option<u64>,

@@ -11,7 +11,7 @@ use crate::spec::{NvmOpcode, Status};
 pub enum Place {
     /// Behind a vfio-user server, on a thread of its own.
     Server,
-    /// In the thread of its driver.
+    /// The thread of its driver.
     Lockstep,
 }
 

@@ -27,9 +27,9 @@ pub struct Effects {
 /// A wrong command id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id {
-    /// One that no command in flight has: a random number to start the search with.
+    /// An id that no command in flight has; the search starts at this random number.
     Forged(u16),
-    /// That of the queue's completion before.
+    /// The id of the queue's previous completion.
     Stale,
 }
 

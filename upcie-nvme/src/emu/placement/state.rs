@@ -65,7 +65,7 @@ pub(in super::super) struct Placement {
     /// Feature 1Dh.
     on: bool,
     handles: Vec<Handle>,
-    /// By the index of the namespace.
+    /// Handle lists by the index of the namespace.
     lists: Vec<List>,
     written: u128,
     erased: u128,

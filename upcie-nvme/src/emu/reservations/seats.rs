@@ -20,13 +20,13 @@ pub(super) struct Seat {
     pub controller: u16,
     /// The host's identifier; 0 is none.
     pub id: u128,
-    /// It has 128 bits.
+    /// Set if the identifier has 128 bits.
     pub is_extended: bool,
     pub log: VecDeque<(u64, Notice, u32)>,
     count: u64,
     /// A page has come of which no event tells yet.
     pub is_news: bool,
-    /// By namespace, the notifications that are not sent.
+    /// Masks of the notifications that are not sent, by namespace.
     pub masks: Vec<u32>,
 }
 

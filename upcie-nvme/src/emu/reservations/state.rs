@@ -15,9 +15,9 @@ const MOST: usize = 256;
 /// The reservations of an NVM subsystem.
 #[derive(Debug, Default)]
 pub struct Reservations {
-    /// By namespace.
+    /// Reservations by namespace.
     pub spaces: Vec<Space>,
-    /// By controller.
+    /// Hosts by controller.
     pub(super) seats: Vec<Seat>,
     /// Counts the changes that a controller may have to know of.
     pub(super) version: u64,

@@ -13,7 +13,7 @@ use upcie_core::{
 
 const INTMS: u64 = 0x0c;
 const INTMC: u64 = 0x10;
-/// In the MSI-X BAR: vector control of vector 1, and the pending bits of a table of 4.
+/// Offsets in the MSI-X BAR: vector control of vector 1, and the pending bits of a table of 4.
 const CONTROL: u64 = 16 + 12;
 const PENDING: u64 = 4 * 16;
 

@@ -16,7 +16,7 @@ struct Zone {
     pointer: u64,
     /// The end of the blocks that may hold data: behind the write pointer if there is a random write area.
     touched: u64,
-    /// It has a random write area.
+    /// Set if the zone has a random write area.
     area: bool,
     /// The time at which it was opened implicitly, in openings.
     opened: u64,

@@ -127,7 +127,7 @@ impl<T> Turn<'_, T> {
 }
 
 impl<T> Lane<T> {
-    /// From a slot's number to its place.
+    /// Shift from a slot's number to its place.
     const SHIFT: u32 = size_of::<Slot<T>>().trailing_zeros();
 
     /// Returns `true` if the lane is open, and its queue takes commands.

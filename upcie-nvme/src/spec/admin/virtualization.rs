@@ -34,7 +34,7 @@ pub struct VirtualizationManagement {
     pub controller: u16,
     /// The resource, for assignments.
     pub resource: VirtualResource,
-    /// How many of them (NR).
+    /// Number of controller resources (NR).
     pub number: u16,
 }
 

@@ -63,7 +63,7 @@ bits! {
 structure! {
     /// The data of feature 0Ch, Autonomous Power State Transition.
     PowerStateTransitions[256], "Autonomous Power State Transition" {
-        /// What happens in each power state.
+        /// Transition of each power state.
         0 entries: [PowerStateTransition; 32] = shown;
     }
 }
@@ -127,11 +127,11 @@ bits! {
 }
 
 bits! {
-    /// How a timestamp came about.
+    /// Origin of a timestamp.
     TimestampAttributes(u8), "Timestamp Attributes" {
         /// The timestamp may have stopped at times, in sleep for example (SYNCH).
         stopped: bool[1] => flag;
-        /// Where it came from.
+        /// Origin of the timestamp.
         origin: u8[3] => names(&[(0, "zero at a controller level reset"), (1, "set by a host")]);
         __: u8[4];
     }
@@ -142,7 +142,7 @@ structure! {
     TimestampData[8], "Timestamp" {
         /// Milliseconds since 1970, little endian, if a host set it; since the reset otherwise.
         0 timestamp: [u8; 6] => unit("ms");
-        /// How it came about.
+        /// Origin of the timestamp.
         6 attributes: TimestampAttributes => fields;
         7 reserved7: u8;
     }

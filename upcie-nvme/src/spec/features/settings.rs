@@ -279,7 +279,7 @@ bits! {
 bits! {
     /// Feature 1Dh, Flexible Data Placement, of an endurance group (2.1): dword 11 of Get Features names it.
     FlexibleDataPlacement(u32), "Flexible Data Placement" {
-        /// It is enabled (FDPE).
+        /// Flexible data placement is enabled (FDPE).
         enabled: bool[1] => flag;
         __: u8[7];
         /// The index of the configuration (FDPCIDX).

@@ -31,7 +31,7 @@ pub trait Feature: Structure + Sized {
 }
 
 bits! {
-    /// What a controller lets hosts do with a feature: Get Features with
+    /// Operations on a feature that a controller supports: Get Features with
     /// [`FeatureSelect::SUPPORTED`](super::FeatureSelect::SUPPORTED).
     FeatureCapabilities(u32), "Feature Capabilities" {
         /// A value can be saved over power cycles and resets.

@@ -39,7 +39,7 @@ structure! {
 }
 
 bits! {
-    /// How a block format protects its data, beside [`LbaFormat`](super::LbaFormat).
+    /// Protection information of a block format, beside [`LbaFormat`](super::LbaFormat).
     ExtendedLbaFormat(u32), "Extended LBA Format" {
         /// Bits of the storage tag (STS).
         storage_tag_size: u8[7] => unit("bits");

@@ -49,7 +49,7 @@ structure! {
     SecondaryController[32], "Secondary Controller Entry" {
         /// The controller (SCID).
         0 secondary_controller_id: u16 => number;
-        /// Its primary controller (PCID).
+        /// Identifier of the primary controller (PCID).
         2 primary_controller_id: u16 => number;
         /// Bit 0: it is online (SCS).
         4 state: u8 => names(&[(0, "offline"), (1, "online")]);

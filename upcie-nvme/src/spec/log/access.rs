@@ -8,7 +8,7 @@ use super::id::LogPageId;
 use super::page::{LogHeader, VariableLog};
 
 named_values! {
-    /// How the namespaces of a group are accessed through this controller.
+    /// Access to the namespaces of a group through this controller.
     AccessState(u8) {
         OPTIMIZED = 0x1, "optimized";
         NON_OPTIMIZED = 0x2, "non-optimized";

@@ -11,14 +11,14 @@ use super::id::LogPageId;
 use super::page::fixed_pages;
 
 bits! {
-    /// How a controller supports a log page.
+    /// Support of a log page by a controller.
     LogPageSupport(u32), "LID Supported and Effects" {
         /// The page is supported (LSUPP).
         supported: bool[1] => flag;
         /// The offset of Get Log Page may be an index instead of bytes (IOS).
         index_offset: bool[1] => flag;
         __: u16[14];
-        /// What the log-specific parameter of this page means (LIDSP).
+        /// The log-specific parameter of this page (LIDSP).
         log_specific: u16[16] => hex;
     }
 }
@@ -43,17 +43,17 @@ impl SupportedLogPages {
 }
 
 bits! {
-    /// Whether a controller supports a command, and what the command changes.
+    /// Support of a command by a controller, and the effects of the command.
     CommandEffects(u32), "Commands Supported and Effects" {
         /// The command is supported (CSUPP).
         supported: bool[1] => flag;
-        /// It may change blocks of a namespace (LBCC).
+        /// The command may change blocks of a namespace (LBCC).
         logical_block_content_change: bool[1] => flag;
-        /// It may change capabilities of a namespace (NCC).
+        /// The command may change capabilities of a namespace (NCC).
         namespace_capability_change: bool[1] => flag;
-        /// It may change the set of namespaces (NIC).
+        /// The command may change the set of namespaces (NIC).
         namespace_inventory_change: bool[1] => flag;
-        /// It may change capabilities of the controller (CCC).
+        /// The command may change capabilities of the controller (CCC).
         controller_capability_change: bool[1] => flag;
         __: u16[9];
         /// Submission and execution relaxations (CSER).
@@ -95,20 +95,20 @@ impl CommandsSupportedLog {
 }
 
 bits! {
-    /// Whether a controller supports a feature or a management command, and what setting it changes.
+    /// Support of a feature or a management command, and the effects of changing or executing it.
     FeatureEffects(u32), "FID Supported and Effects" {
-        /// It is supported (FSUPP).
+        /// The feature or command is supported (FSUPP).
         supported: bool[1] => flag;
-        /// It may change user data (UDCC).
+        /// User data may change (UDCC).
         user_data_content_change: bool[1] => flag;
-        /// It may change capabilities of a namespace (NCC).
+        /// Capabilities of a namespace may change (NCC).
         namespace_capability_change: bool[1] => flag;
-        /// It may change the set of namespaces (NIC).
+        /// The set of namespaces may change (NIC).
         namespace_inventory_change: bool[1] => flag;
-        /// It may change capabilities of the controller (CCC).
+        /// Capabilities of the controller may change (CCC).
         controller_capability_change: bool[1] => flag;
         __: u16[14];
-        /// It takes a UUID index.
+        /// The feature or command takes a UUID index.
         uuid_selection: bool[1] => flag;
         /// Scope: a namespace.
         namespace_scope: bool[1] => flag;
@@ -185,7 +185,7 @@ fn table<T: Structure, C: Code>(entries: &[T], supported: fn(&T) -> bool, code: 
 }
 
 bits! {
-    /// What a Command and Feature Lockdown page is about.
+    /// Scope of a Command and Feature Lockdown page.
     LockdownScope(u8), "Command and Feature Identifier List Attributes" {
         /// Scope: admin commands, features, management commands, or PCIe commands.
         scope: u8[4] => names(&[(0, "admin commands"), (2, "features"), (3, "NVMe-MI commands"), (4, "PCIe commands")]);

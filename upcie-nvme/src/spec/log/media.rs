@@ -92,7 +92,7 @@ structure! {
         0 namespace_id: u32 => number;
         /// Ranges of the namespace; FFFFFFFFh: all blocks may be affected (NLRD).
         4 ranges: u32 => number;
-        /// What Get LBA Status is to do with the ranges (RATYPE).
+        /// Recommended action of Get LBA Status on the ranges (RATYPE).
         8 recommended_action: u8 => names(&[(0x10, "scan untracked blocks"), (0x11, "report tracked blocks")]);
         9 reserved9: [u8; 7];
     }

@@ -63,7 +63,7 @@ structure! {
         116 subsystem_name: [u8; 256] => utf8;
         /// Generation of the page (2.0).
         372 generation: U16 => number;
-        /// What the context belongs to (2.0).
+        /// Owner of the context (2.0).
         374 reporting_context: U32 => hex;
         378 reserved378: [u8; 102];
         /// The event types that the controller reports, one bit each.
@@ -72,7 +72,7 @@ structure! {
 }
 
 structure! {
-    /// What comes before the data of a persistent event, 24 bytes.
+    /// Header of a persistent event, 24 bytes.
     PersistentEvent[24], "Persistent Event" {
         /// The [`PersistentEventType`].
         0 event_type: u8 = shown_type;
@@ -80,7 +80,7 @@ structure! {
         1 revision: u8 => number;
         /// Length of this header after this field, in bytes: 21 (EHL).
         2 header_length: u8;
-        /// Whether `port_id` is of an NVM subsystem's or a management port.
+        /// Type of the port `port_id`: of the NVM subsystem, or for management.
         3 port_type: u8 => names(&[
             (0, "not reported"),
             (1, "NVM subsystem port"),

@@ -64,7 +64,7 @@ structure! {
 structure! {
     /// A reclaim unit handle of a configuration, 4 bytes.
     ReclaimUnitHandle[4], "Reclaim Unit Handle Descriptor" {
-        /// How the controller keeps its data apart (RUHT).
+        /// Isolation of the handle's data (RUHT).
         0 handle_type: u8 => names(&[(1, "initially isolated"), (2, "persistently isolated")]);
         1 reserved1: [u8; 3];
     }
@@ -124,7 +124,7 @@ structure! {
 structure! {
     /// The use of a reclaim unit handle, 8 bytes.
     HandleUsage[8], "Reclaim Unit Handle Usage Descriptor" {
-        /// Who uses it (RUHA).
+        /// User of the handle (RUHA).
         0 attributes: u8 => names(&[(0, "unused"), (1, "host"), (2, "controller")]);
         1 reserved1: [u8; 7];
     }
@@ -200,7 +200,7 @@ named_values! {
 }
 
 bits! {
-    /// Which fields of a placement event are valid.
+    /// Valid fields of a placement event.
     PlacementEventFlags(u8), "FDP Event Flags" {
         /// The placement identifier is valid (PIV).
         placement_identifier: bool[1] => flag;
@@ -217,7 +217,7 @@ structure! {
     PlacementEvent[64], "FDP Event" {
         /// The [`PlacementEventType`].
         0 event_type: u8 = shown_type;
-        /// Which fields are valid.
+        /// Valid fields.
         1 valid: PlacementEventFlags => fields;
         /// The placement identifier (PID).
         2 placement_identifier: u16 => number;
@@ -225,7 +225,7 @@ structure! {
         4 timestamp: [u8; 8] => hex;
         /// The namespace.
         12 namespace_id: u32 => number;
-        /// By the type of the event.
+        /// Data whose format depends on the event's type.
         16 type_specific: [u8; 16] => bytes;
         /// The reclaim group (RGID).
         32 reclaim_group_id: u16 => number;

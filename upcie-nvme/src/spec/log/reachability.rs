@@ -86,7 +86,7 @@ structure! {
         4 count: u32 => number;
         /// Changes of the association.
         8 change_count: u64 => number;
-        /// What the association means (RAC).
+        /// Characteristics of the association (RAC).
         16 characteristics: u8 => hex;
         17 reserved17: [u8; 15];
     }
@@ -123,7 +123,7 @@ fn needed<T: FromBytes>(count: u16, identifiers: fn(&T) -> u32, read: &[u8]) -> 
 structure! {
     /// A management address, 512 bytes.
     ManagementAddress[512], "Management Address Descriptor" {
-        /// What has the address; FFh ends the list (MAT).
+        /// Type of the address; FFh ends the list (MAT).
         0 address_type: u8 => names(&[(1, "NVM subsystem management agent"), (2, "fabric interface manager")]);
         1 reserved1: [u8; 3];
         /// The address, UTF-8 ended by a zero (MADRS).

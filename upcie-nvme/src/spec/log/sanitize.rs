@@ -6,7 +6,7 @@ use super::id::LogPageId;
 use super::page::fixed_pages;
 
 bits! {
-    /// How the last sanitize operation ended.
+    /// Status of the last sanitize operation.
     SanitizeState(u16), "Sanitize Status" {
         /// State of the last operation (SOS).
         operation: u8[3] => names(&[
@@ -78,7 +78,7 @@ structure! {
     ReservationNotificationLog[64], "Reservation Notification" {
         /// The number of this page among all since power-on (LPC); 0 if there is none.
         0 log_page_count: u64 => number;
-        /// What happened (RNLPT).
+        /// Type of the notification (RNLPT).
         8 notification_type: u8 => names(&[
             (0, "empty"),
             (1, "registration preempted"),

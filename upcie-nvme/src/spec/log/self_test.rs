@@ -31,7 +31,7 @@ const RESULTS: &[(u64, &str)] = &[
 ];
 
 bits! {
-    /// How a self-test ended.
+    /// Result of a self-test.
     SelfTestStatus(u8), "Device Self-test Status" {
         /// The result; Fh is an entry that was not used.
         result: u8[4] => names(RESULTS);
@@ -41,7 +41,7 @@ bits! {
 }
 
 bits! {
-    /// Which fields of a self-test result are valid.
+    /// Valid fields of a self-test result.
     SelfTestValid(u8), "Valid Diagnostic Information" {
         /// The namespace identifier is valid.
         namespace_id: bool[1] => flag;
@@ -58,11 +58,11 @@ bits! {
 structure! {
     /// The result of one self-test, 28 bytes.
     SelfTestResult[28], "Self-test Result" {
-        /// How the test ended (DSTS).
+        /// Result of the test (DSTS).
         0 status: SelfTestStatus => fields;
         /// The first segment that failed (SEGNUM), if `status` says that one did.
         1 segment_number: u8 => number;
-        /// Which of the following fields are valid (VDINFO).
+        /// Valid fields among the following ones (VDINFO).
         2 valid: SelfTestValid => fields;
         3 reserved3: u8;
         /// Power-on hours when the test ended (POH).
@@ -85,7 +85,7 @@ structure! {
     SelfTestLog[564], "Device Self-test" {
         /// The test that runs now, in bits 3:0 (CDSTO).
         0 current_operation: u8 => names(OPERATIONS);
-        /// How much of it is done, in percent, in bits 6:0 (CDSTC).
+        /// Completed part of the test, in percent, in bits 6:0 (CDSTC).
         1 current_completion: u8 => unit("%");
         2 reserved2: [u8; 2];
         /// The last 20 results, the newest first; see [`Self::results`].

@@ -30,7 +30,7 @@ macro_rules! telemetry {
                 16 data_area_4_last_block: u32 => number;
                 20 reserved20: [u8; 360];
                 $($row)*
-                /// Whether data that the controller collected by itself is available.
+                /// 1 if data that the controller collected by itself is available.
                 382 controller_data_available: u8 => number;
                 /// The generation of the controller-initiated data.
                 383 controller_data_generation: u8 => number;

@@ -30,15 +30,15 @@ pub struct Common {
 
 /// The effect of a command on a device.
 pub enum Effect<'a> {
-    /// It reads.
+    /// The command only reads.
     Reads,
-    /// It changes settings or what is free, and no data is lost.
+    /// The command changes settings or unallocated capacity, and no data is lost.
     Changes,
-    /// It loses the data of a namespace (of the first one without a number).
+    /// The command erases the data of a namespace (of the first one without a number).
     Erases(Option<u32>, &'a str),
-    /// It deletes a namespace.
+    /// The command deletes a namespace.
     Deletes(u32),
-    /// It loses what is said, which is no namespace's data.
+    /// The command erases the named thing, which is no namespace's data.
     Loses(&'a str),
 }
 

@@ -49,7 +49,7 @@ impl Tag {
 pub struct Numbered {
     /// Index of its size.
     pub size: u8,
-    /// Its unit in the ledger.
+    /// Index of the I/O's unit in the ledger.
     pub unit: u32,
 }
 

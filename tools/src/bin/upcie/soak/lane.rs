@@ -97,7 +97,7 @@ enum Tag {
     Flush(Vec<(usize, u32)>),
 }
 
-/// What a lane knows of its blocks.
+/// Record of the blocks of a lane.
 struct Book<'a> {
     record: &'a Record,
     plan: &'a Plan,

@@ -35,7 +35,7 @@ pub struct Entry {
     pub last: u32,
 }
 
-/// What a lane has done, over all workers.
+/// Counts of a lane's operations, over all workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub reads: u64,

@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Time that a child has for an end that was asked for, beside the timeout of its commands.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What was done.
+/// Counts of a whole run.
 #[derive(Debug, Default)]
 pub struct Sum {
     pub counts: Counts,

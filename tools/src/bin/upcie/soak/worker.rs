@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a worker does.
+/// Task of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Job {
     /// Number of the worker, for its random numbers.

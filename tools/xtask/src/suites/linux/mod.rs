@@ -30,7 +30,7 @@ use server::serve;
 /// Deadline of a boot and of each script. The longest takes 30 s on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What the guest needs beside the lab's files.
+/// Needs of the guest beside the lab's files.
 struct Needs {
     /// Words of the command that starts QEMU.
     qemu: Vec<OsString>,

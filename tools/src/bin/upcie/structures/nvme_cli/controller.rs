@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 const BEFORE_TEXTS: &[Number] = &[("vid", 0, 2), ("ssvid", 2, 2)];
 
-/// From the recommended arbitration burst to the controller's type.
+/// Fields from the recommended arbitration burst to the controller's type.
 const GENERAL: &[Number] = &[
     ("rab", 72, 1),
     ("ieee", 73, 3),
@@ -27,7 +27,7 @@ const GENERAL: &[Number] = &[
     ("cntrltype", 111, 1),
 ];
 
-/// From the command retry delays to the maximum I/O command set data.
+/// Fields from the command retry delays to the maximum I/O command set data.
 const CAPABILITIES: &[Number] = &[
     ("crdt1", 128, 2),
     ("crdt2", 130, 2),

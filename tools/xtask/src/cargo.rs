@@ -25,6 +25,7 @@ struct Package {
     name: String,
     version: String,
     manifest_path: PathBuf,
+    targets: Vec<Target>,
 }
 
 /// A program that cargo built.
@@ -55,7 +56,7 @@ struct Profile {
     test: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Target {
     name: String,
     kind: Vec<String>,
@@ -102,6 +103,14 @@ impl Workspace {
     pub fn version(&self, name: &str) -> Result<&str> {
         let package = self.packages.iter().find(|package| package.name == name);
         Ok(&package.with_context(|| format!("no package {name}"))?.version)
+    }
+
+    /// Lists the integration tests of a package whose name contains one of `words`.
+    pub fn tests(&self, package: &str, words: &[String]) -> Vec<String> {
+        let packages = self.packages.iter().filter(|known| known.name == package);
+        let tests = packages.flat_map(|package| &package.targets).filter(|target| target.kind == ["test"]);
+        let wanted = |target: &&Target| words.iter().any(|word| target.name.contains(word.as_str()));
+        tests.filter(wanted).map(|target| target.name.clone()).collect()
     }
 
     /// Builds, shows the compiler's messages, and returns the programs.

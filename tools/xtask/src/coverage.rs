@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::cargo::Workspace;
+use crate::cargo::{Executable, Workspace};
 use crate::process::{self, log};
 use crate::suites::nightly::Nightly;
 
@@ -17,9 +17,12 @@ const LIBRARIES: [&str; 2] = ["upcie-core/src", "upcie-nvme/src"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask coverage\n  cargo xtask coverage upcie-nvme   # by the unit tests of upcie-nvme alone"
+    after_help = "Examples:\n  cargo xtask coverage\n  cargo xtask coverage upcie-nvme   # by the unit tests of upcie-nvme alone\n  cargo xtask coverage --add queues reset   # by these suites too"
 )]
 pub struct Args {
+    /// Add to what former runs have executed since the last one without this option; the sources must be the same
+    #[arg(long)]
+    add: bool,
     /// Only the unit tests and suites whose name contains one of these words
     words: Vec<String>,
 }
@@ -31,9 +34,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     let nightly = Nightly::new(&workspace, "coverage", "-Cinstrument-coverage", &[])?;
     let tools = nightly.tools()?;
-    let executables = nightly.build()?;
-    let profiles = nightly.directory().join("profiles");
-    let _ = fs::remove_dir_all(&profiles);
+    let executables = nightly.build(&args.words)?;
+    let [profiles, objects] = ["profiles", "objects"].map(|name| nightly.directory().join(name));
+    if !args.add {
+        let _ = fs::remove_dir_all(&profiles);
+        let _ = fs::remove_file(&objects);
+    }
     // Programs of one build write to a few files, each of which sums up.
     let pattern = profiles.join("%4m.profraw").display().to_string();
     let passed = nightly.run(&executables, &args.words, &[("LLVM_PROFILE_FILE", pattern)])?;
@@ -44,11 +50,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut export = Command::new(tools.join("llvm-cov"));
     export.args(["export", "--format=lcov", "--instr-profile"]).arg(&merged);
     // The first program has no option before it.
-    for (index, executable) in executables.iter().enumerate() {
+    for (index, program) in programs(&executables, &objects)?.iter().enumerate() {
         if index > 0 {
             export.arg("--object");
         }
-        export.arg(&executable.path);
+        export.arg(program);
     }
     let report = process::output(export.args(LIBRARIES.map(|library| workspace.root.join(library))))?;
     let files = parse(&report, &workspace.root);
@@ -57,6 +63,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     fs::write(&list, uncovered(&files)).with_context(|| list.display().to_string())?;
     log!("lines that were not executed: {}", list.display());
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Lists the programs of this run and of those before it, which the file `objects` names, and notes all of them there.
+fn programs(executables: &[Executable], objects: &Path) -> Result<BTreeSet<String>> {
+    let mut all: BTreeSet<_> = process::read(objects).lines().map(str::to_owned).collect();
+    all.extend(executables.iter().map(|executable| executable.path.display().to_string()));
+    // A former program that was built anew since has another name.
+    all.retain(|program| Path::new(program).exists());
+    let text = all.iter().map(|program| format!("{program}\n")).collect::<String>();
+    fs::write(objects, text).with_context(|| objects.display().to_string())?;
+    Ok(all)
 }
 
 /// Reads a report in lcov's format: the lines of each source of the libraries, without tests.

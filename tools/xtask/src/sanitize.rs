@@ -9,7 +9,7 @@ use crate::suites::nightly::Nightly;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask sanitize\n  cargo xtask sanitize thread\n  cargo xtask sanitize thread queues reset   # suites whose name contains it"
+    after_help = "Examples:\n  cargo xtask sanitize\n  cargo xtask sanitize address upcie-core    # the unit tests of one library\n  cargo xtask sanitize thread\n  cargo xtask sanitize thread queues reset   # suites whose name contains it"
 )]
 pub struct Args {
     /// The sanitizer
@@ -42,7 +42,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             ("TSAN_OPTIONS", "history_size=6:die_after_fork=0".to_owned()),
         ),
     };
-    let executables = nightly.build()?;
+    let executables = nightly.build(&args.words)?;
     let passed = nightly.run(&executables, &args.words, &[environment])?;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

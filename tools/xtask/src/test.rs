@@ -18,7 +18,7 @@ use crate::lab::prepare::prepare;
 use crate::process::{self, log};
 use crate::suites::modes::{self, BOOTS, Boot};
 use crate::suites::row::{self, Row};
-use crate::suites::run::{Choice, Run};
+use crate::suites::run::{Choice, Run, SUITES};
 use crate::suites::{boot, host, linux, matrix};
 
 /// The suites that need fio's engine: those of modes, and one of this machine.
@@ -264,7 +264,16 @@ fn build(run: &mut Run<'_>) -> Result<Vec<Executable>> {
     if !run.choice.mode.is_empty() && !modes::needs_suites(&run.choice.mode) {
         return Ok(Vec::new());
     }
-    // A mode of the matrix needs only the suites.
-    let packages = if run.choice.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
-    run.workspace.build(&["test", "--quiet", packages, "--no-run"])
+    let Choice { mode, filter, .. } = run.choice;
+    if mode.is_empty() {
+        return run.workspace.build(&["test", "--quiet", "--workspace", "--no-run"]);
+    }
+    // A mode of the matrix needs only the suites, and of these only the wanted ones.
+    let named = run.workspace.tests(SUITES, filter);
+    if named.is_empty() && !filter.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut arguments = vec!["test", "--quiet", "--package", SUITES, "--no-run"];
+    named.iter().for_each(|name| arguments.extend(["--test", name]));
+    run.workspace.build(&arguments)
 }

@@ -9,10 +9,13 @@ use anyhow::{Result, bail};
 use crate::cargo::{Executable, Workspace};
 use crate::process::{self, log};
 use crate::suites::row::{self, Row};
-use crate::suites::run::name;
+use crate::suites::run::{SUITES, name};
 
 /// Deadline of each program; instrumented ones are some times slower.
 const DEADLINE: Duration = Duration::from_secs(1800);
+
+/// The packages whose unit tests run.
+const LIBRARIES: [&str; 2] = ["upcie-core", "upcie-nvme"];
 
 /// Beginnings of suites' names that can't run instrumented, and the reasons.
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -77,15 +80,43 @@ impl Nightly {
         command
     }
 
-    /// Builds the tools, and the tests of the libraries and the suites; returns all programs.
-    pub fn build(&self) -> Result<Vec<Executable>> {
+    /// Builds the tests whose name contains one of `words`, all without words, and the tools if there are suites among them;
+    /// returns all programs.
+    pub fn build(&self, words: &[String]) -> Result<Vec<Executable>> {
         log!("building with {}", self.rustflags);
-        let mut all =
-            self.workspace.build_by(self.cargo(&["build", "--package", "upcie-tools", "--bins"]))?;
-        let packages = ["--package", "upcie-core", "--package", "upcie-nvme", "--package", "upcie-tests"];
-        let tests = [&["test", "--no-run", "--lib", "--tests"][..], &packages].concat();
-        all.extend(self.workspace.build_by(self.cargo(&tests))?);
+        let mut all = Vec::new();
+        if words.is_empty() || !self.workspace.tests(SUITES, words).is_empty() {
+            let tools = ["build", "--package", "upcie-tools", "--bins"];
+            all = self.workspace.build_by(self.cargo(&tools))?;
+        }
+        for arguments in self.tests(words) {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            all.extend(self.workspace.build_by(self.cargo(&arguments))?);
+        }
         Ok(all)
+    }
+
+    /// Lists cargo's arguments for the tests: one build for all of them, or one for each wanted library and one for the wanted
+    /// suites.
+    fn tests(&self, words: &[String]) -> Vec<Vec<String>> {
+        let command = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        if words.is_empty() {
+            let packages = LIBRARIES.iter().chain([&SUITES]).flat_map(|package| ["--package", package]);
+            let all = ["test", "--no-run", "--lib", "--tests"].into_iter().chain(packages);
+            return vec![command(&all.collect::<Vec<_>>())];
+        }
+        let wanted = |package: &str| words.iter().any(|word| package.contains(word.as_str()));
+        let libraries = LIBRARIES.iter().chain([&SUITES]).filter(|package| wanted(package));
+        let library =
+            |package: &&str| command(&["test", "--no-run", "--all-features", "--package", package, "--lib"]);
+        let mut commands: Vec<_> = libraries.map(library).collect();
+        let suites = self.workspace.tests(SUITES, words);
+        if !suites.is_empty() {
+            let names = suites.iter().flat_map(|name| ["--test", name]);
+            let suites = ["test", "--no-run", "--package", SUITES].into_iter().chain(names);
+            commands.push(command(&suites.collect::<Vec<_>>()));
+        }
+        commands
     }
 
     /// Runs the tests whose name contains one of `words`, all without words, with the variables of `environment`; prints the

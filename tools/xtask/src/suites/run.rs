@@ -13,7 +13,7 @@ use crate::process::{self, log};
 use crate::suites::row::Row;
 
 /// Package of the suites that run over every transport.
-const SUITES: &str = "upcie-tests";
+pub const SUITES: &str = "upcie-tests";
 /// Deadline of each suite; emulation on a busy machine is slow.
 pub const DEADLINE: Duration = Duration::from_secs(900);
 

@@ -1,12 +1,6 @@
 //! Time: read, and slept through.
 
-use std::{
-    fmt,
-    ops::Deref,
-    sync::{Arc, LazyLock},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, ops::Deref, sync::Arc, thread, time::Duration};
 
 /// A monotonic clock and its sleep. Each wait of the libraries on a controller's behalf goes through one, so a test or a
 /// simulation can own the time of a controller.
@@ -63,12 +57,13 @@ pub trait Clock: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SystemClock;
 
-/// Zero of the system's clock: its first reading in this process.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
-        START.elapsed()
+        // `Instant` needs a zero, and so a lock that a forked child may find held for ever.
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is valid for the result. The call does not fail: Linux has this clock.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     }
 
     fn sleep(&self, time: Duration) {

@@ -8,7 +8,7 @@
 
 use crate::{
     irq::is_eventfd,
-    process::Child,
+    process::{Child, PerProcess},
     socket::{Fault, MAX_FDS, read_some, receive, send_without_allocating},
 };
 use nix::{
@@ -21,7 +21,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::MutexGuard,
     time::Duration,
 };
 
@@ -52,7 +52,7 @@ impl Peer {
 }
 
 /// The senders of descriptors that block children: one entry for each child.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held(Vec<Peer>);
 
 impl Held {
@@ -70,10 +70,10 @@ impl Held {
     }
 }
 
-static HELD: Mutex<Held> = Mutex::new(Held(Vec::new()));
+static HELD: PerProcess<Held> = PerProcess::new();
 
 fn held() -> MutexGuard<'static, Held> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    HELD.lock()
 }
 
 /// Returns whether the other end of `socket` is this process's own, as that of a pair is: then no inspection is needed.

@@ -1,11 +1,11 @@
 //! Exclusive use of a device by one driver.
 
 use super::Device;
-use crate::{Error, Result, process::Owner};
-use std::{
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use crate::{
+    Error, Result,
+    process::{Owner, PerProcess},
 };
+use std::{ops::Deref, sync::Arc};
 
 /// A device that belongs to one driver: while this exists, a second claim of the device is refused.
 ///
@@ -29,8 +29,9 @@ pub struct Claim {
     owner: Owner,
 }
 
-/// Addresses of the claimed devices. Each claim keeps its device alive, so no other device has the same address.
-static CLAIMED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// Addresses of the claimed devices. Each claim keeps its device alive, so no other device has the same address. A forked child
+/// can claim only devices that it has opened itself.
+static CLAIMED: PerProcess<Vec<usize>> = PerProcess::new();
 
 impl Claim {
     /// Takes `device` for one driver.
@@ -40,7 +41,7 @@ impl Claim {
     /// the device was opened: the device belongs to the parent.
     pub fn new(device: Arc<dyn Device>) -> Result<Self> {
         device.dma().check_owner("taking it for a driver")?;
-        let mut claimed = claimed();
+        let mut claimed = CLAIMED.lock();
         if claimed.contains(&address(&device)) {
             return Err(Error::unusable(
                 device.name(),
@@ -69,16 +70,12 @@ impl Deref for Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(mut claimed) = self.owner.lock(&CLAIMED) {
-            claimed.retain(|&claimed| claimed != address(&self.device));
+        if self.owner.is_current() {
+            CLAIMED.lock().retain(|&claimed| claimed != address(&self.device));
         }
     }
 }
 
 fn address(device: &Arc<dyn Device>) -> usize {
     Arc::as_ptr(device).cast::<()>().addr()
-}
-
-fn claimed() -> MutexGuard<'static, Vec<usize>> {
-    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }

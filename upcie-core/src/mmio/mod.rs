@@ -11,6 +11,7 @@ mod guard;
 mod mapping;
 mod own;
 mod register;
+mod slots;
 
 pub use bar::{Area, Bar, Caching, RegionIo};
 pub use guard::survive_shrinking;

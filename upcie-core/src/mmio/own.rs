@@ -2,43 +2,38 @@
 //!
 //! The descriptor of such a file is not handed out, but the file can be opened by a path: a huge page file by its name,
 //! any file through `/proc/self/fd`. A second mapping would alias the bytes of which buffers give slices, so it is refused.
+//! A forked child inherits mappings and list.
 
-use crate::{Error, Result, process::Owner};
-use std::{
-    os::fd::BorrowedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use super::slots::{Slot, Slots};
+use crate::{Error, Result};
+use std::os::fd::BorrowedFd;
 
 /// Device and inode of each file.
-static OWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+static OWN: Slots<()> = Slots::new();
 
 /// A file that is mapped once in this process; once this is dropped, it may be mapped again.
 #[derive(Debug)]
-pub(crate) struct OwnFile {
-    file: (u64, u64),
-    owner: Owner,
-}
+pub(crate) struct OwnFile(&'static Slot<()>);
 
 impl OwnFile {
     pub(crate) fn of(fd: BorrowedFd<'_>, what: &str) -> Result<Self> {
-        let file = identity(fd, what)?;
-        own().push(file);
-        Ok(Self { file, owner: Owner::current() })
+        let (device, inode) = identity(fd, what)?;
+        let slot = OWN.take();
+        slot.set(device, inode);
+        Ok(Self(slot))
     }
 }
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        let Some(mut own) = self.owner.lock(&OWN) else { return };
-        if let Some(at) = own.iter().position(|file| *file == self.file) {
-            own.swap_remove(at);
-        }
+        self.0.release();
     }
 }
 
 /// Returns an error if `fd` is such a file.
 pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
-    if !own().contains(&identity(fd, what)?) {
+    let file = identity(fd, what)?;
+    if OWN.iter().all(|slot| slot.get() != Some(file)) {
         return Ok(());
     }
     Err(Error::unusable(
@@ -51,8 +46,4 @@ pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
 fn identity(fd: BorrowedFd<'_>, what: &str) -> Result<(u64, u64)> {
     let stat = nix::sys::stat::fstat(fd).map_err(|e| Error::os(what, "identifying the file", e))?;
     Ok((stat.st_dev, stat.st_ino))
-}
-
-fn own() -> MutexGuard<'static, Vec<(u64, u64)>> {
-    OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
 //! A child process for system calls that a driver may block.
 
+use super::PerProcess;
 use crate::{
     deadline::{Backoff, Stopwatch},
     irq::wait_readable,
@@ -10,7 +11,7 @@ use std::{
     io::{self, Read},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::MutexGuard,
     thread,
     time::Duration,
 };
@@ -53,10 +54,10 @@ fn in_child(
 }
 
 /// The running children, from before they have a process id until they have been reaped.
-static RUNNING: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+static RUNNING: PerProcess<Vec<libc::pid_t>> = PerProcess::new();
 
 fn running() -> MutexGuard<'static, Vec<libc::pid_t>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+    RUNNING.lock()
 }
 
 /// Returns whether `pid` is one of this process's children made here: until it closes its inherited files, it has all of

@@ -7,10 +7,12 @@
 
 mod child;
 mod owner;
+mod per_process;
 mod worker;
 
 pub(crate) use child::{Child, read_within, write_within};
 pub use owner::{Owner, ProcessWord};
+pub use per_process::PerProcess;
 pub use worker::Worker;
 
 use crate::events::emit;

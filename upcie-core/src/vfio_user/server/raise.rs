@@ -6,15 +6,12 @@
 //! I/O (`io_submit(2)`): a request that completes at once, here a read of no bytes, signals the eventfd in its
 //! `aio_resfd`.
 
-use crate::process::Owner;
+use crate::process::PerProcess;
 use nix::{
     errno::Errno,
     sys::memfd::{MFdFlags, memfd_create},
 };
-use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::{Mutex, PoisonError},
-};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The number of finished requests that may wait for collection; each counts against the system-wide `fs.aio-max-nr`.
 const REQUESTS: libc::c_long = 128;
@@ -59,7 +56,6 @@ pub struct Raiser {
     context: libc::c_ulong,
     /// An empty file, from which no bytes are read.
     empty: OwnedFd,
-    owner: Owner,
 }
 
 impl Raiser {
@@ -68,10 +64,10 @@ impl Raiser {
     /// # Errors
     /// The kernel's errors: `ENOSYS` without asynchronous I/O, `EAGAIN` when `fs.aio-max-nr` is used up.
     pub fn shared() -> Result<&'static Self, Errno> {
-        static SHARED: Mutex<Option<&'static Raiser>> = Mutex::new(None);
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        // A forked child inherits the memory, but not the kernel's context.
-        if let Some(raiser) = shared.filter(|raiser| raiser.owner.is_current()) {
+        /// A forked child inherits the memory, but not the kernel's context.
+        static SHARED: PerProcess<Option<&'static Raiser>> = PerProcess::new();
+        let mut shared = SHARED.lock();
+        if let Some(raiser) = *shared {
             return Ok(raiser);
         }
         let raiser: &'static Self = Box::leak(Box::new(Self::new()?));
@@ -84,7 +80,7 @@ impl Raiser {
         let mut context: libc::c_ulong = 0;
         // SAFETY: the kernel writes one word, the context's id, to `context`.
         Errno::result(unsafe { libc::syscall(libc::SYS_io_setup, REQUESTS, &raw mut context) })?;
-        Ok(Self { context, empty, owner: Owner::current() })
+        Ok(Self { context, empty })
     }
 
     /// Adds 1 to `eventfd`'s counter, or leaves it at its maximum, and wakes all waiting threads. Never waits.

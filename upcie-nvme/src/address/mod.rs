@@ -6,7 +6,7 @@ mod hint;
 use crate::emu;
 use crate::{Error, Result};
 use hint::hint;
-use std::{fmt, str::FromStr, sync::LazyLock};
+use std::{fmt, str::FromStr};
 use upcie_core::{device, pci::Bdf};
 
 /// The form of this crate's own scheme, for messages.
@@ -15,8 +15,22 @@ const EMULATED: &str =
 
 /// Returns the forms of an address, for messages.
 pub fn forms() -> &'static str {
-    static FORMS: LazyLock<String> = LazyLock::new(|| format!("{}{EMULATED}", device::FORMS));
-    &FORMS
+    const LEN: usize = device::FORMS.len() + EMULATED.len();
+    /// Joined by the compiler.
+    const JOINED: [u8; LEN] = {
+        let (mut joined, [first, second]) = ([0; LEN], [device::FORMS.as_bytes(), EMULATED.as_bytes()]);
+        let mut at = 0;
+        while at < LEN {
+            joined[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+            at += 1;
+        }
+        joined
+    };
+    const FORMS: &str = match std::str::from_utf8(&JOINED) {
+        Ok(forms) => forms,
+        Err(_) => panic!("two texts are a text"),
+    };
+    FORMS
 }
 
 /// Names a controller: a device on a transport of upcie-core, or an embedded controller.

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
-use upcie_core::deadline::Stopwatch;
+use upcie_core::{deadline::Stopwatch, process::PerProcess};
 
 /// A controller as its subsystem knows it.
 pub(crate) trait Member: Send + Sync + fmt::Debug {
@@ -49,8 +49,9 @@ struct Entry {
     controller: Weak<dyn Member>,
 }
 
-/// The subsystems that have controllers in this process, by their identity.
-static ALL: Mutex<Vec<(Vec<u8>, Weak<Subsystem>)>> = Mutex::new(Vec::new());
+/// The subsystems that have controllers in this process, by their identity. Those of a forked child's parent belong to another
+/// process.
+static ALL: PerProcess<Vec<(Vec<u8>, Weak<Subsystem>)>> = PerProcess::new();
 
 impl Subsystem {
     /// Returns the subsystem of a controller, found by its NQN (SUBNQN) or, if it has none, by vendor, serial
@@ -60,7 +61,7 @@ impl Subsystem {
         if key.first().is_none_or(|&byte| byte == 0) {
             key = [&identify.vid.to_le_bytes()[..], &identify.sn, &identify.mn].concat();
         }
-        let mut all = lock(&ALL);
+        let mut all = ALL.lock();
         all.retain(|(_, subsystem)| subsystem.strong_count() > 0);
         if let Some(known) = all.iter().find(|(of, _)| *of == key).and_then(|(_, known)| known.upgrade()) {
             return known;

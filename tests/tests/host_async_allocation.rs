@@ -11,7 +11,9 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
 };
-use upcie_nvme::{Controller, async_queue::Submission};
+use upcie_nvme::{
+    Controller, DmaBuf, Io, KeyCommand, WithMetadata, async_queue::Submission, protection::Protect, spec::Key,
+};
 use upcie_tests::scaled;
 
 thread_local! {
@@ -83,4 +85,73 @@ fn futures_allocate_nothing() {
     assert_eq!(CALLS.with(Cell::get) - before, 0, "calls of the allocator");
     assert!(wakes.0.load(Ordering::Relaxed) > woken);
     drop(hold);
+}
+
+/// Awaits a future without a runtime, by calls of `progress`.
+fn finish<F: Future + Unpin>(mut future: F, progress: impl Fn(), cx: &mut Context<'_>) -> F::Output {
+    loop {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
+            return output;
+        }
+        progress();
+    }
+}
+
+#[test]
+fn futures_of_optional_commands_allocate_nothing() {
+    let rounds = scaled(1000);
+    let waker = Waker::from(Arc::new(Count::default()));
+    let cx = &mut Context::from_waker(&waker);
+    for options in ["ms=8,pi=1", "kv=true", "zoned=true,zone-size=512K", "lba=512"] {
+        let controller = Controller::open(format!("emu:size=1M,{options}").as_str()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let queue = controller.queue_pair().depth(17).create_async().unwrap();
+        let hold = queue.hold();
+        let progress = || {
+            queue.progress().unwrap();
+        };
+        let other = if options.starts_with("ms") { 8 } else { 512 };
+        let (mut data, mut other) = (controller.alloc(512).unwrap(), controller.alloc(other).unwrap());
+        (data.fill(0), other.fill(0));
+        let (has_keys, has_zones) = (namespace.keys().is_ok(), namespace.zones().is_ok());
+        let key = Key::new(b"key").unwrap();
+        let mut start = 0;
+        for round in 0..rounds + 10 {
+            if round == 10 {
+                // The table has grown, and each list was used once.
+                start = CALLS.with(Cell::get);
+            }
+            if has_keys {
+                let store = queue.submit_key(KeyCommand::store(&namespace, key), data);
+                data = finish(store, progress, cx).1;
+                let retrieve = queue.submit_key(KeyCommand::retrieve(&namespace, key), data);
+                data = finish(retrieve, progress, cx).1;
+                let exist = queue.submit_key(KeyCommand::exist(&namespace, key), DmaBuf::empty());
+                finish(exist, progress, cx).0.unwrap();
+            } else if has_zones {
+                if round == 1024 {
+                    // The zone is full.
+                    break;
+                }
+                let (result, back) = finish(queue.append(&namespace, 0, data), progress, cx);
+                result.unwrap();
+                data = back;
+            } else if options.starts_with("ms") {
+                let io = Io::write(&namespace, 0).protect(Protect::new());
+                let buffers = WithMetadata { data, metadata: other };
+                let (result, back) = finish(queue.submit_with_metadata(io, buffers), progress, cx);
+                result.unwrap();
+                (data, other) = (back.data, back.metadata);
+            } else {
+                let pair = queue.compare_and_write(&namespace, 0, data, other);
+                let (result, [expected, new]) = finish(pair, progress, cx);
+                assert!(result.unwrap());
+                (data, other) = (expected, new);
+            }
+        }
+        // A look at a controller that is slow to answer may allocate; a command that did would make two calls at least.
+        let calls = (CALLS.with(Cell::get) - start) as usize;
+        assert!(calls < rounds, "{calls} calls of the allocator: {options}");
+        drop(hold);
+    }
 }

@@ -1,25 +1,76 @@
 //! A command that waits for its turn: everything but its buffer.
 
+use super::pair::{Half, split};
 use crate::{
     Error,
-    engine::{Direction, Dwords, Extent, Io, Refused, Turn, Zeroes},
+    engine::{
+        Direction, Dwords, Extent, Io, KeyAction, KeyCommand, Refused, RefusedPair, Turn, WithMetadata,
+        Zeroes,
+    },
     error::Refusal,
     protection::Protect,
-    spec::{NvmOpcode, Status},
+    spec::{KeyValueOpcode, NvmOpcode, Status},
 };
 use upcie_core::dma::DmaBuf;
 
-/// The tag of an asynchronous queue's commands: the index of the command's entry in the queue's table.
+/// The tag of an asynchronous queue's commands: the index of the command's entry in the queue's table, or a
+/// [half](Half::of) of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(pub(super) u32);
 
 /// A command without its buffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Command {
-    Transfer { extent: Extent, direction: Direction, slba: u64, flags: Dwords, protect: Option<Protect> },
-    Flush { extent: Extent },
-    Zeroes { extent: Extent, slba: u64, blocks: u32, flags: Dwords },
-    Deallocate { extent: Extent, count: usize },
+    Transfer {
+        extent: Extent,
+        direction: Direction,
+        slba: u64,
+        flags: Dwords,
+        protect: Option<Protect>,
+    },
+    Flush {
+        extent: Extent,
+    },
+    Zeroes {
+        extent: Extent,
+        slba: u64,
+        blocks: u32,
+        flags: Dwords,
+    },
+    Deallocate {
+        extent: Extent,
+        count: usize,
+    },
+    /// A transfer whose buffer is a chain of data and metadata.
+    WithMetadata {
+        extent: Extent,
+        direction: Direction,
+        slba: u64,
+        flags: Dwords,
+        protect: Option<Protect>,
+    },
+    Append {
+        extent: Extent,
+        zone: u64,
+    },
+    /// The buffer is a chain: as many segments are expected, and those behind them are written.
+    CompareAndWrite {
+        extent: Extent,
+        slba: u64,
+        segments: usize,
+    },
+    Key {
+        extent: Extent,
+        action: KeyAction,
+    },
+}
+
+/// What a turn has taken of a command that is not [plain](Command::is_plain).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    One,
+    /// Two commands, each of which has the token of a [half](Half).
+    Pair,
 }
 
 impl From<Io<'_>> for Command {
@@ -35,8 +86,68 @@ impl From<Zeroes<'_>> for Command {
     }
 }
 
+impl From<KeyCommand<'_>> for Command {
+    fn from(KeyCommand { extent, kind: action }: KeyCommand<'_>) -> Self {
+        Self::Key { extent: *extent, action }
+    }
+}
+
 impl Command {
-    /// Submits the command with `buffer`.
+    /// Makes a transfer whose metadata has a buffer of its own.
+    pub(super) fn with_metadata(Io { extent, direction, slba, flags, protect }: Io<'_>) -> Self {
+        Self::WithMetadata { extent: *extent, direction, slba, flags, protect }
+    }
+
+    /// Returns `true` for a command that [`send`](Self::send) submits: a turn that calls nothing out of line stays in registers.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(
+            self,
+            Self::Transfer { .. } | Self::Flush { .. } | Self::Zeroes { .. } | Self::Deallocate { .. }
+        )
+    }
+
+    /// Returns the segments that a Compare and Write expects.
+    #[inline]
+    pub(super) fn segments(&self) -> usize {
+        if let Self::CompareAndWrite { segments, .. } = self { *segments } else { 0 }
+    }
+
+    /// Submits the command with `buffer`, whatever it is; `index` is that of its entry.
+    pub(super) fn send_any(
+        &self,
+        turn: &mut Turn<'_, Token>,
+        buffer: DmaBuf,
+        index: u32,
+    ) -> Result<Sent, Refused<Token>> {
+        let token = Token(index);
+        match self {
+            Self::WithMetadata { extent, direction, slba, flags, protect } => {
+                let io = Io { flags: *flags, protect: *protect, ..Io::new(*direction, extent, *slba) };
+                turn.submit_with_metadata(io, WithMetadata::from(buffer), token)?;
+            }
+            Self::Append { extent, zone } => turn.append(extent, *zone, buffer, token)?,
+            Self::Key { extent, action } => {
+                turn.submit_key(KeyCommand { extent, kind: *action }, buffer, token)?;
+            }
+            Self::CompareAndWrite { extent, slba, segments } => {
+                let [expected, new] = split(buffer, *segments);
+                let tokens = [Half::Compare, Half::Write].map(|half| Token(half.of(index)));
+                let sent = turn.compare_and_write(extent, *slba, expected, new, tokens);
+                return match sent {
+                    Ok(()) => Ok(Sent::Pair),
+                    Err(RefusedPair { reason, expected: mut buffer, new, .. }) => {
+                        buffer.chain(new);
+                        Err(Refused { reason, buffer, tag: token })
+                    }
+                };
+            }
+            plain => plain.send(turn, buffer, token)?,
+        }
+        Ok(Sent::One)
+    }
+
+    /// Submits a plain command with `buffer`.
     #[inline(always)]
     pub(super) fn send(
         &self,
@@ -54,6 +165,8 @@ impl Command {
                 turn.write_zeroes(Zeroes { flags: *flags, ..Zeroes::new(extent, *slba, *blocks) }, token)
             }
             Self::Deallocate { extent, count } => turn.deallocate(extent, buffer, *count, token),
+            // `send_any` submits the others.
+            _ => Err(Refused { reason: Refusal::NoCommand, buffer, tag: token }),
         }
     }
 
@@ -61,7 +174,8 @@ impl Command {
     #[cold]
     pub(super) fn describe(&self, buffer: &DmaBuf) -> String {
         match self {
-            Self::Transfer { extent, direction, slba, .. } => format!(
+            Self::Transfer { extent, direction, slba, .. }
+            | Self::WithMetadata { extent, direction, slba, .. } => format!(
                 "{} of {} bytes at block {slba} of namespace {}",
                 direction.opcode(),
                 buffer.total_len(),
@@ -76,14 +190,45 @@ impl Command {
             Self::Deallocate { extent, count } => {
                 format!("{} of {count} ranges of namespace {}", NvmOpcode::DATASET_MANAGEMENT, extent.nsid())
             }
+            Self::Append { extent, zone } => format!(
+                "{} of {} bytes to the zone at block {zone} of namespace {}",
+                NvmOpcode::ZONE_APPEND,
+                buffer.total_len(),
+                extent.nsid()
+            ),
+            Self::CompareAndWrite { extent, slba, .. } => format!(
+                "Compare and Write of {} bytes at block {slba} of namespace {}",
+                buffer.total_len() / 2,
+                extent.nsid()
+            ),
+            Self::Key { extent, action } => describe_key(extent, *action, buffer.total_len()),
         }
     }
 }
 
-/// The end of a command.
+#[cold]
+fn describe_key(extent: &Extent, action: KeyAction, len: usize) -> String {
+    let nsid = extent.nsid();
+    let of_key = |opcode: KeyValueOpcode, key| format!("{opcode} of key {key} of namespace {nsid}");
+    match action {
+        KeyAction::Store(key, _) => {
+            format!("{} of {len} bytes under key {key} of namespace {nsid}", KeyValueOpcode::STORE)
+        }
+        KeyAction::Retrieve(key, _) => of_key(KeyValueOpcode::RETRIEVE, key),
+        KeyAction::Delete(key) => of_key(KeyValueOpcode::DELETE, key),
+        KeyAction::Exist(key) => of_key(KeyValueOpcode::EXIST, key),
+        KeyAction::List(from) => {
+            let from = from.map_or_else(String::new, |key| format!(" from {key} on"));
+            format!("{} of keys of namespace {nsid}{from}", KeyValueOpcode::LIST)
+        }
+        KeyAction::Flush => format!("{} of namespace {nsid}", KeyValueOpcode::FLUSH),
+    }
+}
+
+/// The end of a command. One that was completed has dwords 0 and 1 of its completion.
 #[derive(Debug)]
 pub(super) enum Ended {
-    Completed(Result<(), Status>),
+    Completed(Result<u64, Status>),
     Refused(Refusal),
     Failed(Error),
 }
@@ -91,14 +236,35 @@ pub(super) enum Ended {
 impl Ended {
     /// Makes the result of a command of `device`; `buffer` is the command's.
     #[inline]
-    pub(super) fn into_result(self, device: &str, command: &Command, buffer: &DmaBuf) -> Result<(), Error> {
+    pub(super) fn into_result(self, device: &str, command: &Command, buffer: &DmaBuf) -> Result<u64, Error> {
         match self {
-            Self::Completed(Ok(())) => Ok(()),
+            Self::Completed(Ok(value)) => Ok(value),
             Self::Completed(Err(status)) => Err(Error::of_status(device, command.describe(buffer), status)),
             Self::Refused(reason) => Err(Error::refused(device, command.describe(buffer), reason)),
             Self::Failed(error) => Err(error),
         }
     }
+}
+
+/// Makes the end of a command of the ends of its halves, with both buffers in one chain.
+pub(super) fn join(
+    half: Half,
+    last: (Ended, DmaBuf),
+    (first, buffer): (Option<Ended>, DmaBuf),
+) -> (Ended, DmaBuf) {
+    let first = (first.unwrap_or(Ended::Completed(Ok(0))), buffer);
+    let ((compare, mut expected), (write, new)) = match half {
+        Half::Compare => (last, first),
+        Half::Write => (first, last),
+    };
+    expected.chain(new);
+    let is_cause = match (&compare, &write) {
+        (Ended::Completed(Ok(_)), _) => false,
+        // The Write is why the Compare was aborted.
+        (Ended::Completed(Err(status)), Ended::Completed(Err(_))) => *status != Status::ABORTED_FAILED_FUSED,
+        _ => true,
+    };
+    (if is_cause { compare } else { write }, expected)
 }
 
 /// Makes the error of a command that was not sent, because its queue was closed.

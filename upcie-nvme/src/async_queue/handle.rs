@@ -2,6 +2,7 @@
 
 use super::{
     command::Command,
+    outcome::Outcome,
     queue::AsyncQueue,
     remote::{Answer, Remote},
 };
@@ -12,6 +13,7 @@ use crate::{
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     mem,
     pin::Pin,
     sync::Arc,
@@ -61,15 +63,16 @@ pub struct AsyncHandle {
     remote: Arc<Remote>,
 }
 
-/// A command of an [`AsyncHandle`]: resolves to the command's result and its buffer, like a [`Submission`](super::Submission).
+/// A command of an [`AsyncHandle`]: resolves to its outcome, like a [`Submission`](super::Submission).
 #[must_use = "a future does nothing unless it is polled"]
-pub struct RemoteSubmission {
+pub struct RemoteSubmission<O = (Result<()>, DmaBuf)> {
     /// Keeps the queue's driver until the future is dropped.
     handle: AsyncHandle,
     command: Command,
     /// The command's buffer until it is requested.
     buffer: DmaBuf,
     stage: Stage,
+    outcome: PhantomData<fn() -> O>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,8 +119,9 @@ impl AsyncQueue {
 }
 
 impl AsyncHandle {
-    fn command(&self, command: Command, buffer: DmaBuf) -> RemoteSubmission {
-        RemoteSubmission { handle: self.clone(), command, buffer, stage: Stage::New(None) }
+    pub(super) fn command<O>(&self, command: Command, buffer: DmaBuf) -> RemoteSubmission<O> {
+        let (stage, outcome) = (Stage::New(None), PhantomData);
+        RemoteSubmission { handle: self.clone(), command, buffer, stage, outcome }
     }
 
     /// Reads blocks like [`AsyncQueue::read`].
@@ -169,7 +173,7 @@ impl Drop for AsyncHandle {
     }
 }
 
-impl RemoteSubmission {
+impl<O> RemoteSubmission<O> {
     fn refuse(&mut self) -> Poll<Answer> {
         self.leave();
         let error = self.handle.remote.closed(&self.command, &self.buffer);
@@ -184,29 +188,24 @@ impl RemoteSubmission {
             Stage::New(None) | Stage::Taken => {}
         }
     }
-}
 
-impl Future for RemoteSubmission {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let this = self.get_mut();
-        match &mut this.stage {
+    fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Answer> {
+        match &mut self.stage {
             Stage::New(ticket) => {
-                let slot = this.handle.remote.poll_slot(ticket, cx);
+                let slot = self.handle.remote.poll_slot(ticket, cx);
                 if let Poll::Ready(slot) = slot {
-                    this.stage = Stage::Requested(slot);
-                    let buffer = mem::take(&mut this.buffer);
-                    this.handle.remote.request(slot, this.command, buffer, cx.waker().clone());
-                } else if this.handle.remote.is_closed() {
-                    return this.refuse();
+                    self.stage = Stage::Requested(slot);
+                    let buffer = mem::take(&mut self.buffer);
+                    self.handle.remote.request(slot, self.command, buffer, cx.waker().clone());
+                } else if self.handle.remote.is_closed() {
+                    return self.refuse();
                 }
                 Poll::Pending
             }
             Stage::Requested(slot) => {
-                let answer = this.handle.remote.poll_answer(*slot, cx);
+                let answer = self.handle.remote.poll_answer(*slot, cx);
                 if answer.is_ready() {
-                    this.stage = Stage::Taken;
+                    self.stage = Stage::Taken;
                 }
                 answer
             }
@@ -218,7 +217,16 @@ impl Future for RemoteSubmission {
     }
 }
 
-impl Drop for RemoteSubmission {
+impl<O: Outcome> Future for RemoteSubmission<O> {
+    type Output = O;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
+        let this = self.get_mut();
+        this.poll_answer(cx).map(|answer| O::of(answer, this.command.segments()))
+    }
+}
+
+impl<O> Drop for RemoteSubmission<O> {
     fn drop(&mut self) {
         self.leave();
     }
@@ -230,7 +238,7 @@ impl fmt::Debug for AsyncHandle {
     }
 }
 
-impl fmt::Debug for RemoteSubmission {
+impl<O> fmt::Debug for RemoteSubmission<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteSubmission")
             .field("command", &self.command)

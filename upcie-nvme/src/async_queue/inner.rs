@@ -1,7 +1,8 @@
 //! The queue pair and the table of its commands: submits, reaps, and tells each command's future how it ended.
 
 use super::{
-    command::{Command, Ended, Token, closed_before},
+    command::{Command, Ended, Sent, Token, closed_before},
+    pair::Half,
     remote::Remote,
     table::{Finished, Owner, Table},
 };
@@ -125,34 +126,63 @@ impl Inner {
     fn try_turn(&mut self) -> Result<usize> {
         let Self { pair, table, in_flight, woken, remote, .. } = self;
         let mut turn = pair.turn()?;
-        let mut count = 0;
+        let (mut count, mut ended) = (0, 0);
         for done in turn.by_ref() {
-            let (Token(index), result, buffer) = done.into_parts();
+            let value = done.block();
+            let (Token(token), result, buffer) = done.into_parts();
             count += 1;
-            settle(table.complete(index, result, buffer), woken, remote);
+            ended += settle(table.complete(token, value, result, buffer), woken, remote);
         }
         *in_flight -= count;
         while !turn.is_full() {
             let Some(index) = table.first() else { break };
+            if !table.is_plain(index) {
+                drop(turn);
+                return Ok(ended + self.send_any()?);
+            }
             let (command, buffer) = table.begin(index);
             let Err(refused) = command.send(&mut turn, buffer, Token(index)) else {
                 *in_flight += 1;
                 continue;
             };
-            let is_later = match refused.reason {
-                // It is sent once others have completed, or the next turn says why not.
-                Refusal::ListsInUse => *in_flight > 0,
-                Refusal::Full | Refusal::Closed => true,
-                _ => false,
-            };
-            if is_later {
+            if is_for_later(refused.reason, *in_flight) {
                 table.put_back(index, refused.buffer);
                 break;
             }
-            count += 1;
-            settle(table.finish(index, Ended::Refused(refused.reason), refused.buffer), woken, remote);
+            let refused = table.finish(index, Ended::Refused(refused.reason), refused.buffer);
+            ended += settle(Some(refused), woken, remote);
         }
-        Ok(count)
+        Ok(ended)
+    }
+
+    /// Submits what waits, of whatever kind, in a turn of its own: the turn of plain commands stays in registers. Returns the
+    /// number of commands that were refused.
+    #[cold]
+    #[inline(never)]
+    fn send_any(&mut self) -> Result<usize> {
+        let Self { pair, table, in_flight, woken, remote, .. } = self;
+        let mut turn = pair.turn()?;
+        let mut ended = 0;
+        while !turn.is_full() {
+            let Some(index) = table.first() else { break };
+            let (command, buffer) = table.begin(index);
+            match command.send_any(&mut turn, buffer, index) {
+                Ok(Sent::One) => *in_flight += 1,
+                Ok(Sent::Pair) => {
+                    table.halve(index);
+                    *in_flight += 2;
+                }
+                Err(refused) if is_for_later(refused.reason, *in_flight) => {
+                    table.put_back(index, refused.buffer);
+                    break;
+                }
+                Err(refused) => {
+                    let refused = table.finish(index, Ended::Refused(refused.reason), refused.buffer);
+                    ended += settle(Some(refused), woken, remote);
+                }
+            }
+        }
+        Ok(ended)
     }
 
     /// Ends what the failure of a turn ends: late commands, those that a reset has stopped, or the queue.
@@ -188,12 +218,10 @@ impl Inner {
 
     /// Gives the futures of overdue commands their errors. The buffers stay in flight.
     fn end_overdue(&mut self, qid: u16, command: u16) {
-        let late: Vec<_> = self.pair.overdue().map(|(token, age)| (token.0, age)).collect();
+        let late: Vec<_> = self.pair.overdue().map(|(token, age)| (Half::from(token.0).0, age)).collect();
         for (index, age) in late {
             let error = Error::overdue(self.pair.device(), qid, command, age);
-            if let Some(finished) = self.table.give_up(index, error) {
-                settle(finished, &mut self.woken, &self.remote);
-            }
+            settle(self.table.give_up(index, error), &mut self.woken, &self.remote);
         }
     }
 
@@ -201,12 +229,18 @@ impl Inner {
     fn give_back(&mut self, returned: Vec<Returned<Token>>, was_reset: bool) -> usize {
         let count = returned.len();
         for command in returned {
-            let (Token(index), result, buffer) = command.into_parts();
-            let ended = match result {
-                Some(result) => Ended::Completed(result),
-                None => Ended::Failed(self.unknown(index, &buffer, was_reset)),
+            let (token, ended, buffer) = match command {
+                Returned::Completed(done) => {
+                    let value = done.block();
+                    let (token, result, buffer) = done.into_parts();
+                    (token, Ended::Completed(result.map(|()| value)), buffer)
+                }
+                Returned::Unknown { tag, buffer } => {
+                    let index = Half::from(tag.0).0;
+                    (tag, Ended::Failed(self.unknown(index, &buffer, was_reset)), buffer)
+                }
             };
-            settle(self.table.finish(index, ended, buffer), &mut self.woken, &self.remote);
+            settle(self.table.end(token.0, ended, buffer), &mut self.woken, &self.remote);
         }
         self.in_flight = self.in_flight.saturating_sub(count);
         count
@@ -259,7 +293,8 @@ impl Inner {
                 buffer = DmaBuf::empty();
                 error = self.unknown(index, &buffer, false);
             }
-            settle(self.table.finish(index, Ended::Failed(error), buffer), &mut self.woken, &self.remote);
+            let finished = self.table.finish(index, Ended::Failed(error), buffer);
+            settle(Some(finished), &mut self.woken, &self.remote);
         }
         self.in_flight = 0;
         self.woken.extend(self.sleeping.take());
@@ -285,9 +320,21 @@ impl Inner {
     }
 }
 
-/// Passes a result on: notes the task to wake, or delivers it to a handle.
+/// Returns `true` if a refused command waits: it is sent once others have completed, or the next turn says why not.
+#[cold]
+fn is_for_later(reason: Refusal, in_flight: usize) -> bool {
+    match reason {
+        Refusal::ListsInUse => in_flight > 0,
+        Refusal::Full | Refusal::Closed => true,
+        _ => false,
+    }
+}
+
+/// Passes a result on: notes the task to wake, or delivers it to a handle. Returns the number of commands that have ended:
+/// none for the first half of one.
 #[inline]
-fn settle(finished: Finished, woken: &mut Vec<Waker>, remote: &Option<Arc<Remote>>) {
+fn settle(finished: Option<Finished>, woken: &mut Vec<Waker>, remote: &Option<Arc<Remote>>) -> usize {
+    let Some(finished) = finished else { return 0 };
     match finished {
         Finished::Task(waker) => woken.extend(waker),
         Finished::Remote(slot, command, ended, buffer) => {
@@ -296,6 +343,7 @@ fn settle(finished: Finished, woken: &mut Vec<Waker>, remote: &Option<Arc<Remote
         }
         Finished::Nobody(buffer) => drop(buffer),
     }
+    1
 }
 
 impl Drop for Inner {

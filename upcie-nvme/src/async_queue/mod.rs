@@ -77,6 +77,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Commands
+//! Besides reads, writes, [Flush](AsyncQueue::flush), [Write Zeroes](AsyncQueue::write_zeroes) and
+//! [deallocation](AsyncQueue::deallocate):
+//! [`submit`](AsyncQueue::submit) takes options, placement and protection of an [`Io`](crate::Io),
+//! [`submit_with_metadata`](AsyncQueue::submit_with_metadata) metadata apart from the data,
+//! [`append`](AsyncQueue::append) returns the block that a zone has written,
+//! [`submit_key`](AsyncQueue::submit_key) has the commands of keys and values, and
+//! [`compare_and_write`](AsyncQueue::compare_and_write) both commands as one future.
+//!
 //! # Order, room and memory
 //! Commands are submitted in the order of their futures' first polls. As many are in flight as the queue pair has room for; the
 //! others wait. The memory that a program has in flight is that of its futures, so a bound on them is its back-pressure.
@@ -104,6 +113,9 @@ mod descriptor;
 mod drive;
 mod handle;
 mod inner;
+mod optional;
+mod outcome;
+mod pair;
 mod queue;
 mod remote;
 mod seat;

@@ -15,8 +15,8 @@ use std::{
 };
 use upcie_core::dma::DmaBuf;
 
-/// The result of a command, with its buffer.
-pub(super) type Answer = (Result<()>, DmaBuf);
+/// The result of a command, dwords 0 and 1 of its completion, with its buffer.
+pub(super) type Answer = (Result<u64>, DmaBuf);
 
 #[derive(Debug)]
 enum Slot {
@@ -377,7 +377,7 @@ mod tests {
                 while remote.has_handles() || remote.has_requests() {
                     while let Some((index, command, buffer)) = remote.take() {
                         done += 1;
-                        let woken = remote.deliver(index, &command, Ended::Completed(Ok(())), buffer);
+                        let woken = remote.deliver(index, &command, Ended::Completed(Ok(0)), buffer);
                         woken.into_iter().for_each(Waker::wake);
                     }
                     if remote.sleep(&waker) && remote.has_handles() {

@@ -3,18 +3,20 @@
 use super::{
     command::{Command, Ended},
     inner::Inner,
+    outcome::Outcome,
     queue::AsyncQueue,
     remote::Answer,
     shared::Shared,
     table::Owner,
 };
 use crate::{
-    Error,
+    Error, Result,
     engine::{Extent, Io, Zeroes},
 };
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     mem,
     pin::Pin,
     rc::Rc,
@@ -22,17 +24,18 @@ use std::{
 };
 use upcie_core::dma::DmaBuf;
 
-/// A command of an [`AsyncQueue`]: resolves to the command's result and its buffer.
+/// A command of an [`AsyncQueue`]: resolves to its outcome `O`, the command's result and its buffer.
 ///
 /// The command is submitted after the first poll. A future that is dropped before the command was sent takes it back; one
 /// that is dropped while the command is in flight leaves buffer and slot with the queue until the device is done with them.
 #[must_use = "a future does nothing unless it is polled"]
-pub struct Submission {
+pub struct Submission<O = (Result<()>, DmaBuf)> {
     shared: Rc<Shared>,
     command: Command,
     /// The command's buffer until the first poll.
     buffer: DmaBuf,
     stage: Stage,
+    outcome: PhantomData<fn() -> O>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +47,10 @@ enum Stage {
 }
 
 impl AsyncQueue {
-    fn command(&self, command: Command, buffer: DmaBuf) -> Submission {
-        Submission { shared: self.shared.clone(), command, buffer, stage: Stage::New }
+    #[inline]
+    pub(super) fn command<O>(&self, command: Command, buffer: DmaBuf) -> Submission<O> {
+        let (stage, outcome) = (Stage::New, PhantomData);
+        Submission { shared: self.shared.clone(), command, buffer, stage, outcome }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -88,7 +93,7 @@ impl AsyncQueue {
     }
 }
 
-impl Submission {
+impl<O> Submission<O> {
     /// Puts the command behind those that wait.
     #[inline]
     fn begin(&mut self, cx: &Context<'_>) -> Poll<Answer> {
@@ -157,29 +162,34 @@ impl Submission {
         });
         Poll::Ready((ended.into_result("", &self.command, &self.buffer), DmaBuf::empty()))
     }
-}
 
-impl Future for Submission {
-    type Output = Answer;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let this = self.get_mut();
-        match this.stage {
-            Stage::New => this.begin(cx),
+    #[inline(always)]
+    fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Answer> {
+        match self.stage {
+            Stage::New => self.begin(cx),
             Stage::Sent(index) => {
-                let answer = this.poll_result(index, cx);
-                if answer.is_pending() && this.shared.borrow().is_some_and(|inner| inner.drivers == 0) {
-                    return this.poll_alone(index, cx);
+                let answer = self.poll_result(index, cx);
+                if answer.is_pending() && self.shared.borrow().is_some_and(|inner| inner.drivers == 0) {
+                    return self.poll_alone(index, cx);
                 }
                 answer
             }
-            Stage::Taken => this.poll_again(),
+            Stage::Taken => self.poll_again(),
         }
     }
 }
 
-impl Drop for Submission {
+impl<O: Outcome> Future for Submission<O> {
+    type Output = O;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
+        let this = self.get_mut();
+        this.poll_answer(cx).map(|answer| O::of(answer, this.command.segments()))
+    }
+}
+
+impl<O> Drop for Submission<O> {
     fn drop(&mut self) {
         let Stage::Sent(index) = self.stage else { return };
         // Borrowed only in a call from within another one: then the entry stays, and so does its buffer.
@@ -189,7 +199,7 @@ impl Drop for Submission {
     }
 }
 
-impl fmt::Debug for Submission {
+impl<O> fmt::Debug for Submission<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submission")
             .field("command", &self.command)

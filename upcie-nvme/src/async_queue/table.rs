@@ -2,7 +2,10 @@
 //!
 //! The table grows when more commands wait at once than ever before, and reuses its entries afterwards: no command allocates.
 
-use super::command::{Command, Ended};
+use super::{
+    command::{Command, Ended, join},
+    pair::Half,
+};
 use crate::{Error, spec::Status};
 use std::{mem, task::Waker};
 use upcie_core::dma::DmaBuf;
@@ -47,7 +50,12 @@ struct Entry {
     /// The command's buffer while the queue pair does not have it.
     buffer: DmaBuf,
     status: Result<(), Status>,
+    /// Dwords 0 and 1 of the completion.
+    value: u64,
+    /// The end of a command that failed; or, in flight, of the half that has ended first.
     failed: Option<Ended>,
+    /// Halves of the command in flight: 0 for a whole one.
+    halves: u8,
     command: Command,
 }
 
@@ -106,9 +114,10 @@ impl Table {
     pub(super) fn stage(&mut self, command: Command, buffer: DmaBuf, owner: Owner) -> Option<u32> {
         let (index, before, next) = (self.free, self.last, NONE);
         let index = if index == NONE {
-            let index = u32::try_from(self.entries.len()).ok().filter(|index| *index != NONE)?;
-            let (state, status, failed) = (State::Staged, Ok(()), None);
-            self.entries.push(Entry { state, owner, next, before, buffer, status, failed, command });
+            let index = u32::try_from(self.entries.len()).ok().filter(|index| *index <= Half::MOST)?;
+            let (state, status, value, failed, halves) = (State::Staged, Ok(()), 0, None, 0);
+            let entry = Entry { state, owner, next, before, buffer, status, value, failed, halves, command };
+            self.entries.push(entry);
             index
         } else {
             // Field by field: an entry that is moved as a whole is copied twice.
@@ -179,18 +188,62 @@ impl Table {
         self.staged -= 1;
     }
 
-    /// Ends a command that the controller has completed, with the buffer that came back.
+    /// Returns `true` for a plain command ([`Command::is_plain`]).
+    #[inline(always)]
+    pub(super) fn is_plain(&self, index: u32) -> bool {
+        self.entries[index as usize].command.is_plain()
+    }
+
+    /// Notes that the controller has two commands for an entry, each with the token of a half.
+    pub(super) fn halve(&mut self, index: u32) {
+        self.entry(index).halves = 2;
+    }
+
+    /// Ends a command that the controller has completed, with the value of its completion and the buffer that came back.
+    /// Returns `None` for the first half of a command.
     #[inline]
-    pub(super) fn complete(&mut self, index: u32, status: Result<(), Status>, buffer: DmaBuf) -> Finished {
-        let entry = self.entry(index);
-        if entry.state == State::InFlight {
-            if let Owner::Task(waker) = &mut entry.owner {
-                let waker = waker.take();
-                (entry.state, entry.status, entry.buffer) = (State::Completed, status, buffer);
-                return Finished::Task(waker);
+    pub(super) fn complete(
+        &mut self,
+        token: u32,
+        value: u64,
+        status: Result<(), Status>,
+        buffer: DmaBuf,
+    ) -> Option<Finished> {
+        // The tokens of halves are beyond all entries.
+        if let Some(entry) = self.entries.get_mut(token as usize) {
+            if entry.state == State::InFlight {
+                if let Owner::Task(waker) = &mut entry.owner {
+                    let waker = waker.take();
+                    (entry.state, entry.status, entry.buffer) = (State::Completed, status, buffer);
+                    entry.value = value;
+                    return Some(Finished::Task(waker));
+                }
             }
         }
-        self.finish(index, Ended::Completed(status), buffer)
+        self.end(token, Ended::Completed(status.map(|()| value)), buffer)
+    }
+
+    /// Ends a command, or a half of it, in any way. Returns `None` for the first half of a command.
+    #[inline(never)]
+    pub(super) fn end(&mut self, token: u32, ended: Ended, buffer: DmaBuf) -> Option<Finished> {
+        let (index, half) = Half::from(token);
+        let Some(half) = half else { return Some(self.finish(index, ended, buffer)) };
+        let entry = self.entry(index);
+        entry.halves = entry.halves.saturating_sub(1);
+        match (entry.state, entry.halves) {
+            (State::InFlight, 0) => {
+                let other = (entry.failed.take(), mem::take(&mut entry.buffer));
+                let (ended, buffer) = join(half, (ended, buffer), other);
+                Some(self.finish(index, ended, buffer))
+            }
+            (State::InFlight, _) => {
+                (entry.failed, entry.buffer) = (Some(ended), buffer);
+                None
+            }
+            // Nobody waits for both halves any more: the entry is free after the second.
+            (_, 0) => Some(self.finish(index, ended, DmaBuf::empty())),
+            _ => None,
+        }
     }
 
     /// Ends a command in any way, with its buffer.
@@ -228,9 +281,10 @@ impl Table {
         let entry = self.entry(index);
         match entry.state {
             State::Completed => {
-                let (status, buffer) = (entry.status, mem::take(&mut entry.buffer));
+                let (status, value) = (entry.status, entry.value);
+                let buffer = mem::take(&mut entry.buffer);
                 self.release(index);
-                Some((Ended::Completed(status), buffer))
+                Some((Ended::Completed(status.map(|()| value)), buffer))
             }
             State::Failed | State::Late => self.take_failed(index),
             _ => None,
@@ -284,6 +338,8 @@ impl Table {
         if entry.state != State::InFlight {
             return None;
         }
+        // That of a half that has ended.
+        entry.buffer = DmaBuf::empty();
         match &mut entry.owner {
             Owner::Task(waker) => {
                 let waker = waker.take();

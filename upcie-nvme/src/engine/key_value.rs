@@ -35,12 +35,13 @@ use upcie_core::dma::DmaBuf;
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a command is sent by a turn's `submit_key`"]
 pub struct KeyCommand<'n> {
-    extent: &'n Extent,
-    kind: Kind,
+    pub(crate) extent: &'n Extent,
+    pub(crate) kind: KeyAction,
 }
 
+/// The action of a command of the key value command set, with its key.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(crate) enum KeyAction {
     Store(Key, StoreOptions),
     Retrieve(Key, RetrieveOptions),
     List(Option<Key>),
@@ -58,7 +59,7 @@ impl<'n> KeyCommand<'n> {
 
     /// Describes a Store like [`store`](Self::store), with options.
     pub fn store_with(namespace: &'n impl AsRef<Extent>, key: Key, options: StoreOptions) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::Store(key, options) }
+        Self { extent: namespace.as_ref(), kind: KeyAction::Store(key, options) }
     }
 
     /// Describes a Retrieve of the value of `key`, as much of it as the buffer has room for. Dword 0 of the completion
@@ -70,29 +71,29 @@ impl<'n> KeyCommand<'n> {
 
     /// Describes a Retrieve like [`retrieve`](Self::retrieve), with options.
     pub fn retrieve_with(namespace: &'n impl AsRef<Extent>, key: Key, options: RetrieveOptions) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::Retrieve(key, options) }
+        Self { extent: namespace.as_ref(), kind: KeyAction::Retrieve(key, options) }
     }
 
     /// Describes a List of as many keys as the buffer has room for, 24 bytes at least: a [`KeyList`]. `from` is the first of
     /// them if it exists; otherwise, and without it, the controller chooses the first one.
     pub fn list(namespace: &'n impl AsRef<Extent>, from: Option<Key>) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::List(from) }
+        Self { extent: namespace.as_ref(), kind: KeyAction::List(from) }
     }
 
     /// Describes a Delete of `key` and its value. It has no buffer.
     pub fn delete(namespace: &'n impl AsRef<Extent>, key: Key) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::Delete(key) }
+        Self { extent: namespace.as_ref(), kind: KeyAction::Delete(key) }
     }
 
     /// Describes an Exist, which fails with [`Status::KEY_DOES_NOT_EXIST`](crate::spec::Status::KEY_DOES_NOT_EXIST) if there is no
     /// `key`. It has no buffer.
     pub fn exist(namespace: &'n impl AsRef<Extent>, key: Key) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::Exist(key) }
+        Self { extent: namespace.as_ref(), kind: KeyAction::Exist(key) }
     }
 
     /// Describes a Flush: every Store and Delete completed before it becomes durable. It has no buffer.
     pub fn flush(namespace: &'n impl AsRef<Extent>) -> Self {
-        Self { extent: namespace.as_ref(), kind: Kind::Flush }
+        Self { extent: namespace.as_ref(), kind: KeyAction::Flush }
     }
 
     /// Returns the key, and the bytes that a buffer of the command may have.
@@ -100,11 +101,11 @@ impl<'n> KeyCommand<'n> {
         const LEAST: usize = KeyList::HEADER + KeyList::ENTRY;
         let limits = self.extent.keys;
         match self.kind {
-            Kind::Store(key, _) => (Some(key), 0..=limits.value as usize),
-            Kind::Retrieve(key, _) => (Some(key), 0..=limits.transfer as usize),
-            Kind::List(from) => (from, LEAST..=limits.transfer as usize),
-            Kind::Delete(key) | Kind::Exist(key) => (Some(key), 0..=0),
-            Kind::Flush => (None, 0..=0),
+            KeyAction::Store(key, _) => (Some(key), 0..=limits.value as usize),
+            KeyAction::Retrieve(key, _) => (Some(key), 0..=limits.transfer as usize),
+            KeyAction::List(from) => (from, LEAST..=limits.transfer as usize),
+            KeyAction::Delete(key) | KeyAction::Exist(key) => (Some(key), 0..=0),
+            KeyAction::Flush => (None, 0..=0),
         }
     }
 
@@ -112,12 +113,14 @@ impl<'n> KeyCommand<'n> {
     fn build(&self, bytes: u32) -> (Command, NvmOpcode) {
         let nsid = self.extent.nsid();
         match self.kind {
-            Kind::Store(key, options) => (Command::store(nsid, key, bytes, options), NvmOpcode::WRITE),
-            Kind::Retrieve(key, options) => (Command::retrieve(nsid, key, bytes, options), NvmOpcode::READ),
-            Kind::List(from) => (Command::list_keys(nsid, from, bytes), NvmOpcode::READ),
-            Kind::Delete(key) => (Command::delete_key(nsid, key), NvmOpcode::READ),
-            Kind::Exist(key) => (Command::key_exists(nsid, key), NvmOpcode::READ),
-            Kind::Flush => (Command::flush(nsid), NvmOpcode::READ),
+            KeyAction::Store(key, options) => (Command::store(nsid, key, bytes, options), NvmOpcode::WRITE),
+            KeyAction::Retrieve(key, options) => {
+                (Command::retrieve(nsid, key, bytes, options), NvmOpcode::READ)
+            }
+            KeyAction::List(from) => (Command::list_keys(nsid, from, bytes), NvmOpcode::READ),
+            KeyAction::Delete(key) => (Command::delete_key(nsid, key), NvmOpcode::READ),
+            KeyAction::Exist(key) => (Command::key_exists(nsid, key), NvmOpcode::READ),
+            KeyAction::Flush => (Command::flush(nsid), NvmOpcode::READ),
         }
     }
 }

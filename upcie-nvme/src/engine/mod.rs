@@ -53,6 +53,8 @@ pub use fused::RefusedPair;
 #[cfg(any(feature = "async", test))]
 pub(crate) use io::Dwords;
 pub use io::{Direction, Io, Zeroes};
+#[cfg(feature = "async")]
+pub(crate) use key_value::KeyAction;
 pub use key_value::KeyCommand;
 pub use lane::{Completions, Lane, Slots, Submissions, Vacant};
 pub(crate) use live::{Epoch, Live, unique};

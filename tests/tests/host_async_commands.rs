@@ -1,0 +1,370 @@
+//! Commands besides plain transfers as futures: metadata and protection, Zone Append, keys and values, Compare and Write.
+
+use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::mpsc, thread};
+use tokio::task::JoinSet;
+use upcie_nvme::{
+    AsyncQueue, Controller, DmaBuf, Failure, Io, KeyCommand, Refusal, WithMetadata,
+    async_queue::AsyncHandle,
+    protection::{Checks, Protect},
+    spec::{Key, KeyList, Status, StoreOptions},
+};
+use upcie_tests::{
+    bent::Bent,
+    futures::{AtMost, BLOCK, Bed, in_one_thread, poll_once, settled},
+};
+
+/// Runs a test beside a polling driver, and waits until nothing is in flight.
+fn driven(bed: &Bed, depth: u32, test: impl AsyncFnOnce(AsyncQueue)) {
+    let (queue, before) = (bed.queue(depth), bed.in_use());
+    in_one_thread(async {
+        let driver = tokio::task::spawn_local(queue.drive_polled());
+        test(queue.clone()).await;
+        settled(&queue).await;
+        driver.abort();
+    });
+    assert_eq!(bed.in_use(), before, "each buffer is free again");
+}
+
+fn filled(bed: &Bed, len: usize, value: u8) -> DmaBuf {
+    let mut buffer = bed.controller.alloc(len).unwrap();
+    buffer.fill(value);
+    buffer
+}
+
+#[test]
+fn metadata_and_protection_come_back() {
+    let bed = Bed::open("size=1M,ms=8,pi=1");
+    driven(&bed, 8, async |queue| {
+        let namespace = &bed.namespace;
+        // The controller makes the tags of what is written, with an application tag.
+        let tag = Protect::new().action().application_tag(0x1234);
+        let (result, data) = queue.submit(Io::write(namespace, 8).protect(tag), filled(&bed, BLOCK, 7)).await;
+        result.unwrap();
+        let checks = Protect::new().check(Checks::all()).application_tag(0x1234);
+        let read = Io::read(namespace, 8).protect(checks);
+        let buffers = WithMetadata { data, metadata: filled(&bed, 64, 0) };
+        let (result, buffers) = queue.submit_with_metadata(read, buffers).await;
+        result.unwrap();
+        assert_eq!(buffers.data.to_vec(), [7; BLOCK]);
+        // Guard, application tag, reference tag of each block.
+        let metadata = buffers.metadata.to_vec();
+        for (block, tuple) in (8u32..).zip(metadata.chunks_exact(8)) {
+            assert_eq!((&tuple[2..4], &tuple[4..8]), (&[0x12, 0x34][..], &block.to_be_bytes()[..]));
+        }
+        // The same blocks written elsewhere keep tags of their old place: the read says so.
+        let write = Io::write(namespace, 16);
+        let (result, buffers) = queue.submit_with_metadata(write, buffers).await;
+        result.unwrap();
+        let read = Io::read(namespace, 16).protect(Protect::new().check(Checks::REFERENCE_TAG));
+        let (result, buffers) = queue.submit_with_metadata(read, buffers).await;
+        assert_eq!(result.unwrap_err().status(), Some(Status::REFERENCE_TAG_CHECK_ERROR));
+        // A refusal brings both buffers back.
+        let short = WithMetadata { data: buffers.data, metadata: filled(&bed, 32, 0) };
+        let (result, short) = queue.submit_with_metadata(Io::read(namespace, 0), short).await;
+        let error = result.unwrap_err();
+        let is_refused = matches!(error.failure(), Failure::Refused { reason: Refusal::MetadataLength, .. });
+        assert!(is_refused, "{error}");
+        assert_eq!((short.data.len(), short.metadata.len()), (BLOCK, 32));
+    });
+}
+
+#[test]
+fn tasks_append_to_one_zone_at_once() {
+    const TASKS: usize = 16;
+    let bed = Bed::open("size=1M,zoned=true,zone-size=64K");
+    let zone = bed.namespace.zones().unwrap().start_of(2);
+    // More tasks than places.
+    driven(&bed, 4, async |queue| {
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let (queue, namespace, buffer) =
+                (queue.clone(), bed.namespace.clone(), filled(&bed, BLOCK, task as u8));
+            tasks.spawn_local(async move {
+                let (block, buffer) = queue.append(&namespace, zone, buffer).await;
+                let block = block.unwrap();
+                let (result, buffer) = queue.read(&namespace, block, buffer).await;
+                result.unwrap();
+                assert_eq!(buffer.to_vec(), [task as u8; BLOCK]);
+                block
+            });
+        }
+        let blocks: BTreeSet<_> = tasks.join_all().await.into_iter().collect();
+        let blocks_each = (BLOCK / bed.namespace.block_size()) as u64;
+        let all = (0..TASKS as u64).map(|index| zone + index * blocks_each);
+        assert_eq!(blocks, all.collect(), "each has blocks of its own, without a gap");
+        // The zone is full now.
+        let (full, buffer) = queue.append(&bed.namespace, zone, filled(&bed, BLOCK, 1)).await;
+        assert_eq!(full.unwrap_err().status(), Some(Status::ZONE_IS_FULL));
+        let (misplaced, buffer) = queue.append(&bed.namespace, zone + 1, buffer).await;
+        let error = misplaced.unwrap_err();
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::ZoneStart, .. }), "{error}");
+        assert_eq!(buffer.len(), BLOCK);
+    });
+}
+
+#[test]
+fn keys_and_values_by_tasks() {
+    let bed = Bed::open("size=1M,kv=true");
+    driven(&bed, 8, async |queue| {
+        let (namespace, nothing) = (&bed.namespace, DmaBuf::empty);
+        let keys: Vec<_> = (0..20).map(|n| Key::new(format!("key {n}").as_bytes()).unwrap()).collect();
+        for (key, len) in keys.iter().zip(1..) {
+            let value = filled(&bed, len * 100, len as u8);
+            queue.submit_key(KeyCommand::store(namespace, *key), value).await.0.unwrap();
+        }
+        for (key, len) in keys.iter().zip(1..) {
+            let room = filled(&bed, 500, 0);
+            let (found, value) = queue.submit_key(KeyCommand::retrieve(namespace, *key), room).await;
+            assert_eq!(found.unwrap(), len * 100, "the whole value's length");
+            let shown = (len * 100).min(500);
+            assert_eq!(value.to_vec()[..shown], vec![len as u8; shown]);
+        }
+        let only_new = KeyCommand::store_with(namespace, keys[3], StoreOptions::MUST_NOT_EXIST);
+        let (result, value) = queue.submit_key(only_new, filled(&bed, 8, 1)).await;
+        assert_eq!((result.unwrap_err().status(), value.len()), (Some(Status::KEY_EXISTS), 8));
+        queue.submit_key(KeyCommand::exist(namespace, keys[3]), nothing()).await.0.unwrap();
+        queue.submit_key(KeyCommand::delete(namespace, keys[3]), nothing()).await.0.unwrap();
+        let (gone, _) = queue.submit_key(KeyCommand::exist(namespace, keys[3]), nothing()).await;
+        let gone = gone.unwrap_err();
+        assert_eq!(gone.status(), Some(Status::KEY_DOES_NOT_EXIST));
+        assert!(gone.to_string().contains(r#""key 3""#), "{gone}");
+        let (result, list) =
+            queue.submit_key(KeyCommand::list(namespace, None), filled(&bed, BLOCK, 0)).await;
+        result.unwrap();
+        let listed: BTreeSet<_> = KeyList::new(&list.to_vec()).collect();
+        let left = keys.iter().copied().filter(|key| *key != keys[3]);
+        assert_eq!(listed, left.collect());
+        // Blocks have no meaning here, and a value where there are blocks has none.
+        let (result, _) = queue.read(namespace, 0, filled(&bed, BLOCK, 0)).await;
+        assert!(matches!(result.unwrap_err().failure(), Failure::Refused { reason: Refusal::HasKeys, .. }));
+    });
+}
+
+#[test]
+fn compare_and_write_is_a_lock_among_tasks() {
+    const TASKS: u8 = 8;
+    let bed = Bed::open("size=1M");
+    // Three places: one pair at a time.
+    driven(&bed, 4, async |queue| {
+        let inside = Rc::new(Cell::new(0));
+        let mut tasks = JoinSet::new();
+        for task in 1..=TASKS {
+            let (queue, namespace, inside) = (queue.clone(), bed.namespace.clone(), inside.clone());
+            let (mut free, mut mine, room) =
+                (filled(&bed, 512, 0), filled(&bed, 512, task), filled(&bed, 512, 0));
+            tasks.spawn_local(async move {
+                loop {
+                    let (is_mine, buffers) = queue.compare_and_write(&namespace, 3, free, mine).await;
+                    [free, mine] = buffers;
+                    assert_eq!((free.to_vec(), mine.to_vec()), (vec![0; 512], vec![task; 512]));
+                    if is_mine.unwrap() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(inside.replace(1), 0, "two tasks hold the lock");
+                let (result, read) = queue.read(&namespace, 3, room).await;
+                result.unwrap();
+                assert_eq!(read.to_vec(), vec![task; 512]);
+                inside.set(0);
+                let (was_mine, _) = queue.compare_and_write(&namespace, 3, mine, free).await;
+                assert!(was_mine.unwrap());
+            });
+        }
+        tasks.join_all().await;
+    });
+}
+
+#[test]
+fn a_refused_pair_brings_both_buffers_back() {
+    let bed = Bed::open("size=1M");
+    // One place is too few, ever.
+    driven(&bed, 2, async |queue| {
+        let pair = (filled(&bed, 512, 0), filled(&bed, 512, 1));
+        let (result, [expected, new]) = queue.compare_and_write(&bed.namespace, 0, pair.0, pair.1).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::Small, .. }), "{error}");
+        assert_eq!((expected.to_vec(), new.to_vec()), (vec![0; 512], vec![1; 512]));
+    });
+    driven(&bed, 8, async |queue| {
+        for lengths in [(512, 1024), (1024, 512), (0, 512), (512, 0), (0, 0)] {
+            let some = |len| if len == 0 { DmaBuf::empty() } else { filled(&bed, len, 3) };
+            let pair = (some(lengths.0), some(lengths.1));
+            let (result, [expected, new]) = queue.compare_and_write(&bed.namespace, 0, pair.0, pair.1).await;
+            let error = result.unwrap_err();
+            assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::Length, .. }), "{error}");
+            assert_eq!((expected.len(), new.len()), lengths);
+        }
+    });
+}
+
+#[test]
+fn a_dropped_pair_leaves_both_buffers_until_the_device_is_done() {
+    let bent = Bent::start("size=1M");
+    let bed = Bed::of(Controller::open(bent.address()).unwrap());
+    let queue = bed.queue(4);
+    let before = bed.in_use();
+    bent.faults.hang(true);
+    let pair = || (filled(&bed, BLOCK, 0), filled(&bed, BLOCK, 1));
+    let [mut flying, mut waiting] =
+        [pair(), pair()].map(|(expected, new)| queue.compare_and_write(&bed.namespace, 0, expected, new));
+    assert!(poll_once(&mut flying).is_pending() && poll_once(&mut waiting).is_pending());
+    assert_eq!((queue.in_flight(), queue.waiting()), (2, 1), "one of three places is no room for a pair");
+    drop(waiting);
+    assert_eq!(bed.in_use(), before + 2 * BLOCK, "a pair that was not sent gives its buffers back at once");
+    drop(flying);
+    let _ = queue.progress().unwrap();
+    assert_eq!((bed.in_use(), queue.in_flight()), (before + 2 * BLOCK, 2), "the device may still use them");
+    bent.faults.hang(false);
+    in_one_thread(settled_alone(&queue));
+    assert_eq!(bed.in_use(), before);
+    // The entry is free for others.
+    smol::block_on(queue.read(&bed.namespace, 0, bed.buffer())).0.unwrap();
+}
+
+async fn settled_alone(queue: &AsyncQueue) {
+    while queue.in_flight() > 0 {
+        queue.progress().unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_reset_ends_a_pair_once_with_both_buffers() {
+    let bent = Bent::start("size=1M");
+    let bed = Bed::of(Controller::open(bent.address()).unwrap());
+    let queue = bed.queue(4);
+    bent.faults.hang(true);
+    let (expected, new) = (filled(&bed, 512, 5), filled(&bed, 512, 6));
+    let mut pair = queue.compare_and_write(&bed.namespace, 0, expected, new);
+    assert!(poll_once(&mut pair).is_pending());
+    bent.faults.hang(false);
+    bed.controller.reset().unwrap();
+    let (result, [expected, new]) = smol::block_on(pair);
+    // The controller may have executed it before the reset: then the data differed.
+    match result {
+        Ok(is_same) => assert!(!is_same),
+        Err(error) => assert!(matches!(error.failure(), Failure::Reset { .. }), "{error}"),
+    }
+    assert_eq!((expected.len(), new.len(), queue.in_flight()), (512, 512, 0));
+    smol::block_on(queue.write(&bed.namespace, 0, bed.buffer())).0.unwrap();
+}
+
+/// Does the work of one request: each kind of command that the namespace has.
+async fn request(queue: AsyncQueue, bed: Rc<Bed>, zone: Option<u64>) {
+    let namespace = &bed.namespace;
+    if let Some(zone) = zone {
+        // Zones fill up, and appends fail then.
+        let _ = queue.append(namespace, zone, bed.buffer()).await;
+        return;
+    }
+    if namespace.keys().is_ok() {
+        let key = Key::new(b"key").unwrap();
+        queue.submit_key(KeyCommand::store(namespace, key), bed.buffer()).await.0.unwrap();
+        queue.submit_key(KeyCommand::retrieve(namespace, key), bed.buffer()).await.0.unwrap();
+        queue.submit_key(KeyCommand::list(namespace, None), bed.buffer()).await.0.unwrap();
+        return;
+    }
+    let buffers = || WithMetadata { data: bed.buffer(), metadata: filled(&bed, 64, 0) };
+    queue.submit_with_metadata(Io::write(namespace, 0), buffers()).await.0.unwrap();
+    queue.submit_with_metadata(Io::read(namespace, 0), buffers()).await.0.unwrap();
+}
+
+#[test]
+fn dropped_at_each_await_point_nothing_leaks() {
+    for options in ["kv=true", "ms=8", "zoned=true,zone-size=64K"] {
+        for latency in ["0s", "1ms"] {
+            let bed = Rc::new(Bed::open(&format!("size=1M,latency={latency},{options}")));
+            let zone = bed.namespace.zones().ok().map(|zones| zones.start_of(1));
+            driven(&bed, 3, async |queue| {
+                for polls in 1.. {
+                    // Beside one that goes on.
+                    let other = tokio::task::spawn_local(request(queue.clone(), bed.clone(), zone));
+                    let walked = AtMost::new(request(queue.clone(), bed.clone(), zone), polls);
+                    let walked = tokio::task::spawn_local(walked).await.unwrap();
+                    other.await.unwrap();
+                    if walked.is_some() {
+                        break;
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn pairs_dropped_at_each_await_point_leak_nothing() {
+    for (depth, latency) in [(4, "0s"), (4, "1ms"), (3, "1ms")] {
+        let bed = Rc::new(Bed::open(&format!("size=1M,latency={latency}")));
+        driven(&bed, depth, async |queue| {
+            let pair = async |bed: Rc<Bed>, queue: AsyncQueue| {
+                let (expected, new) = (bed.buffer(), bed.buffer());
+                queue.compare_and_write(&bed.namespace, 0, expected, new).await.0.unwrap();
+                queue.read(&bed.namespace, 0, bed.buffer()).await.0.unwrap();
+            };
+            for polls in 1.. {
+                let other = tokio::task::spawn_local(pair(bed.clone(), queue.clone()));
+                let walked = AtMost::new(pair(bed.clone(), queue.clone()), polls);
+                let walked = tokio::task::spawn_local(walked).await.unwrap();
+                other.await.unwrap();
+                if walked.is_some() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Starts a thread that owns a queue, and returns a handle to it.
+fn serve(bed: &Bed) -> (AsyncHandle, thread::JoinHandle<()>) {
+    let (sender, handles) = mpsc::channel();
+    let controller = bed.controller.clone();
+    let thread = thread::spawn(move || {
+        let queue = controller.queue_pair().depth(8).create_async().unwrap();
+        sender.send(queue.handle(4).unwrap()).unwrap();
+        let driver = queue.drive_polled();
+        drop(queue);
+        smol::block_on(driver).unwrap();
+    });
+    (handles.recv().unwrap(), thread)
+}
+
+#[test]
+fn handles_of_other_threads_have_the_same_commands() {
+    for options in ["size=1M,ms=8", "size=1M,kv=true", "size=1M,zoned=true,zone-size=64K"] {
+        let bed = Bed::open(options);
+        let (handle, thread) = serve(&bed);
+        let namespace = &bed.namespace;
+        smol::block_on(async {
+            if let Ok(zones) = namespace.zones() {
+                let (block, _) = handle.append(namespace, zones.start_of(1), bed.buffer()).await;
+                assert_eq!(block.unwrap(), zones.start_of(1));
+            } else if namespace.keys().is_ok() {
+                let key = Key::new(b"key").unwrap();
+                let value = filled(&bed, 100, 9);
+                handle.submit_key(KeyCommand::store(namespace, key), value).await.0.unwrap();
+                let (len, _) = handle.submit_key(KeyCommand::retrieve(namespace, key), bed.buffer()).await;
+                assert_eq!(len.unwrap(), 100);
+            } else {
+                let buffers = WithMetadata { data: bed.buffer(), metadata: filled(&bed, 64, 3) };
+                let (result, buffers) = handle.submit_with_metadata(Io::write(namespace, 0), buffers).await;
+                result.unwrap();
+                let (result, read) = handle.submit_with_metadata(Io::read(namespace, 0), buffers).await;
+                result.unwrap();
+                assert_eq!(read.metadata.to_vec(), [3; 64]);
+            }
+        });
+        drop(handle);
+        thread.join().unwrap();
+    }
+    let bed = Bed::open("size=1M");
+    let (handle, thread) = serve(&bed);
+    for (value, is_same) in [(0, true), (0, false), (1, true)] {
+        let (expected, new) = (filled(&bed, 512, value), filled(&bed, 512, 1));
+        let done = smol::block_on(handle.compare_and_write(&bed.namespace, 0, expected, new));
+        assert_eq!(done.0.unwrap(), is_same);
+        assert_eq!(done.1.map(|buffer| buffer.len()), [512, 512]);
+    }
+    drop(handle);
+    thread.join().unwrap();
+}

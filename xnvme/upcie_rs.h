@@ -58,6 +58,9 @@ void upcie_rs_translate(struct xnvme_cmd_ctx *ctx);
  */
 size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t nbytes);
 
+/* The bytes of a command's metadata, likewise. Without them it would have no pointer, and the controller would use address 0. */
+size_t upcie_rs_mbytes(const struct xnvme_cmd_ctx *ctx, const void *mbuf, size_t nbytes);
+
 extern struct xnvme_be_async g_xnvme_be_upcie_rs_async;
 extern struct xnvme_be_sync g_xnvme_be_upcie_rs_sync;
 extern struct xnvme_be_admin g_xnvme_be_upcie_rs_admin;

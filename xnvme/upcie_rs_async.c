@@ -48,7 +48,7 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 
 	upcie_rs_translate(ctx);
 	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
-			       mbuf ? mbuf_nbytes : 0, ctx);
+			       upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
 	if (!err)
 		queue->base.outstanding++;
 	return err;
@@ -61,7 +61,8 @@ static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cn
 
 	(void)dvec_nbytes;
 	upcie_rs_translate(ctx);
-	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, mbuf ? mbuf_nbytes : 0, ctx);
+	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf,
+				upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
 	if (!err)
 		queue->base.outstanding++;
 	return err;

@@ -17,6 +17,20 @@ void upcie_rs_translate(struct xnvme_cmd_ctx *ctx)
 	ctx->cmd.nvm.slba >>= xnvme_dev_get_geo(ctx->dev)->ssw;
 }
 
+/* The blocks of a command that moves their data; 0 of any other. */
+static size_t blocks(const struct xnvme_cmd_ctx *ctx)
+{
+	switch (ctx->cmd.common.opcode) {
+	case XNVME_SPEC_NVM_OPC_READ:
+	case XNVME_SPEC_NVM_OPC_WRITE:
+	case XNVME_SPEC_NVM_OPC_COMPARE:
+	case XNVME_SPEC_ZND_OPC_APPEND:
+		return (ctx->cmd.nvm.nlb & 0xffff) + 1u;
+	default:
+		return 0;
+	}
+}
+
 size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t nbytes)
 {
 	if (!dbuf || nbytes)
@@ -24,14 +38,14 @@ size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t
 	/* Dword 10 is the length of a Store, a Retrieve and a List, two of which have the opcodes of Write and Read. */
 	if (ctx->dev->ident.csi == XNVME_SPEC_CSI_KV)
 		return (uint32_t)ctx->cmd.nvm.slba;
-	switch (ctx->cmd.common.opcode) {
-	case XNVME_SPEC_NVM_OPC_READ:
-	case XNVME_SPEC_NVM_OPC_WRITE:
-	case XNVME_SPEC_NVM_OPC_COMPARE:
-		return (size_t)xnvme_dev_get_geo(ctx->dev)->lba_nbytes * ((ctx->cmd.nvm.nlb & 0xffff) + 1u);
-	default:
-		return 0;
-	}
+	return xnvme_dev_get_geo(ctx->dev)->lba_nbytes * blocks(ctx);
+}
+
+size_t upcie_rs_mbytes(const struct xnvme_cmd_ctx *ctx, const void *mbuf, size_t nbytes)
+{
+	if (!mbuf || nbytes || ctx->dev->ident.csi == XNVME_SPEC_CSI_KV)
+		return mbuf ? nbytes : 0;
+	return xnvme_dev_get_geo(ctx->dev)->nbytes_oob * blocks(ctx);
 }
 
 static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, void *mbuf, size_t mbuf_nbytes)
@@ -40,7 +54,7 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 
 	upcie_rs_translate(ctx);
 	return upcie_io(ctrlr->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
-			mbuf ? mbuf_nbytes : 0, &ctx->cpl);
+			upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), &ctx->cpl);
 }
 
 static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cnt, size_t dvec_nbytes, void *mbuf,
@@ -50,7 +64,8 @@ static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cn
 
 	(void)dvec_nbytes;
 	upcie_rs_translate(ctx);
-	return upcie_iov(ctrlr->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, mbuf ? mbuf_nbytes : 0, &ctx->cpl);
+	return upcie_iov(ctrlr->handle, &ctx->cmd, dvec, dvec_cnt, mbuf,
+			 upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), &ctx->cpl);
 }
 
 struct xnvme_be_sync g_xnvme_be_upcie_rs_sync = {

@@ -221,8 +221,9 @@ int upcie_queue_delete(upcie_queue *queue);
 
 /*
  * Puts a command of 64 bytes into the ring, and rings no doorbell. The library sets the command's id, its data
- * pointer (PRP) and its metadata pointer; all else is sent as it is, whatever the opcode. user comes back with the
- * completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's
+ * pointer (PRP) and its metadata pointer; all else is sent as it is, whatever the opcode. data_size and meta_size are
+ * bytes, for every command set; the lengths in the command (blocks, dwords, bytes of a value) are the program's, and no
+ * more than these. user comes back with the completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's
  * max_transfer.
  */
 int upcie_submit(upcie_queue *queue, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,

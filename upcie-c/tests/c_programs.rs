@@ -40,6 +40,24 @@ fn data_reaches_every_controller_of_a_heap() {
 }
 
 #[test]
+fn command_sets_work_through_the_c_calls() {
+    let program = compile("tests/c/command_sets.c", &[]);
+    let parts = [
+        ("metadata", "size=4M,ms=8,pi=1"),
+        ("zones", "size=1M,zoned=true,zone-size=64K"),
+        ("keys", "size=1M,kv=true"),
+        ("reservations", "size=1M"),
+        ("placement", "size=1M,fdp=true,fdp-unit=64K"),
+        ("fused", "size=1M"),
+    ];
+    for (part, options) in parts {
+        on_each_device(options, |address| {
+            assert!(run(&program, &[part, address]).contains(&format!("{part}: ok")));
+        });
+    }
+}
+
+#[test]
 fn io_calls_allocate_no_memory() {
     let program = compile("tests/c/no_allocation.c", &[]);
     assert!(run(&program, &["emu:size=16M"]).contains("no allocation: ok"));
@@ -51,4 +69,6 @@ fn memcheck_finds_nothing() {
         let program = compile(name, &[]);
         run_checked(&program, &["emu:size=16M"]);
     }
+    let program = compile("tests/c/command_sets.c", &[]);
+    run_checked(&program, &["metadata", "emu:size=4M,ms=8,pi=1"]);
 }

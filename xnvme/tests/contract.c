@@ -5,92 +5,18 @@
  */
 #define _GNU_SOURCE
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../upcie_rs.h"
+#include "contract.h"
 
-#define EXPECT(call, value)                                                                                   \
-	do {                                                                                                  \
-		long long got_ = (long long)(call), want_ = (long long)(value);                               \
-		if (got_ != want_) {                                                                          \
-			fprintf(stderr, "%s:%d: %s is %lld, not %lld (last error: %s)\n", __FILE__, __LINE__, \
-				#call, got_, want_, upcie_last_error());                                      \
-			exit(1);                                                                              \
-		}                                                                                             \
-	} while (0)
-#define TRUE(condition) EXPECT(!(condition), 0)
-
-static uint32_t block_size;
+uint32_t block_size;
 
 /* xNVMe identifies a device when its geometry is first asked for. */
 const struct xnvme_geo *xnvme_dev_get_geo(const struct xnvme_dev *dev)
 {
 	((struct xnvme_dev *)dev)->geo.lba_nbytes = block_size;
 	return &dev->geo;
-}
-
-/* Opens a device as xNVMe does: tables copied, the controller in the first word of the state, then dev_open. */
-static void dev_init(struct xnvme_dev *dev, const char *uri, uint32_t nsid, void *ctrlr)
-{
-	const struct xnvme_be_config *config = &g_xnvme_be_upcie_rs;
-
-	memset(dev, 0, sizeof(*dev));
-	dev->be.async = *config->async;
-	dev->be.sync = *config->sync;
-	dev->be.admin = *config->admin;
-	dev->be.dev = *config->dev;
-	dev->be.mem = *config->mem;
-	dev->opts.nsid = nsid;
-	snprintf(dev->ident.uri, sizeof(dev->ident.uri), "%s", uri);
-	for (dev->geo.ssw = 0; 1u << dev->geo.ssw < block_size; dev->geo.ssw++)
-		;
-	if (!ctrlr)
-		ctrlr = dev->be.dev.ctrlr_init(dev);
-	if (!ctrlr) {
-		fprintf(stderr, "%s: %s\n", uri, upcie_last_error());
-		exit(1);
-	}
-	memcpy(dev->be.state, &ctrlr, sizeof(ctrlr));
-	EXPECT(dev->be.dev.dev_open(dev), 0);
-	EXPECT(dev->ident.nsid, nsid);
-	EXPECT(dev->ident.csi, XNVME_SPEC_CSI_NVM);
-	EXPECT(dev->ident.dtype, nsid ? XNVME_DEV_TYPE_NVME_NAMESPACE : XNVME_DEV_TYPE_NVME_CONTROLLER);
-}
-
-static void queue_init(struct xnvme_queue *queue, struct xnvme_dev *dev, uint32_t capacity)
-{
-	memset(queue, 0, sizeof(*queue));
-	queue->base.dev = dev;
-	queue->base.capacity = capacity;
-	EXPECT(dev->be.async.init(queue, 0), 0);
-}
-
-static struct xnvme_cmd_ctx context(struct xnvme_dev *dev, uint8_t opcode, uint64_t block, size_t bytes)
-{
-	struct xnvme_cmd_ctx ctx = {.dev = dev};
-
-	ctx.cmd.common.opcode = opcode;
-	ctx.cmd.common.nsid = dev->opts.nsid;
-	ctx.cmd.nvm.slba = block;
-	ctx.cmd.nvm.nlb = bytes ? (uint32_t)(bytes / block_size) - 1 : 0;
-	return ctx;
-}
-
-static void fill(void *buf, size_t size, unsigned seed)
-{
-	for (size_t i = 0; i < size; i++)
-		((uint8_t *)buf)[i] = (uint8_t)(seed + i * 11 + i / 512);
-}
-
-static int holds(const void *buf, size_t size, unsigned seed)
-{
-	for (size_t i = 0; i < size; i++)
-		if (((const uint8_t *)buf)[i] != (uint8_t)(seed + i * 11 + i / 512))
-			return 0;
-	return 1;
 }
 
 /* Synchronous, through whichever namespace or controller: writes, reads into other memory, and compares. */
@@ -139,13 +65,6 @@ static void never(void *user, const void *cqe, void *arg)
 {
 	(void)user, (void)cqe, (void)arg;
 	abort();
-}
-
-static void set(struct xnvme_cmd_ctx *ctx, struct xnvme_queue *queue, xnvme_queue_cb cb, void *arg)
-{
-	ctx->async.queue = queue;
-	ctx->async.cb = cb;
-	ctx->async.cb_arg = arg;
 }
 
 /* Pokes until nothing is outstanding. */
@@ -426,6 +345,7 @@ int main(int argc, char **argv)
 	TRUE(g_xnvme_be_upcie_rs.dev->ctrlr_init(&none) == NULL && errno == ENODEV);
 
 	dev_init(&first, argv[1], 1, NULL);
+	EXPECT(first.ident.csi, XNVME_SPEC_CSI_NVM);
 	memcpy(&ctrlr, first.be.state, sizeof(ctrlr));
 	/* Namespaces share their controller. */
 	dev_init(&second, argv[1], 2, ctrlr);

@@ -67,14 +67,16 @@ enum {
 	XNVME_SPEC_NVM_OPC_WRITE = 0x01,
 	XNVME_SPEC_NVM_OPC_READ = 0x02,
 	XNVME_SPEC_NVM_OPC_COMPARE = 0x05,
+	XNVME_SPEC_ZND_OPC_APPEND = 0x7D,
 	XNVME_SPEC_FS_OPC_WRITE = 0xAC,
 	XNVME_SPEC_FS_OPC_READ = 0xDC,
 	XNVME_SPEC_CSI_NVM = 0,
 	XNVME_SPEC_CSI_KV = 1,
 };
 
-/* Bits to shift a byte offset by, and the bytes of a block: both 0 until somebody asks for the geometry. */
+/* Bits to shift a byte offset by, the bytes of a block, and those of its metadata: 0 until somebody asks for the geometry. */
 struct xnvme_geo {
+	uint32_t nbytes_oob;
 	uint64_t ssw;
 	uint32_t lba_nbytes;
 };

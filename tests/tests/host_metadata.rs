@@ -2,12 +2,12 @@
 //! what a file keeps.
 
 use upcie_nvme::{
-    Controller, DmaBuf, Io, Namespace,
+    Controller, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     protection::{Checks, Protect},
-    spec::{ErrorLog, NvmOpcode, ProtectionField, Status},
+    spec::{CopyRange, ErrorLog, NvmOpcode, ProtectionField, Status},
 };
-use upcie_tests::says;
+use upcie_tests::{deadline, says};
 
 const PROTECT: Protect =
     Protect::new().check(Checks::GUARD.union(Checks::REFERENCE_TAG).union(Checks::APPLICATION_TAG));
@@ -172,4 +172,124 @@ fn a_file_keeps_metadata() {
     std::fs::remove_file(&path).unwrap();
     read.unwrap();
     assert_eq!(verified, Ok(()));
+}
+
+/// A namespace with protection information, some blocks on it, and a queue for copies.
+struct Copies {
+    controller: Controller,
+    namespace: Namespace,
+    queue: QueuePair<u32>,
+}
+
+/// What is written: tags that the controller makes.
+const MADE: Protect = Protect::new().action().application_tag(0x1234).storage_tag(5);
+/// What it is checked for.
+const READ: Protect = Protect::new().check(Checks::all()).application_tag(0x1234).storage_tag(5);
+
+impl Copies {
+    fn new(options: &str) -> Self {
+        let (controller, namespace) = open(options);
+        let queue = controller.queue_pair().create().unwrap();
+        let this = Self { controller, namespace, queue };
+        let bytes: Vec<u8> = (32..48).flat_map(|block| this.data(block)).collect();
+        let mut data = this.controller.alloc(bytes.len()).unwrap();
+        data.write_at(0, &bytes);
+        this.namespace.run(Io::write(&this.namespace, 32).protect(MADE), &mut data).unwrap();
+        this
+    }
+
+    fn data(&self, block: u8) -> Vec<u8> {
+        vec![block; self.namespace.format().data_size()]
+    }
+
+    fn copy(&mut self, sources: &[(CopyRange, Protect)], to: u64, target: Protect) -> Status {
+        let ranges = self.controller.alloc(4096).unwrap();
+        let mut turn = self.queue.turn().unwrap();
+        turn.copy_protected(&self.namespace, sources, ranges, to, target, 7).unwrap();
+        drop(turn);
+        assert!(self.queue.wait(Wait::Poll, deadline()).unwrap());
+        self.queue.turn().unwrap().next().unwrap().status()
+    }
+
+    /// Reads blocks, of which the controller strips the protection information, with these checks.
+    fn read(&self, slba: u64, count: usize, checks: Protect) -> Result<Vec<u8>, Option<ProtectionField>> {
+        let mut data = self.controller.alloc(count * self.namespace.format().data_size()).unwrap();
+        match self.namespace.run(Io::read(&self.namespace, slba).protect(checks.action()), &mut data) {
+            Ok(()) => Ok(data.to_vec()),
+            Err(error) => Err(error.status().unwrap().protection_field()),
+        }
+    }
+}
+
+/// A Copy checks what it reads and what it writes, with both formats of source ranges; nothing is written if a check fails.
+#[test]
+fn copies_check_what_they_read_and_what_they_write() {
+    for options in [
+        "ms=8,pi=1",
+        "ms=8,pi=2,extended=true",
+        "ms=8,pi=1,sts=16,pi-first=true",
+        "lba=4096,ms=16,pi=1,guard=32",
+        "ms=16,pi=2,guard=64",
+    ] {
+        let mut copies = Copies::new(options);
+        let is_first_type = copies.namespace.identify().dps & 7 == 1;
+        let sources = [(CopyRange::new(40, 4), READ), (CopyRange::new(32, 8), READ)];
+        let expected: Vec<u8> = (40..44).chain(32..40).flat_map(|block| copies.data(block)).collect();
+        // New protection information at the new place, with another application tag.
+        let target = MADE.application_tag(0x77);
+        assert_eq!(copies.copy(&sources, 128, target), Status::SUCCESS, "{options}");
+        let new = READ.application_tag(0x77);
+        assert_eq!(copies.read(128, 12, new).as_ref(), Ok(&expected), "{options}");
+        // A check of the second range fails: nothing is written, not even of the first.
+        let wrong = [sources[0], (CopyRange::new(32, 8), READ.application_tag(1))];
+        assert_eq!(copies.copy(&wrong, 128, MADE), Status::APPLICATION_TAG_CHECK_ERROR, "{options}");
+        assert_eq!(copies.read(128, 12, new).as_ref(), Ok(&expected), "{options}");
+        // Blocks keep their protection information, which is that of their old place.
+        let kept = READ.check(Checks::GUARD).reference_tag(32);
+        let kept = if is_first_type { Protect::new().check(Checks::GUARD) } else { kept };
+        let whole = [(CopyRange::new(32, 8), READ)];
+        assert_eq!(copies.copy(&whole, 200, kept), Status::SUCCESS, "{options}");
+        let moved: Vec<u8> = (32..40).flat_map(|block| copies.data(block)).collect();
+        let unchecked = Protect::new().check(Checks::GUARD | Checks::APPLICATION_TAG).application_tag(0x1234);
+        assert_eq!(copies.read(200, 8, unchecked), Ok(moved), "{options}");
+        assert_eq!(copies.read(200, 8, READ), Err(Some(ProtectionField::REFERENCE_TAG)), "{options}");
+        if !is_first_type {
+            assert!(copies.read(200, 8, READ.reference_tag(32)).is_ok(), "{options}");
+        }
+        // So a check of what is written, as of the new place, fails, and names the field.
+        assert_eq!(copies.copy(&whole, 300, READ), Status::REFERENCE_TAG_CHECK_ERROR, "{options}");
+        assert!(copies.read(300, 8, READ).is_ok(), "blocks that were never written are exempt: {options}");
+    }
+}
+
+/// Copies that don't fit are refused, and bring their memory back.
+#[test]
+fn protected_copies_are_refused_before_they_are_sent() {
+    let mut copies = Copies::new("ms=16,pi=1,guard=64");
+    let (plain, source) = (open("lba=512"), (CopyRange::new(32, 8), READ));
+    let plain_queue = &mut plain.0.queue_pair().create::<u32>().unwrap();
+    let bytes = |controller: &Controller, len| controller.alloc(len).unwrap();
+    for (sources, len, to, reason) in [
+        (&[][..], 4096, 128, Refusal::Length),
+        (&[source; 2][..], 79, 128, Refusal::Length),
+        (&[source; 257][..], 16384, 128, Refusal::Length),
+        (&[source][..], 4096, copies.namespace.blocks(), Refusal::OutOfRange),
+    ] {
+        let ranges = bytes(&copies.controller, len);
+        let mut turn = copies.queue.turn().unwrap();
+        let refused = turn.copy_protected(&copies.namespace, sources, ranges, to, MADE, 3).unwrap_err();
+        assert_eq!((refused.reason, refused.buffer.len(), refused.tag), (reason, len, 3));
+    }
+    let ranges = bytes(&plain.0, 4096);
+    let mut turn = plain_queue.turn().unwrap();
+    let refused = turn.copy_protected(&plain.1, &[source], ranges, 0, MADE, 3).unwrap_err();
+    assert_eq!(refused.reason, Refusal::Unprotected);
+    drop(turn);
+    // Plain copies move protection information as it is, and are of format 0, which is not that of wide guards.
+    let mut ranges = bytes(&copies.controller, 4096);
+    ranges.write_at(0, &CopyRange::new(32, 8).to_bytes());
+    copies.queue.turn().unwrap().copy(&copies.namespace, ranges, 1, 128, 0).unwrap();
+    assert!(copies.queue.wait(Wait::Poll, deadline()).unwrap());
+    let status = copies.queue.turn().unwrap().next().unwrap().status();
+    assert_eq!(status, Status::INVALID_FIELD);
 }

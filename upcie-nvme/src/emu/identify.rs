@@ -202,8 +202,8 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         | OptionalCommands::WRITE_UNCORRECTABLE
         | OptionalCommands::COPY
         | OptionalCommands::RESERVATIONS;
-    // Copy: source ranges of format 0.
-    id.cdfs = 1;
+    // Copy: source ranges of formats 0 and 1.
+    id.cdfs = 0b11;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
     // Compare and Write, of the longest transfer.
     id.fuses = 1;

@@ -27,7 +27,7 @@
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
 //! characters), boot partitions on request (whose image is any data), Keep Alive. A Sanitize takes 200 ms and a short self-test
 //! 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
-//! file. Compare and Write as a fused operation. Not supported: checks of protection information in a Copy.
+//! file. Compare and Write as a fused operation.
 //!
 //! # Reservations
 //! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with

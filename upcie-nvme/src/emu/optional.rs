@@ -95,7 +95,7 @@ impl<M: Media> Io<M> {
         if same { Ok(len) } else { Err(Status::COMPARE_FAILURE) }
     }
 
-    /// Copies blocks of the namespace to the blocks from `to` on.
+    /// Copies blocks of the namespace, which have no metadata, to the blocks from `to` on.
     fn copy(
         &mut self,
         host: &mut impl HostMemory,
@@ -130,13 +130,7 @@ impl<M: Media> Io<M> {
         if total > COPY_BLOCKS.into() {
             return Err(too_much);
         }
-        // Copies move protection information as it is.
-        let checks = cdw12.into_bits() & (0xf << 12 | 0xf << 26) != 0;
-        if checks && namespace.layout.protection != 0 {
-            return Err(Status::INVALID_FIELD.with_do_not_retry());
-        }
         let (mut target, len) = namespace.range(to, total)?;
-        let mut block = to;
         self.writable()?;
         self.written(target, len);
         for range in &*ranges {
@@ -145,8 +139,7 @@ impl<M: Media> Io<M> {
                 let len = bytes.len();
                 media.write(&mut Bytes(bytes), target + done, 0, len)
             })?;
-            self.copy_metadata(&namespace, range.slba, block, u64::from(range.nlb) + 1)?;
-            (target, block) = (target + len, block + u64::from(range.nlb) + 1);
+            target += len;
         }
         self.write_through(cdw12.into_bits())?;
         Ok(2 * len)

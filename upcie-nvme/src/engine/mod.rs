@@ -21,6 +21,7 @@
 mod commands;
 mod common;
 mod completion;
+mod copy;
 mod extent;
 mod fused;
 mod io;

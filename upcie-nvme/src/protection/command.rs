@@ -1,7 +1,7 @@
 //! The protection of one command: the action of the controller, its checks, and the tags.
 
 use super::{BlockFormat, Protection, ProtectionType};
-use crate::spec::{ApplicationTagDword15, BlockTagDwords, ProtectionControl};
+use crate::spec::{ApplicationTagDword15, BlockTagDwords, CopyDword12, ProtectionControl};
 
 bitflags::bitflags! {
     /// The fields of protection information that are checked.
@@ -139,6 +139,13 @@ impl Protect {
         words[7] = u64::from(dword14) | u64::from(dword15) << 32;
     }
 
+    /// Returns dword 12 of a Copy whose blocks are read with these checks, and written as `target` says.
+    pub(crate) fn copy_source(&self, dword: CopyDword12, target: &Self) -> CopyDword12 {
+        let mut control = self.control();
+        control.set(ProtectionControl::ACTION, target.action);
+        control.for_copy_source(dword)
+    }
+
     fn control(&self) -> ProtectionControl {
         let pairs = [
             (self.action, ProtectionControl::ACTION),
@@ -162,7 +169,7 @@ pub(crate) struct Tags {
 
 impl Tags {
     /// Returns the storage tag above the reference tag, as one number.
-    pub(super) fn joined(&self, protection: &Protection) -> u128 {
+    pub(crate) fn joined(&self, protection: &Protection) -> u128 {
         u128::from(self.storage) << protection.reference_tag_bits() | u128::from(self.reference)
     }
 }

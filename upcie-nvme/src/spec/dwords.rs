@@ -190,8 +190,22 @@ pub struct CopyDword12 {
     /// Format of the descriptors of source ranges.
     #[bits(4)]
     pub desfmt: u8,
-    #[bits(18)]
-    __: u32,
+    /// Protection of the blocks that are read (PRINFOR): the action in bit 3, checks of guard, application tag and reference
+    /// tag in bits 2 to 0.
+    #[bits(4)]
+    pub prinfor: u8,
+    #[bits(4)]
+    __: u8,
+    /// Directive type of the blocks that are written.
+    #[bits(4)]
+    pub dtype: u8,
+    /// Check of the storage tag of the blocks that are written (STCW).
+    pub stcw: bool,
+    /// Check of the storage tag of the blocks that are read (STCR).
+    pub stcr: bool,
+    /// Protection of the blocks that are written (PRINFOW), like `prinfor`.
+    #[bits(4)]
+    pub prinfow: u8,
     /// Force unit access.
     pub fua: bool,
     /// Limited retry.
@@ -234,11 +248,57 @@ impl CopyRange {
         Self { reserved0: 0, slba, nlb, reserved18: [0; 6], eilbrt: 0, elbat: 0, elbatm: 0 }
     }
 
+    /// Sets what the blocks are checked for: the tags of the first one (reference tag, and above it the storage tag), and the
+    /// application tag in the bits of `mask`.
+    #[inline]
+    #[must_use]
+    pub const fn expecting(mut self, tags: u32, application_tag: u16, mask: u16) -> Self {
+        (self.eilbrt, self.elbat, self.elbatm) = (tags, application_tag, mask);
+        self
+    }
+
     /// Returns the range as the command's data holds it: for [`DmaBuf::write_at`](crate::DmaBuf::write_at).
     #[inline]
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
         zerocopy::transmute!(self)
+    }
+}
+
+/// A source range of a Copy command, of format 1, for namespaces with guards of 32 and 64 bits: NVM, "Copy – Source Range
+/// Entries"; 40 bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WideCopyRange {
+    reserved0: u64,
+    /// The first block.
+    pub slba: u64,
+    /// Number of blocks, 0's based.
+    pub nlb: u16,
+    reserved18: [u8; 8],
+    /// Expected tags of the first block, 80 bits with the most significant byte first: the storage tag above the reference tag.
+    elbt: [u8; 10],
+    /// Expected logical block application tag.
+    pub elbat: u16,
+    /// Expected logical block application tag mask.
+    pub elbatm: u16,
+}
+assert_size!(WideCopyRange, 40);
+
+impl WideCopyRange {
+    /// Describes the blocks of `range`, whose tags are `tags`, of up to 80 bits.
+    #[must_use]
+    pub fn new(range: CopyRange, tags: u128) -> Self {
+        let CopyRange { slba, nlb, elbat, elbatm, .. } = range;
+        let mut elbt = [0; 10];
+        elbt.copy_from_slice(&tags.to_be_bytes()[6..]);
+        Self { reserved0: 0, slba, nlb, reserved18: [0; 8], elbt, elbat, elbatm }
+    }
+
+    /// Returns the expected tags.
+    #[must_use]
+    pub fn tags(&self) -> u128 {
+        self.elbt.iter().fold(0, |tags, byte| tags << 8 | u128::from(*byte))
     }
 }
 

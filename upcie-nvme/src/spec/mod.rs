@@ -64,7 +64,7 @@ pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabili
 pub use dwords::{
     AbortDword10, CopyDword12, CopyRange, CreateCqDword11, CreateQueueDword10, CreateSqDword11,
     DatasetDword10, DatasetDword11, DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags,
-    LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
+    LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12, WideCopyRange,
 };
 pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
 pub use features::*;

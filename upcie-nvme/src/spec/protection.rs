@@ -3,6 +3,7 @@
 
 use bitfield_struct::bitfield;
 
+use super::dwords::CopyDword12;
 use super::macros::named_values;
 use super::status::Status;
 
@@ -28,6 +29,19 @@ impl ProtectionControl {
     #[must_use]
     pub const fn dword12(self) -> u32 {
         (self.bits() as u32) << 24
+    }
+
+    /// Returns the fields of the blocks that a Copy reads (PRINFOR, STCR); those of the blocks that it writes are where other
+    /// commands have them.
+    #[must_use]
+    pub const fn of_copy_source(dword: CopyDword12) -> Self {
+        Self::from_bits_truncate(dword.prinfor() << 2 | dword.stcr() as u8)
+    }
+
+    /// Returns dword 12 of a Copy with these fields for the blocks that it reads.
+    #[must_use]
+    pub const fn for_copy_source(self, dword: CopyDword12) -> CopyDword12 {
+        dword.with_prinfor(self.bits() >> 2).with_stcr(self.bits() & 1 != 0)
     }
 
     /// Returns the bits of a command's dword 12.

@@ -1,10 +1,11 @@
-//! Commands of namespaces whose blocks have metadata: Read, Write, Compare, Verify and Write Zeroes.
+//! Commands of namespaces whose blocks have metadata: Read, Write, Compare, Verify, Write Zeroes and Copy.
 //!
 //! The metadata of all blocks is behind their data in the namespace's part of the media, so data is where it is without
 //! metadata. Bytes of protection information are kept inverted: blocks that were never written, or were deallocated, have
 //! all bits set there, which exempts them from checks.
 
 mod buffers;
+mod copy;
 
 use super::{
     HostMemory,
@@ -31,6 +32,7 @@ impl<M: Media> Io<M> {
                 | NvmOpcode::COMPARE
                 | NvmOpcode::VERIFY
                 | NvmOpcode::WRITE_ZEROES
+                | NvmOpcode::COPY
         );
         is_here && self.namespace(command.nsid).is_ok_and(|namespace| namespace.layout.metadata() != 0)
     }
@@ -51,6 +53,9 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<u64, Status> {
         let namespace = *self.namespace(command.nsid)?;
+        if NvmOpcode(command.opcode) == NvmOpcode::COPY {
+            return self.copy_blocks(host, &namespace, command);
+        }
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
         let (offset, len) = namespace.range(slba, count)?;
         let protection = Protection::of(namespace.layout, command)?;
@@ -263,24 +268,6 @@ impl<M: Media> Io<M> {
             0 => Ok(()),
             size => self.media.zero(namespace.metadata(slba), count * size),
         }
-    }
-
-    /// Copies the metadata of `count` blocks from `from` on to the blocks from `to` on, unchecked.
-    pub(super) fn copy_metadata(
-        &mut self,
-        namespace: &Namespace,
-        from: u64,
-        to: u64,
-        count: u64,
-    ) -> Result<(), Status> {
-        let size = namespace.layout.metadata() as u64;
-        let mut bytes = vec![0; (count * size) as usize];
-        let len = bytes.len();
-        if len > 0 {
-            self.media.read(&mut Bytes(&mut bytes), namespace.metadata(from), 0, len)?;
-            self.media.write(&mut Bytes(&mut bytes), namespace.metadata(to), 0, len)?;
-        }
-        Ok(())
     }
 }
 

@@ -116,8 +116,8 @@ fn metadata_by_a_list_and_at_the_end_of_blocks() {
     host.set(METADATA, &[0xee; 32]);
     assert_eq!(send(&mut queue, &host, Command::read(1, 7, 2), 0, (0, 0, 0)), Status::SUCCESS);
     assert_eq!(host.bytes(METADATA, 16), data(16));
-    // A Copy moves it, too; with checks of protection information it is no valid field where there is some.
-    let mut range = CopyRange::new(7, 2);
+    // A Copy moves it, too.
+    let range = CopyRange::new(7, 2);
     host.set(0, range.as_bytes());
     let copy = Command { cdw10: 40, ..Command::io(NvmOpcode::COPY, 1) };
     assert_eq!(queue.status(host.with_page(copy)), Status::SUCCESS);
@@ -147,11 +147,22 @@ fn metadata_by_a_list_and_at_the_end_of_blocks() {
     assert_eq!(send(&mut queue, &host, Command::write(1, 9, 2), ACTION, tags), Status::SUCCESS);
     assert_eq!(send(&mut queue, &host, Command::read(1, 9, 2), GUARD, tags), Status::SUCCESS);
     assert!(host.bytes(0, 1040) == blocks);
-    range = CopyRange::new(2, 2);
+    let range = CopyRange::new(2, 2);
     host.set(0, range.as_bytes());
-    let checked = CopyDword12::new().into_bits() | 1 << 12;
-    let copy = Command { cdw10: 40, cdw12: checked, ..Command::io(NvmOpcode::COPY, 1) };
-    assert_eq!(queue.status(host.with_page(copy)), Status::INVALID_FIELD);
+    let mut copy = |dword: CopyDword12| {
+        let copy = Command { cdw10: 40, cdw12: dword.into_bits(), ..Command::io(NvmOpcode::COPY, 1) };
+        queue.status(host.with_page(copy))
+    };
+    // Checks of guards; nothing else is this type's.
+    let plain = CopyDword12::new();
+    assert_eq!(copy(plain.with_prinfor(4).with_prinfow(4)), Status::SUCCESS);
+    assert_eq!(copy(plain.with_prinfor(1)), Status::INVALID_PROTECTION_INFORMATION);
+    assert_eq!(copy(plain.with_prinfow(1)), Status::INVALID_PROTECTION_INFORMATION);
+    // The action is that of both parts; the other format of ranges is for wider guards.
+    assert_eq!(copy(plain.with_prinfor(8)), Status::INVALID_FIELD);
+    assert_eq!(copy(plain.with_prinfow(8)), Status::INVALID_FIELD);
+    assert_eq!(copy(plain.with_prinfor(8).with_prinfow(8)), Status::SUCCESS);
+    assert_eq!(copy(plain.with_desfmt(1)), Status::INVALID_FIELD);
 }
 
 #[test]

@@ -129,3 +129,24 @@ fn opcodes_have_names_and_directions() {
     assert_eq!(NvmOpcode::FLUSH.direction(), DataDirection::None);
     assert_eq!(AdminOpcode::FABRICS.direction(), DataDirection::Bidirectional);
 }
+
+#[test]
+fn copies_have_checks_of_both_sides_and_tags_of_each_range() {
+    let range = CopyRange::new(7, 9).expecting(0x0102_0304, 0x1234, 0xff00);
+    let bytes = range.to_bytes();
+    assert_eq!((&bytes[8..18], &bytes[24..28]), (&[7, 0, 0, 0, 0, 0, 0, 0, 8, 0][..], &[4, 3, 2, 1][..]));
+    assert_eq!(bytes[28..], [0x34, 0x12, 0, 0xff]);
+    let tags = 0x0a0b_0102_0304_0506_0708;
+    let wide = WideCopyRange::new(range, tags);
+    let bytes = wide.as_bytes();
+    assert_eq!((&bytes[8..18], bytes.len()), (&[7, 0, 0, 0, 0, 0, 0, 0, 8, 0][..], 40));
+    assert_eq!(bytes[26..], [0x0a, 0x0b, 1, 2, 3, 4, 5, 6, 7, 8, 0x34, 0x12, 0, 0xff]);
+    assert_eq!(wide.tags(), tags);
+    let control = ProtectionControl::GUARD | ProtectionControl::STORAGE_TAG;
+    let dword = control.for_copy_source(CopyDword12::new().with_nr(2));
+    assert_eq!(dword.into_bits(), 2 | 4 << 12 | 1 << 25);
+    assert_eq!(ProtectionControl::of_copy_source(dword), control);
+    // What is written has the places of other commands.
+    let target = CopyDword12::from_bits(control.dword12());
+    assert_eq!((target.prinfow(), target.stcw(), target.prinfor(), target.stcr()), (4, true, 0, false));
+}

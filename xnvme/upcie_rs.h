@@ -38,7 +38,8 @@ XNVME_STATIC_ASSERT(sizeof(struct upcie_rs_state) <= XNVME_BE_STATE_NBYTES, "sta
 struct upcie_rs_queue {
 	struct xnvme_queue_base base;
 	upcie_queue *handle;
-	bool interrupts;
+	/* Of a queue that has a completion descriptor: it has an interrupt, and each submission rings. */
+	struct upcie_rs_events *events;
 };
 XNVME_STATIC_ASSERT(sizeof(struct upcie_rs_queue) <= XNVME_BE_QUEUE_STATE_NBYTES, "queue");
 
@@ -60,6 +61,12 @@ size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t
 
 /* The bytes of a command's metadata, likewise. Without them it would have no pointer, and the controller would use address 0. */
 size_t upcie_rs_mbytes(const struct xnvme_cmd_ctx *ctx, const void *mbuf, size_t nbytes);
+
+/* Passes the events of a queue's descriptor on to an eventfd, until it is stopped. */
+int upcie_rs_events_start(int fd, struct upcie_rs_events **events);
+int upcie_rs_events_fd(const struct upcie_rs_events *events);
+/* NULL does nothing. */
+void upcie_rs_events_stop(struct upcie_rs_events *events);
 
 extern struct xnvme_be_async g_xnvme_be_upcie_rs_async;
 extern struct xnvme_be_sync g_xnvme_be_upcie_rs_sync;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Queues. A submission rings no doorbell; poke and wait ring first. */
+/* Queues. A submission rings no doorbell, unless the queue has a completion descriptor; poke and wait ring first. */
 #include <time.h>
 
 #include "upcie_rs.h"
@@ -24,22 +24,37 @@ static int create(struct upcie_rs_queue *queue, bool interrupts)
 		if (ctrlr->vectors > 1)
 			opts.vector = (uint16_t)(1 + __atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED) % (ctrlr->vectors - 1u));
 	}
-	queue->interrupts = interrupts;
 	return upcie_queue_create(ctrlr->handle, &opts, &queue->handle);
 }
 
 static int init(struct xnvme_queue *queue, int opts)
 {
 	(void)opts;
+	queue_of(queue)->events = NULL;
 	return create(queue_of(queue), false);
 }
 
 static int term(struct xnvme_queue *queue)
 {
-	upcie_queue *handle = queue_of(queue)->handle;
+	struct upcie_rs_queue *ours = queue_of(queue);
+	upcie_queue *handle = ours->handle;
 
-	queue_of(queue)->handle = NULL;
+	upcie_rs_events_stop(ours->events);
+	ours->events = NULL;
+	ours->handle = NULL;
 	return upcie_queue_delete(handle);
+}
+
+/*
+ * Counts a command. A program that has a descriptor sleeps on it after it has submitted, and does not poke before. If the doorbell
+ * can't be written, after a reset, the next poke says so: the command is in the queue.
+ */
+static int submitted(struct upcie_rs_queue *queue)
+{
+	queue->base.outstanding++;
+	if (queue->events)
+		upcie_ring(queue->handle);
+	return 0;
 }
 
 static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, void *mbuf, size_t mbuf_nbytes)
@@ -49,9 +64,7 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 	upcie_rs_translate(ctx);
 	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
 			       upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
-	if (!err)
-		queue->base.outstanding++;
-	return err;
+	return err ? err : submitted(queue);
 }
 
 static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cnt, size_t dvec_nbytes, void *mbuf,
@@ -63,9 +76,7 @@ static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cn
 	upcie_rs_translate(ctx);
 	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf,
 				upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
-	if (!err)
-		queue->base.outstanding++;
-	return err;
+	return err ? err : submitted(queue);
 }
 
 /* The slot is free when this is called, so that the callback may submit again. */
@@ -83,7 +94,7 @@ static int poke(struct xnvme_queue *queue, uint32_t max)
 {
 	struct upcie_rs_queue *ours = queue_of(queue);
 	/* A program that sleeps on the descriptor pokes after each event: this asks for the next one, and rings. */
-	int result = ours->interrupts ? upcie_arm(ours->handle) : upcie_ring(ours->handle);
+	int result = ours->events ? upcie_arm(ours->handle) : upcie_ring(ours->handle);
 
 	if (!result)
 		result = upcie_poll(ours->handle, max ? max : queue->base.outstanding, done, ours);
@@ -133,7 +144,7 @@ static int get_completion_fd(struct xnvme_queue *queue)
 {
 	struct upcie_rs_queue *ours = queue_of(queue);
 
-	if (!ours->interrupts) {
+	if (!ours->events) {
 		if (queue->base.outstanding)
 			return -EBUSY;
 		if (!upcie_rs_ctrlr_of(queue->base.dev)->vectors)
@@ -143,10 +154,12 @@ static int get_completion_fd(struct xnvme_queue *queue)
 			err = create(ours, true);
 		if (!err)
 			err = upcie_arm(ours->handle);
+		if (!err)
+			err = upcie_rs_events_start(upcie_fd(ours->handle), &ours->events);
 		if (err)
 			return err;
 	}
-	return upcie_fd(ours->handle);
+	return upcie_rs_events_fd(ours->events);
 }
 
 struct xnvme_be_async g_xnvme_be_upcie_rs_async = {

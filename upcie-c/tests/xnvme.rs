@@ -5,12 +5,13 @@ mod common;
 use common::{compile_all, on_each_device, run};
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "../xnvme/upcie_rs.c",
     "../xnvme/upcie_rs_dev.c",
     "../xnvme/upcie_rs_admin.c",
     "../xnvme/upcie_rs_sync.c",
     "../xnvme/upcie_rs_async.c",
+    "../xnvme/upcie_rs_events.c",
     "../xnvme/upcie_rs_mem.c",
 ];
 

@@ -3,9 +3,11 @@
 mod address;
 mod claim;
 mod config;
+mod token;
 
 pub use address::{Address, FORMS};
 pub use claim::Claim;
+pub use token::VfToken;
 
 use crate::{
     Error, Result,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// # Errors
 /// Each cause has an error of its own, which says what to do.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
-    tracing::debug!(%address, "opening");
+    tracing::debug!(address = %address.without_token(), "opening");
     if let Some(bdf) = address.bdf() {
         // A function whose unbinding waits for its user looks free, but the kernel does not give it out.
         Function::at(bdf)?.check_not_being_unbound()?;
@@ -30,7 +30,9 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         #[cfg(feature = "vfio-user-client")]
         Address::VfioUser(path) => Ok(Arc::new(VfioUserDevice::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
-        Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) => Ok(VfioDevice::open(address)?),
+        Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) | Address::Token(..) => {
+            Ok(VfioDevice::open(address)?)
+        }
         #[cfg(feature = "uio")]
         Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
         #[cfg(feature = "uio")]

@@ -10,6 +10,7 @@ mod lock;
 mod lockdown;
 mod machine_lock;
 mod setup;
+mod virtual_functions;
 mod vmd;
 
 pub use bdf::Bdf;

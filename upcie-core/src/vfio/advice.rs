@@ -1,6 +1,10 @@
 //! Texts for errors: the holder and owner of a device node, and the limit on locked memory.
 
-use crate::pci::Bdf;
+use crate::{
+    Error,
+    device::VfToken,
+    pci::{Bdf, Function},
+};
 use nix::sys::resource::{Resource, getrlimit};
 use std::{fs, path::Path};
 
@@ -93,6 +97,37 @@ fn account(file: &str, id: u32) -> String {
         .unwrap_or(number)
 }
 
+/// Makes the error of a function that VFIO did not open because of its VF token, or because it has none; `None` if the system's
+/// error has another cause.
+pub(super) fn not_shared(function: &Function, token: Option<VfToken>, errno: Option<i32>) -> Option<Error> {
+    let bdf = function.bdf;
+    let physical = function.physical_function().ok().flatten();
+    let reason = match (errno?, physical, token) {
+        (libc::EACCES, Some(physical), None) => format!(
+            "its physical function {physical} is bound to vfio-pci too, so VFIO wants a VF token: open {physical} first, with a \
+             token of your choice (vfio:{physical},token=UUID; `uuidgen` makes one), then this one with the same \
+             (vfio:{bdf},token=UUID)"
+        ),
+        (libc::EACCES, Some(physical), Some(_)) => format!(
+            "its VF token is not the one with which its physical function {physical} was opened first: use that one"
+        ),
+        (libc::EACCES, None, _) => {
+            "virtual functions of it are in use, so VFIO wants the VF token with which they were \
+                                    opened: add ,token=UUID to its address"
+                .to_owned()
+        }
+        (libc::EINVAL, Some(physical), Some(_)) => format!(
+            "its physical function {physical} is not bound to vfio-pci, so it takes no VF token: leave that out"
+        ),
+        (libc::EINVAL, None, Some(_)) => {
+            "it has no virtual functions and is none (SR-IOV), so it takes no VF token: leave that out"
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(Error::unusable(bdf.to_string(), reason))
+}
+
 /// Says that `what` is in use, and by which processes.
 pub(super) fn busy(what: &str, holders: &[u32]) -> String {
     let me = std::process::id();
@@ -112,7 +147,7 @@ pub(super) fn busy(what: &str, holders: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::holders_but;
+    use crate::{process::holders_but, testing::FakeSysfs};
     use std::os::fd::AsFd;
 
     #[test]
@@ -156,6 +191,32 @@ mod tests {
         assert_eq!(holders_but(&paths, 0), [std::process::id()], "a mapping holds it too");
         drop(mapping);
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_refused_token_error_names_the_physical_function() {
+        let fake = FakeSysfs::new("token");
+        fake.add("0000:01:00.0", "0x010802\n", Some("vfio-pci"), Some(5));
+        let path = fake.add("0000:01:00.1", "0x010802\n", Some("vfio-pci"), Some(6));
+        std::os::unix::fs::symlink("../0000:01:00.0", path.join("physfn")).unwrap();
+        let token = Some(VfToken::new([7; 16]));
+        let why = |bdf: &str, token, errno| {
+            not_shared(&fake.function(bdf).unwrap(), token, Some(errno)).map(|error| error.to_string())
+        };
+        let [physical, virtual_one] = ["0000:01:00.0", "0000:01:00.1"];
+        for (bdf, token, errno, part) in [
+            (virtual_one, None, libc::EACCES, "open 0000:01:00.0 first"),
+            (virtual_one, token, libc::EACCES, "not the one with which its physical function 0000:01:00.0"),
+            (virtual_one, token, libc::EINVAL, "0000:01:00.0 is not bound to vfio-pci"),
+            (physical, None, libc::EACCES, "virtual functions of it are in use"),
+            (physical, token, libc::EACCES, "virtual functions of it are in use"),
+            (physical, token, libc::EINVAL, "takes no VF token"),
+        ] {
+            let text = why(bdf, token, errno).expect(part);
+            assert!(text.contains(part) && text.contains(bdf) && !text.contains("0707"), "{text}");
+        }
+        assert_eq!(why(virtual_one, None, libc::EINVAL), None, "not the token's fault");
+        assert_eq!(why(virtual_one, token, libc::EBUSY), None);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The character device of one function, and its binding to an iommufd.
 
 use super::{
-    advice::{busy, no_permission},
+    advice::{busy, no_permission, not_shared},
     group::{blocking, check, not_viable},
     iommufd_abi as abi,
     nodes::{device_node, nodes},
 };
-use crate::{Error, Result, pci::Function, process::holders_but};
+use crate::{Error, Result, device::VfToken, pci::Function, process::holders_but};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -54,9 +54,21 @@ impl Cdev {
         Ok(Self { file, nodes: nodes(function, dev), device: device.into(), function: function.clone() })
     }
 
-    /// Binds the device to `iommu`. After that only this file can use it.
-    pub(super) fn bind(&self, iommu: BorrowedFd<'_>) -> Result<()> {
-        abi::bind(self.file.as_fd(), iommu).map_err(|e| self.refused(e))
+    /// Binds the device to `iommu`, with a VF token if there is one. After that only this file can use it.
+    pub(super) fn bind(&self, iommu: BorrowedFd<'_>, token: Option<VfToken>) -> Result<()> {
+        let bound = abi::bind(self.file.as_fd(), iommu, token.as_ref());
+        let bound = match bound {
+            // Kernels before 6.17 know no token here, and ask for none.
+            Err(e) if token.is_some() && e.raw_os_error() == Some(libc::EINVAL) => {
+                let device = &self.device;
+                tracing::warn!(device, "VFIO takes no VF token on its character device: binding it without");
+                abi::bind(self.file.as_fd(), iommu, None)
+            }
+            bound => bound,
+        };
+        bound.map_err(|e| {
+            not_shared(&self.function, token, e.raw_os_error()).unwrap_or_else(|| self.refused(e))
+        })
     }
 
     /// Attaches the device to an I/O address space.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    device::VfToken,
     dma::Mapper,
     events::{Hold, emit},
     memory::{Memory, host_page_size},
@@ -151,11 +152,11 @@ impl Member {
         &self.space
     }
 
-    /// Opens the function.
-    pub(super) fn device(&self) -> Result<OwnedFd> {
+    /// Opens the function, which is the one that the member was made for.
+    pub(super) fn device(&self, function: &Function, token: Option<VfToken>) -> Result<OwnedFd> {
         let groups = self.space.groups();
         let joined = groups.iter().find(|joined| joined.devices.contains(&self.function));
-        joined.expect("a member's group is in the list").group.device(self.function)
+        joined.expect("a member's group is in the list").group.device(function, token)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::{
     abi,
-    advice::{busy, no_permission},
+    advice::{busy, no_permission, not_shared},
     nodes::{group_node, nodes},
 };
 use crate::{
     Error, Result,
-    pci::{Bdf, Function, IommuGroup, is_vfio_driver},
+    device::VfToken,
+    pci::{Function, IommuGroup, is_vfio_driver},
     process::holders,
 };
 use std::{
@@ -61,12 +62,16 @@ impl Group {
         })
     }
 
-    /// Opens `function`, which is in the group.
-    pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
-        let device = function.to_string();
-        let name = CString::new(device.as_str()).map_err(io::Error::from);
-        name.and_then(|name| abi::group_device(self.file.as_fd(), &name))
-            .map_err(|e| Error::os(&device, format!("opening it in IOMMU group {}", self.number), e))
+    /// Opens `function`, which is in the group, with a VF token if there is one.
+    pub(super) fn device(&self, function: &Function, token: Option<VfToken>) -> Result<OwnedFd> {
+        let device = function.bdf.to_string();
+        let name = token.map_or_else(|| device.clone(), |token| format!("{device} vf_token={token}"));
+        let name = CString::new(name).map_err(io::Error::from);
+        name.and_then(|name| abi::group_device(self.file.as_fd(), &name)).map_err(|e| {
+            not_shared(function, token, e.raw_os_error()).unwrap_or_else(|| {
+                Error::os(&device, format!("opening it in IOMMU group {}", self.number), e)
+            })
+        })
     }
 }
 

@@ -7,7 +7,8 @@ use super::{
     iommufd_abi as abi,
 };
 use crate::{
-    Error, Result, dma::Mapper, events::emit, memory::Memory, mmio::Mapping, pci::Bdf, process::Owner,
+    Error, Result, device::VfToken, dma::Mapper, events::emit, memory::Memory, mmio::Mapping, pci::Bdf,
+    process::Owner,
 };
 use std::{
     fs::{File, OpenOptions},
@@ -48,8 +49,8 @@ pub(super) fn open_iommu(device: &str, function: Bdf, path: &Path) -> Result<Fil
 
 impl Ioas {
     /// Makes an address space in `iommu`, with `cdev` bound and attached, on behalf of `device`.
-    pub(super) fn with(device: &str, iommu: File, cdev: &Cdev) -> Result<Arc<Self>> {
-        cdev.bind(iommu.as_fd())?;
+    pub(super) fn with(device: &str, iommu: File, cdev: &Cdev, token: Option<VfToken>) -> Result<Arc<Self>> {
+        cdev.bind(iommu.as_fd(), token)?;
         let failed = |operation, e| Error::os(device, operation, e);
         let id = abi::ioas_alloc(iommu.as_fd()).map_err(|e| failed("making an I/O address space", e))?;
         let nothing = IommuInfo { page_sizes: 0, ranges: Vec::new(), mappings_available: None };
@@ -60,11 +61,11 @@ impl Ioas {
     }
 
     /// Attaches `cdev` too, so that it shares the mappings.
-    pub(super) fn attach(&self, device: &str, cdev: &Cdev) -> Result<()> {
+    pub(super) fn attach(&self, device: &str, cdev: &Cdev, token: Option<VfToken>) -> Result<()> {
         let cant = |reason| {
             Error::unusable(device, format!("it can't share the address space of {}: {reason}", self.device))
         };
-        cdev.bind(self.iommu.as_fd())?;
+        cdev.bind(self.iommu.as_fd(), token)?;
         cdev.attach(self.id).map_err(|e| match e.raw_os_error() {
             Some(libc::EADDRINUSE) => cant(
                 "addresses that are reserved for it are in use there: open it first, and the other one beside it"

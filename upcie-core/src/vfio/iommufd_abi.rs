@@ -2,8 +2,10 @@
 //! far as this crate uses them.
 
 use super::abi::{argsz, ioctl};
+use crate::device::VfToken;
 use std::{
     io,
+    mem::offset_of,
     ops::RangeInclusive,
     os::fd::{AsRawFd, BorrowedFd},
 };
@@ -11,6 +13,7 @@ use std::{
 const MAP_FIXED_IOVA: u32 = 1 << 0;
 const MAP_WRITEABLE: u32 = 1 << 1;
 const MAP_READABLE: u32 = 1 << 2;
+const BIND_TOKEN: u32 = 1 << 0;
 
 /// `_IO(';', n)`, as in VFIO: numbers from 0x80 on belong to iommufd.
 const fn request(n: u32) -> u32 {
@@ -45,7 +48,7 @@ structures! {
     IovaRanges { ioas_id: u32, num_iovas: u32, reserved: u32, ranges: u64, out_alignment: u64 }
     IoasMap { flags: u32, ioas_id: u32, reserved: u32, user_va: u64, length: u64, iova: u64 }
     IoasUnmap { ioas_id: u32, iova: u64, length: u64 }
-    BindIommufd { flags: u32, iommufd: i32, out_devid: u32 }
+    BindIommufd { flags: u32, iommufd: i32, out_devid: u32, token_uuid_ptr: u64 }
     AttachPt { flags: u32, pt_id: u32 }
     DetachPt { flags: u32 }
 }
@@ -60,11 +63,22 @@ macro_rules! structure {
     }};
 }
 
-/// Binds a device's file to an iommufd. After that the device answers queries.
-pub(super) fn bind(device: BorrowedFd<'_>, iommu: BorrowedFd<'_>) -> io::Result<()> {
-    let mut bind =
-        BindIommufd { size: argsz::<BindIommufd>(), iommufd: iommu.as_raw_fd(), ..Default::default() };
-    structure!(device, DEVICE_BIND_IOMMUFD, &mut bind)
+/// Binds a device's file to an iommufd, with a VF token if there is one. After that the device answers queries.
+pub(super) fn bind(device: BorrowedFd<'_>, iommu: BorrowedFd<'_>, token: Option<&VfToken>) -> io::Result<()> {
+    let mut bind = BindIommufd { iommufd: iommu.as_raw_fd(), ..Default::default() };
+    match token {
+        // Kernels before 6.17 have no such field.
+        None => bind.size = offset_of!(BindIommufd, token_uuid_ptr) as u32,
+        Some(token) => {
+            bind.size = argsz::<BindIommufd>();
+            bind.flags = BIND_TOKEN;
+            bind.token_uuid_ptr = token.bytes().as_ptr().expose_provenance() as u64;
+        }
+    }
+    let at: *mut BindIommufd = &mut bind;
+    // SAFETY: the structure is live and has its size; the kernel reads the 16 bytes of the borrowed token at the pointer if the
+    // flag is set, and follows no pointer otherwise.
+    unsafe { ioctl(device, DEVICE_BIND_IOMMUFD, at.cast()) }.map(drop)
 }
 
 /// Attaches a bound device to an I/O address space.
@@ -152,7 +166,6 @@ pub(super) fn ioas_unmap(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, len: u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[test]
     fn numbers_and_layouts_match_the_kernel() {
@@ -161,7 +174,8 @@ mod tests {
         assert_eq!((DEVICE_BIND_IOMMUFD, DEVICE_DETACH_IOMMUFD_PT), (0x3b76, 0x3b78));
         assert_eq!((size_of::<Destroy>(), size_of::<IoasAlloc>(), size_of::<IovaRanges>()), (8, 12, 32));
         assert_eq!((size_of::<IoasMap>(), size_of::<IoasUnmap>()), (40, 24));
-        assert_eq!((size_of::<BindIommufd>(), size_of::<AttachPt>(), size_of::<DetachPt>()), (16, 12, 8));
+        assert_eq!((size_of::<BindIommufd>(), size_of::<AttachPt>(), size_of::<DetachPt>()), (24, 12, 8));
+        assert_eq!(offset_of!(BindIommufd, token_uuid_ptr), 16);
         assert_eq!((offset_of!(IovaRanges, ranges), offset_of!(IoasMap, user_va)), (16, 16));
         assert_eq!((offset_of!(IoasMap, iova), offset_of!(IoasUnmap, iova)), (32, 8));
     }
@@ -171,6 +185,8 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let fd = std::os::fd::AsFd::as_fd(&file);
         assert!(ioas_alloc(fd).is_err() && iova_ranges(fd, 1).is_err());
-        assert!(bind(fd, fd).is_err() && attach(fd, 1).is_err() && detach(fd).is_err());
+        let token = VfToken::new([1; 16]);
+        assert!(bind(fd, fd, None).is_err() && bind(fd, fd, Some(&token)).is_err());
+        assert!(attach(fd, 1).is_err() && detach(fd).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use super::{abi, container::Container, group::Group};
 use crate::{
     Error, Result,
+    device::VfToken,
     pci::{Bdf, Function, FunctionLock, IommuGroup, is_vfio_driver},
 };
 use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
@@ -47,8 +48,8 @@ impl Noiommu {
     }
 
     /// Opens the function.
-    pub(super) fn device(&self) -> Result<OwnedFd> {
-        self.group.device(self.function)
+    pub(super) fn device(&self, function: &Function, token: Option<VfToken>) -> Result<OwnedFd> {
+        self.group.device(function, token)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    device::{Address, Device},
+    device::{Address, Device, VfToken},
     dma::{DmaSpace, Untranslated},
     pci::{Bdf, Function, command, turn_on},
     process::Owner,
@@ -42,7 +42,7 @@ pub(crate) enum AttachmentKind {
 impl AttachmentKind {
     /// Returns the function named by `address`, and its attachment; `None` if the address is not VFIO's.
     fn of(address: &Address) -> Option<(Bdf, Self)> {
-        match address {
+        match address.without_token() {
             Address::Pci(bdf) => Some((*bdf, Self::Any)),
             Address::Vfio(bdf) => Some((*bdf, Self::Group)),
             Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
@@ -63,13 +63,16 @@ impl VfioDevice {
     /// - [`Address::Noiommu`]: through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and
     ///   can read and write any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to look up physical addresses), and
     ///   vfio-pci must have been bound after the mode was turned on.
+    /// - [`Address::Token`]: one of these, with a VF token. [`Address::Pci`] is then opened through its group, if that has a
+    ///   node, since kernels before 6.17 check no token on character devices.
     ///
     /// # Errors
     /// Each cause has an error of its own, which says what to do: no such function, no IOMMU (or, in no-IOMMU mode, an
     /// IOMMU), another driver bound, a group that is not viable, in use, or not accessible, a kernel without iommufd, a
     /// mode that is off. [`Failure::Unsupported`](crate::Failure::Unsupported) for an address of another transport.
     pub fn open(address: &Address) -> Result<Arc<Self>> {
-        let name = address.to_string();
+        // A token is a secret: no name contains it.
+        let (name, token) = (address.without_token().to_string(), address.token());
         let Some((bdf, kind)) = AttachmentKind::of(address) else {
             return Err(Error::unsupported(
                 name,
@@ -79,19 +82,20 @@ impl VfioDevice {
         };
         let function = Function::at(bdf)?;
         match kind {
-            AttachmentKind::Any => Self::any(&name, &function),
-            AttachmentKind::Group => Self::grouped(&name, &function),
+            AttachmentKind::Any => Self::any(&name, &function, token),
+            AttachmentKind::Group => Self::grouped(&name, &function, token),
             AttachmentKind::Iommufd => {
                 let (cdev, iommu) = iommufd_files(&name, &function)?;
-                Self::in_iommufd(&name, &function, cdev, iommu)
+                Self::in_iommufd(&name, &function, (cdev, token), iommu)
             }
-            AttachmentKind::Noiommu => Self::without_iommu(&name, &function, None),
+            AttachmentKind::Noiommu => Self::without_iommu(&name, &function, token, None),
         }
     }
 
     /// Opens the function at `bdf` in the address space of `other`, through the same attachment. The two share
     /// [`Device::dma`]: memory mapped for one can be given to the other, and a BAR of one can be mapped for both. Either
-    /// can be closed first.
+    /// can be closed first. A function that needs a VF token is opened by
+    /// [`Device::open_beside`](crate::device::Device::open_beside), which takes an address.
     ///
     /// # Errors
     /// Those of [`open`](Self::open); [`Failure::Unusable`](crate::Failure::Unusable) when this function reserves addresses that the space already
@@ -102,7 +106,7 @@ impl VfioDevice {
             Attachment::Iommufd(_) => AttachmentKind::Iommufd,
             Attachment::Noiommu(_) => AttachmentKind::Noiommu,
         };
-        Self::open_beside_as(&bdf.to_string(), bdf, kind, other)
+        Self::open_beside_as(&bdf.to_string(), (bdf, None), kind, other)
     }
 
     /// Opens the function at `address` beside `other`, as [`open_beside`](Self::open_beside) does, through the attachment
@@ -111,28 +115,34 @@ impl VfioDevice {
         let Some((bdf, kind)) = AttachmentKind::of(address) else {
             return Err(Error::unsupported(
                 other.name(),
-                format!("sharing its address space with {address}"),
+                format!("sharing its address space with {}", address.without_token()),
                 "open both through the same VFIO transport",
             ));
         };
-        Self::open_beside_as(&address.to_string(), bdf, kind, other)
+        let name = address.without_token().to_string();
+        Self::open_beside_as(&name, (bdf, address.token()), kind, other)
     }
 
-    fn open_beside_as(name: &str, bdf: Bdf, kind: AttachmentKind, other: &Self) -> Result<Arc<Self>> {
+    fn open_beside_as(
+        name: &str,
+        (bdf, token): (Bdf, Option<VfToken>),
+        kind: AttachmentKind,
+        other: &Self,
+    ) -> Result<Arc<Self>> {
         let function = Function::at(bdf)?;
         let space = other.dma().clone();
         match &other.attachment {
             Attachment::Type1(member) if matches!(kind, AttachmentKind::Any | AttachmentKind::Group) => {
                 let member = member.space().join(&function, Path::new(DEV))?;
-                Self::member(name, &function, member, space)
+                Self::member(name, &function, (member, token), space)
             }
             Attachment::Iommufd(ioas) if matches!(kind, AttachmentKind::Any | AttachmentKind::Iommufd) => {
                 let cdev = Cdev::open(name, &function, Path::new(DEV))?;
-                ioas.attach(name, &cdev)?;
+                ioas.attach(name, &cdev, token)?;
                 Self::start(name, &function, cdev.into_file(), Attachment::Iommufd(ioas.clone()), space)
             }
             Attachment::Noiommu(_) if kind == AttachmentKind::Noiommu => {
-                Self::without_iommu(name, &function, Some(space))
+                Self::without_iommu(name, &function, token, Some(space))
             }
             attachment => Err(Error::unsupported(
                 name,
@@ -142,24 +152,24 @@ impl VfioDevice {
         }
     }
 
-    fn any(name: &str, function: &Function) -> Result<Arc<Self>> {
+    fn any(name: &str, function: &Function, token: Option<VfToken>) -> Result<Arc<Self>> {
         let group = check(function)?;
+        let has_group = Path::new(DEV).join(group_node(group)).exists();
+        if token.is_some() && has_group {
+            return Self::grouped(name, function, token);
+        }
         match iommufd_files(name, function) {
-            Ok((cdev, iommu)) => Self::in_iommufd(name, function, cdev, iommu),
+            Ok((cdev, iommu)) => Self::in_iommufd(name, function, (cdev, token), iommu),
             // The group has no node, so iommufd's error is the useful one.
-            Err(error)
-                if device_node(function).is_some() && !Path::new(DEV).join(group_node(group)).exists() =>
-            {
-                Err(error)
-            }
+            Err(error) if device_node(function).is_some() && !has_group => Err(error),
             Err(error) => {
                 tracing::debug!(device = name, %error, "iommufd failed: using the group");
-                Self::grouped(name, function)
+                Self::grouped(name, function, token)
             }
         }
     }
 
-    fn grouped(name: &str, function: &Function) -> Result<Arc<Self>> {
+    fn grouped(name: &str, function: &Function, token: Option<VfToken>) -> Result<Arc<Self>> {
         let dev = Path::new(DEV);
         let group = Group::open(function, dev)?;
         let member = Container::open(name, dev)?.attach(group, function.bdf)?;
@@ -167,27 +177,42 @@ impl VfioDevice {
         let info = iommu.info();
         let (ranges, page) = (info.ranges.clone(), info.smallest_page());
         let space = DmaSpace::new(name, ranges, page, Box::new(iommu));
-        Self::member(name, function, member, space)
+        Self::member(name, function, (member, token), space)
     }
 
-    fn member(name: &str, function: &Function, member: Member, space: Arc<DmaSpace>) -> Result<Arc<Self>> {
-        let file = File::from(member.device()?);
+    fn member(
+        name: &str,
+        function: &Function,
+        (member, token): (Member, Option<VfToken>),
+        space: Arc<DmaSpace>,
+    ) -> Result<Arc<Self>> {
+        let file = File::from(member.device(function, token)?);
         Self::start(name, function, file, Attachment::Type1(member), space)
     }
 
-    fn in_iommufd(name: &str, function: &Function, cdev: Cdev, iommu: File) -> Result<Arc<Self>> {
-        let ioas = Ioas::with(name, iommu, &cdev)?;
+    fn in_iommufd(
+        name: &str,
+        function: &Function,
+        (cdev, token): (Cdev, Option<VfToken>),
+        iommu: File,
+    ) -> Result<Arc<Self>> {
+        let ioas = Ioas::with(name, iommu, &cdev, token)?;
         let (ranges, page) = (ioas.info().ranges.clone(), ioas.info().smallest_page());
         let space = DmaSpace::new(name, ranges, page, Box::new(ioas.clone()));
         Self::start(name, function, cdev.into_file(), Attachment::Iommufd(ioas), space)
     }
 
     /// Opens the function in `space`, a space of physical addresses, or in its own.
-    fn without_iommu(name: &str, function: &Function, space: Option<Arc<DmaSpace>>) -> Result<Arc<Self>> {
+    fn without_iommu(
+        name: &str,
+        function: &Function,
+        token: Option<VfToken>,
+        space: Option<Arc<DmaSpace>>,
+    ) -> Result<Arc<Self>> {
         // Locked before anything is changed under another user; the sysfs transport uses the same lock.
         let lock = noiommu::locked(name, function, Path::new(SYS))?;
         let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
-        let file = File::from(noiommu.device()?);
+        let file = File::from(noiommu.device(function, token)?);
         let info = abi::device_info(file.as_fd()).map_err(|e| failed(name, "querying its properties", e))?;
         // On the first opening of its file, VFIO turns bus mastering off and tries a reset; DEVICE_RESET says whether it
         // can.

@@ -8,7 +8,7 @@ use upcie_core::{device::Address, pci::Function};
 pub(crate) fn check(address: &Address) -> Result<()> {
     match address.bdf().map(Function::at) {
         Some(Ok(function)) if !function.is_nvme() => Err(Error::unsupported(
-            address.to_string(),
+            address.without_token().to_string(),
             format!(
                 "its class is {:06x}, and an NVMe controller's 0108xx (`upcie list` shows those of this machine)",
                 function.class

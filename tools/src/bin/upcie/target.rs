@@ -19,6 +19,8 @@ Addresses:
   vfio:0000:01:00.0      through its VFIO group
   iommufd:0000:01:00.0   through its VFIO character device and iommufd
   noiommu:0000:01:00.0   through VFIO without an IOMMU (*)
+  vfio:0000:01:00.1,token=UUID
+                         with the VF token of a virtual function (SR-IOV)
   uio:0000:01:00.0       through uio_pci_generic (*)
   sysfs:0000:01:00.0     without a driver; polling only (*)
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
@@ -104,7 +106,11 @@ pub fn check_unused(address: &Address) -> anyhow::Result<()> {
     let uses = transports::disk_uses(&function, &Host::now().context("reading what is mounted")?);
     if !uses.is_empty() {
         let driver = function.driver.as_deref().unwrap_or("no driver");
-        bail!("{address}: class {:06x}, bound to {driver}, and in use: {uses}", function.class);
+        let shown = match address {
+            Address::Device(address) => address.without_token().to_string(),
+            other => other.to_string(),
+        };
+        bail!("{shown}: class {:06x}, bound to {driver}, and in use: {uses}", function.class);
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! driver (`drivers_probe`). Such a write can succeed without any effect, so the result is read afterwards. All of it
 //! needs root.
 
+mod virtual_functions;
+
 use super::{
     Bdf, Binding, Function,
     binding::{DEADLINE, by, is_vfio_driver},

@@ -221,3 +221,49 @@ fn users_of_configuration_space_are_found() {
     forced.unwrap();
     drop(own);
 }
+
+#[test]
+fn virtual_functions_are_made_and_removed() {
+    let sysfs = FakeSysfs::new("bind-virtual");
+    let path = sysfs.add(BDF, "0x010802\n", Some("vfio-pci"), Some(3));
+    let enable = sysfs.0.join("module/vfio_pci/parameters/enable_sriov");
+    fs::create_dir_all(enable.parent().unwrap()).unwrap();
+    fs::write(&enable, "N\n").unwrap();
+    let function = sysfs.function(BDF).unwrap();
+    let writes = RefCell::new(Vec::new());
+    let mut binder = Binder::new();
+    // The kernel's `sriov_numvfs`.
+    binder.kernel = Box::new(|file, value, _| {
+        assert_eq!(file, path.join("sriov_numvfs"));
+        writes.borrow_mut().push(value.to_owned());
+        if fs::read_to_string(&enable).unwrap() == "N\n" {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        for number in 0..4 {
+            let _ = fs::remove_file(path.join(format!("virtfn{number}")));
+        }
+        for number in 0..value.parse().unwrap() {
+            let bdf = format!("0000:01:00.{}", number + 1);
+            if !path.with_file_name(&bdf).exists() {
+                sysfs.add(&bdf, "0x010802\n", Some("vfio-pci"), Some(10 + number));
+            }
+            symlink(format!("../{bdf}"), path.join(format!("virtfn{number}"))).unwrap();
+        }
+        Ok(())
+    });
+    let error = binder.set_virtual_functions(&function, 2).unwrap_err().to_string();
+    has(&error, &[BDF, "no SR-IOV"]);
+    fs::write(path.join("sriov_totalvfs"), "4\n").unwrap();
+    let error = binder.set_virtual_functions(&function, 5).unwrap_err().to_string();
+    has(&error, &[BDF, "it can have 4"]);
+    assert!(writes.borrow().is_empty(), "nothing was changed");
+    let error = binder.set_virtual_functions(&function, 2).unwrap_err().to_string();
+    has(&error, &[BDF, "echo 1 >", "enable_sriov"]);
+    fs::write(&enable, "Y\n").unwrap();
+    let mut set = |count| binder.set_virtual_functions(&function, count).unwrap();
+    writes.borrow_mut().clear();
+    assert_eq!(set(2).iter().map(ToString::to_string).collect::<Vec<_>>(), ["0000:01:00.1", "0000:01:00.2"]);
+    assert_eq!(set(3).len(), 3);
+    assert_eq!((set(0), set(0)), (vec![], vec![]));
+    assert_eq!(*writes.borrow(), ["2", "0", "3", "0"], "the kernel changes no number but from and to 0");
+}

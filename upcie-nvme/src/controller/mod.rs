@@ -33,6 +33,7 @@ mod registers;
 mod reset;
 mod resets;
 mod retries;
+mod secondary;
 mod set_feature;
 mod sgl;
 mod shared_look;

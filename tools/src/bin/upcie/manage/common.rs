@@ -65,6 +65,20 @@ impl Common {
     /// # Errors
     /// See [`Consent::check`]; the device does not open.
     pub fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<Controller> {
+        self.check(&effect, consent)?;
+        let options = Controller::builder().timeout(self.timeout);
+        if matches!(effect, Effect::Reads) {
+            self.target.open_to_read(options)
+        } else {
+            self.target.open(options)
+        }
+    }
+
+    /// Checks what the effect needs, before a verb opens the device by itself.
+    ///
+    /// # Errors
+    /// See [`Consent::check`].
+    pub fn check(&self, effect: &Effect<'_>, consent: Consent) -> anyhow::Result<()> {
         let reads = matches!(effect, Effect::Reads);
         let uses = Use::media(&self.target, !reads).into_iter();
         files::check_distinct(&uses.chain([Use::writes("stdout", Place::Stdout)]).collect::<Vec<_>>())?;
@@ -73,12 +87,11 @@ impl Common {
         match effect {
             Effect::Reads => {}
             Effect::Changes => consent.check_use(&self.target)?,
-            Effect::Erases(nsid, what) => consent.check(&self.target, nsid, what)?,
-            Effect::Deletes(nsid) => consent.check_deletion(&self.target, nsid, &name(nsid))?,
+            Effect::Erases(nsid, what) => consent.check(&self.target, *nsid, what)?,
+            Effect::Deletes(nsid) => consent.check_deletion(&self.target, *nsid, &name(*nsid))?,
             Effect::Loses(what) => consent.check_settings(&self.target, what)?,
         }
-        let options = Controller::builder().timeout(self.timeout);
-        if reads { self.target.open_to_read(options) } else { self.target.open(options) }
+        Ok(())
     }
 
     /// Returns the namespace that an effect is about, for [`Effect::Erases`]: the one that is named, or the `first` one that

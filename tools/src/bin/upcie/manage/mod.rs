@@ -13,6 +13,7 @@ mod lockdown;
 mod namespaces;
 mod placement;
 mod progress;
+mod provide;
 mod reservations;
 mod reset;
 mod sanitize;

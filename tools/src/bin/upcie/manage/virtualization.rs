@@ -1,7 +1,11 @@
 //! `upcie virt`: resources of secondary controllers.
 
-use super::common::{Common, Effect};
+use super::{
+    common::{Common, Effect},
+    provide::{self, ProvideArgs},
+};
 use crate::{guard::Consent, outcome::Outcome, structures::parse};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use upcie_nvme::spec::{VirtualResource, VirtualizationAction, VirtualizationManagement};
 
@@ -9,10 +13,14 @@ use upcie_nvme::spec::{VirtualResource, VirtualizationAction, VirtualizationMana
 pub const EXAMPLES: &str = "\
 Examples:
   upcie id 0000:01:00.0 list-secondary
-  upcie virt 0000:01:00.0 assign --controller 2 --resource queues --number 4 --destructive
-  upcie virt 0000:01:00.0 online --controller 2 --destructive
+  upcie virt 0000:01:00.0 provide --functions 2 --queues 4 --interrupts 3 --destructive
+  upcie virt 0000:01:00.0 primary --controller 0 --resource queues --number 0 --destructive
 
-Give a secondary controller queues and interrupts while it is offline, then turn it on.";
+A secondary controller gets queues and interrupts while it is offline, and is turned on then. It
+goes offline when its primary controller is reset: by VFIO, when any program ends that drives this.
+`provide` does all of it and stays: it makes virtual functions, prints the address of each, and
+removes them at Ctrl-C. vfio-pci makes them once it is told to, as root:
+echo 1 > /sys/module/vfio_pci/parameters/enable_sriov";
 
 /// Arguments of `upcie virt`.
 #[derive(Debug, Args)]
@@ -22,15 +30,17 @@ pub struct VirtArgs {
     /// Action to take
     #[arg(value_enum)]
     action: Action,
-    /// Controller (CNTLID)
+    /// Controller (CNTLID), for all actions but `provide`
     #[arg(long, alias = "cntlid", value_name = "CNTLID", value_parser = parse::<u16>)]
-    controller: u16,
+    controller: Option<u16>,
     /// Resource to assign
     #[arg(long, alias = "rt", value_enum, default_value = "queues")]
     resource: Resource,
     /// How many
     #[arg(long, alias = "nr", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     number: u16,
+    #[command(flatten)]
+    provide: ProvideArgs,
     #[command(flatten)]
     consent: Consent,
 }
@@ -49,6 +59,8 @@ enum Action {
     /// Turn a secondary controller on
     #[value(alias = "9")]
     Online,
+    /// Make virtual functions, turn their controllers on, and keep them until Ctrl-C
+    Provide,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,8 +76,11 @@ enum Resource {
 /// Runs `upcie virt`.
 pub fn run(args: &VirtArgs) -> anyhow::Result<Outcome> {
     let effect = Effect::Loses("virt moves queues and interrupts between controllers of");
-    let controller = args.common.open(effect, args.consent)?;
     let action = match args.action {
+        Action::Provide => {
+            args.common.check(&effect, args.consent)?;
+            return provide::run(&args.common, &args.provide);
+        }
         Action::Primary => VirtualizationAction::PRIMARY_FLEXIBLE,
         Action::Offline => VirtualizationAction::SECONDARY_OFFLINE,
         Action::Assign => VirtualizationAction::SECONDARY_ASSIGN,
@@ -75,7 +90,11 @@ pub fn run(args: &VirtArgs) -> anyhow::Result<Outcome> {
         Resource::Queues => VirtualResource::QUEUES,
         Resource::Interrupts => VirtualResource::INTERRUPTS,
     };
-    let (id, number) = (args.controller, args.number);
+    let id = args
+        .controller
+        .context("--controller CNTLID is needed: `upcie id ADDR list-secondary` lists them")?;
+    let number = args.number;
+    let controller = args.common.open(effect, args.consent)?;
     let command = VirtualizationManagement { action, controller: id, resource, number };
     let assigned = controller.execute(&command)?;
     let text = format!("{action}: controller {id}: {assigned} assigned");

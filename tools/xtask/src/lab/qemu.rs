@@ -68,6 +68,20 @@ const PLACED: &[&str] = &[
     "nvme-ns,drive=e,bus=nvE,nsid=1,logical_block_size=4096,physical_block_size=4096,fdp.ruhs=1-4",
 ];
 
+/// Disk images of controller F.
+const VIRTUAL_DISKS: &[(&str, u64)] = &[("f1", 16 << 20), ("f2", 16 << 20)];
+
+/// Controller F, which can have two virtual functions: it is added behind E for the suite about these. 8 queue pairs and 6
+/// interrupt vectors can be moved to them, and all share two namespaces.
+const VIRTUAL: &[&str] = &[
+    "pcie-root-port,id=rp5,chassis=6,slot=6",
+    "nvme-subsys,id=ss3,nqn=virtual",
+    "nvme,id=nvF,bus=rp5,subsys=ss3,serial=LABF,max_ioqpairs=10,msix_qsize=11,sriov_max_vfs=2,\
+     sriov_vq_flexible=8,sriov_vi_flexible=6",
+    "nvme-ns,drive=f1,bus=nvF,nsid=1",
+    "nvme-ns,drive=f2,bus=nvF,nsid=2,logical_block_size=4096,physical_block_size=4096",
+];
+
 /// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
 const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
 
@@ -107,6 +121,9 @@ pub struct Options {
     /// Add controller E, behind D at 0000:05:00.0: its namespace has flexible data placement
     #[arg(long)]
     pub placed: bool,
+    /// Add controller F, behind E at 0000:06:00.0: it can have two virtual functions
+    #[arg(long)]
+    pub virtual_functions: bool,
     /// Additional words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
@@ -142,6 +159,7 @@ impl Default for Options {
             failing_media: false,
             zoned: false,
             placed: false,
+            virtual_functions: false,
             append: String::new(),
             console: false,
             verbose: false,
@@ -192,7 +210,8 @@ impl RunDirectory {
             fs::create_dir(directory.path(name))?;
             fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
         }
-        for (name, size) in DISKS.iter().chain([&FAILING_DISK]).chain(ZONED_DISKS).chain([&PLACED_DISK]) {
+        let more = [&FAILING_DISK, &PLACED_DISK].into_iter().chain(ZONED_DISKS).chain(VIRTUAL_DISKS);
+        for (name, size) in DISKS.iter().chain(more) {
             File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
         }
         Ok(directory)
@@ -346,6 +365,12 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     if options.placed {
         disks(&mut command, run, &[PLACED_DISK]);
         for device in PLACED {
+            command.args(["-device", device]);
+        }
+    }
+    if options.virtual_functions {
+        disks(&mut command, run, VIRTUAL_DISKS);
+        for device in VIRTUAL {
             command.args(["-device", device]);
         }
     }

@@ -93,8 +93,8 @@ pub struct Boot {
     numa: u32,
     /// Number of huge pages of 1 GiB; they add to the guest's memory.
     giants: u32,
-    /// True to add the controllers that suites of this boot alone use: one whose medium fails, one with zones, and one with
-    /// flexible data placement.
+    /// True to add the controllers that suites of this boot alone use: one whose medium fails, one with zones, one with
+    /// flexible data placement, and one with virtual functions.
     more_controllers: bool,
     /// Prefixes of suites that belong to this boot alone and choose their devices themselves. The longest
     /// matching prefix counts.
@@ -114,7 +114,7 @@ impl Boot {
             0 => plain.append.clone(),
             count => format!("hugepagesz=1G hugepages={count}"),
         };
-        let [failing_media, zoned, placed] = [self.more_controllers; 3];
+        let [failing_media, zoned, placed, virtual_functions] = [self.more_controllers; 4];
         Options {
             iommu: self.iommu,
             stock: self.stock,
@@ -122,6 +122,7 @@ impl Boot {
             failing_media,
             zoned,
             placed,
+            virtual_functions,
             memory,
             append,
             ..plain
@@ -262,13 +263,13 @@ pub const BOOTS: &[Boot] = &[
     },
     Boot {
         name: "errors",
-        about: "a controller whose medium fails, one with zones, and one with flexible data placement",
+        about: "controllers whose medium fails, with zones, with flexible data placement, with virtual functions",
         iommu: Iommu::On,
         stock: false,
         numa: 1,
         giants: 0,
         more_controllers: true,
-        prefixes: &["guest_errors_", "guest_zones", "guest_placement"],
+        prefixes: &["guest_errors_", "guest_zones", "guest_placement", "guest_virtual_functions"],
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[],
@@ -322,6 +323,7 @@ mod tests {
         assert_eq!(owners("guest_errors_media"), ["errors"]);
         assert_eq!(owners("guest_zones"), ["errors"]);
         assert_eq!(owners("guest_placement"), ["errors"]);
+        assert_eq!(owners("guest_virtual_functions"), ["errors"]);
         assert_eq!(owners("guest_each_kernel_reads"), [""; 0]);
         assert_eq!(owners("guest_user_memlock"), [""; 0]);
         assert_eq!(owners("queues"), [""; 0]);

@@ -151,7 +151,8 @@ fn a_namespace_without_placement_says_why() {
     let mut status = vec![0; 48];
     let command = Command::reclaim_unit_handle_status(1, 48);
     let error = controller.io(&command, &mut status, Duration::from_secs(30)).unwrap_err();
-    assert_eq!(error.status(), Some(Status::INVALID_OPCODE));
+    assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
+    says(&error, &["I/O Management Receive", "opcode 12h is not in its log page", "submit_raw"]);
 }
 
 /// Feature 1Dh is changed while the endurance group has no namespace, and namespaces are made with chosen handles.

@@ -1,6 +1,6 @@
 //! Admin commands that the caller builds.
 
-use super::{Controller, admin::Late, policy};
+use super::{Controller, admin::Late, effects::alone as alone_by_effects, policy};
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, CompletionEntry, DataDirection, FeatureId},
@@ -22,12 +22,18 @@ impl Controller {
     /// stale, whether it succeeds or not, and no new handle can be made before the answer. The blocking
     /// calls' own queue does not count.
     ///
+    /// The controller's log page Commands Supported and Effects (05h) is heeded, for commands that a controller need not have: one
+    /// that it lacks is refused, and one that may change namespaces (NCC, NIC) or has to be executed alone (CSE) is sent as those
+    /// above are. After one that may change what the controller can do (CCC) its Identify data is read again; if the driver relies
+    /// on something that has changed, the controller is [`Failure::Down`](crate::Failure::Down) and can be opened again. A page
+    /// that denies a mandatory command is not believed.
+    ///
     /// # Errors
     /// - [`Failure::InUse`](crate::Failure::InUse) while a queue pair exists that would see such a change; the error names the queue
     ///   pairs to close.
     /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`, or
     ///   that gives the controller memory of its own: run these with [`admin_raw`](Self::admin_raw). Also for
-    ///   a command that is the driver's own business (queues, events, aborts).
+    ///   a command that is the driver's own business (queues, events, aborts), or that the controller lacks by its own word.
     /// - The controller's status, or a timeout.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
         self.admin_within(command, data, self.inner.timeout())
@@ -62,13 +68,14 @@ impl Controller {
                 data.len()
             )));
         }
+        let mut watch = self.inner.stopwatch();
+        let effects = self.inner.admin_effects(opcode, timeout)?;
         let mut buffer = self.inner.whole_pages(data.len())?;
         if opcode.direction() == DataDirection::ToController {
             buffer.write_at(0, data);
         }
-        let mut watch = self.inner.stopwatch();
         let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
-        let change = plan.alone.map(alone).transpose()?;
+        let change = plan.alone.or_else(|| alone_by_effects(opcode, effects?)).map(alone).transpose()?;
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
         let (result, buffer) = self.inner.admin_late(&command, buffer, &what, timeout, late)?;
@@ -76,6 +83,7 @@ impl Controller {
             buffer.read_at(0, data);
         }
         self.inner.features.note(&command, data);
+        self.inner.heed(opcode, effects, timeout)?;
         Ok(result)
     }
 
@@ -114,6 +122,7 @@ impl Controller {
         let timeout = self.inner.link.options.timeout;
         let result = self.inner.exchange_whole(command, buffer, &what, timeout, Late::Raw);
         self.inner.subsystem.make_stale();
+        self.inner.effects.forget();
         result.map_err(|(error, _)| error)
     }
 }

@@ -74,6 +74,8 @@ impl Inner {
         }
         let _resetting = self.resets.begin();
         let _budget = Budget::new(limit);
+        // A reset may activate firmware.
+        self.effects.forget();
         let up = self.stop_and_start(kind);
         if let Err(error) = &up {
             self.link.live.set_down(format!("it did not come back from a reset ({error})"));

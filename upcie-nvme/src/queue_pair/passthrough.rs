@@ -78,7 +78,7 @@ impl Controller {
     /// # Errors
     /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`:
     ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata in a buffer of its
-    ///   own.
+    ///   own, and for a command that the controller lacks by its log page Commands Supported and Effects.
     /// - [`Failure::InUse`](crate::Failure::InUse) while a command that changes namespaces is not answered.
     /// - No queue pair is free; the controller's status, or a timeout.
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
@@ -116,6 +116,7 @@ impl Controller {
             }
             plan => plan,
         };
+        self.check_supported(command, &what, timeout)?;
         let len = match plan {
             Data::Bytes(len) => len,
             Data::Blocks => {
@@ -168,6 +169,20 @@ impl Controller {
             buffer.read_at(0, data);
         }
         Ok(dword0)
+    }
+
+    /// Refuses a command that the controller does not have by its log page Commands Supported and Effects.
+    fn check_supported(&self, command: &Command, what: &str, timeout: Duration) -> Result<()> {
+        let opcode = command.opcode;
+        // Flush, Write and Read; or Flush, Store and Retrieve: mandatory, or optional for reasons that its status tells.
+        if matches!(opcode, 0x00..=0x02) {
+            return Ok(());
+        }
+        let set = match command.nsid {
+            0 | ALL_NAMESPACES => Csi::NVM,
+            nsid => self.inner().command_set(nsid)?,
+        };
+        self.inner().check_io_command(set, opcode, what, timeout)
     }
 
     /// Returns `true` for a key value namespace.

@@ -4,7 +4,8 @@
 
 use super::super::features::FeatureId;
 use super::super::fields::{Code, Field, Structure, Value};
-use super::super::identify::IdentifyController;
+use super::super::identify::{Csi, IdentifyController};
+use super::super::key_value::KeyValueOpcode;
 use super::super::macros::{bits, structure};
 use super::super::opcode::{AdminOpcode, NvmOpcode};
 use super::id::LogPageId;
@@ -91,6 +92,18 @@ impl CommandsSupportedLog {
 
     fn shown_io(&self) -> Value {
         table(&self.io_commands, |entry| entry.supported(), NvmOpcode)
+    }
+
+    /// Returns the fields of a page of a command set. [`Structure::fields`] names I/O commands as the NVM command set and the zoned
+    /// one do; the numbers mean other commands in the key value command set.
+    #[must_use]
+    pub fn fields_of(&self, set: Csi) -> Vec<Field> {
+        let mut all = self.fields();
+        if set == Csi::KEY_VALUE {
+            let keys = || table(&self.io_commands, |entry| entry.supported(), KeyValueOpcode);
+            all.iter_mut().filter(|field| field.name == "io_commands").for_each(|field| field.value = keys());
+        }
+        all
     }
 }
 

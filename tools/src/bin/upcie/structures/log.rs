@@ -9,7 +9,7 @@ use crate::{outcome::Outcome, target::Target};
 use clap::Args;
 use upcie_nvme::{
     LogQuery,
-    spec::{ALL_NAMESPACES, Csi, LogPageId, LogPageInfo},
+    spec::{ALL_NAMESPACES, CommandsSupportedLog, Csi, LogPage, LogPageId, LogPageInfo},
 };
 
 /// Text below the options of `--help`.
@@ -131,7 +131,13 @@ pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
         // The length of an unknown page isn't known either.
         (None, None) => controller.log_bytes(args.page, &query, |_, _| 512)?,
     };
-    let fields = known.and_then(|known| (known.fields)(&page));
+    let fields = match args.page {
+        // The opcodes have other names in another command set.
+        LogPageId::COMMANDS_SUPPORTED => {
+            CommandsSupportedLog::from_page(&page).map(|log| log.fields_of(query.csi))
+        }
+        _ => known.and_then(|known| (known.fields)(&page)),
+    };
     args.output.print(Page {
         device: controller.name(),
         title: &args.page.to_string(),

@@ -2,7 +2,7 @@
 
 use super::table::{Number, add, json, number};
 use serde_json::{Map, Value as Json, json};
-use upcie_nvme::spec::{AdminOpcode, Csi, NvmOpcode};
+use upcie_nvme::spec::{AdminOpcode, Csi, KeyValueOpcode, NvmOpcode};
 
 const ERROR_BYTES: usize = 64;
 const ERROR_COMMAND: &[Number] = &[("error_count", 0, 8), ("sqid", 8, 2), ("cmdid", 10, 2)];
@@ -104,9 +104,13 @@ pub fn effects(csi: Csi, bytes: &[u8]) -> Option<Json> {
         }
         Some(commands)
     };
+    let io: fn(u8) -> Option<&'static str> = match csi {
+        Csi::KEY_VALUE => |opcode| KeyValueOpcode(opcode).name(),
+        _ => |opcode| NvmOpcode(opcode).name(),
+    };
     Some(json!([{
         "command_set_identifier": csi.0,
         "admin_cmd_set": table(0, "ACS", |opcode| AdminOpcode(opcode).name())?,
-        "io_cmd_set": table(1024, "IOCS", |opcode| NvmOpcode(opcode).name())?,
+        "io_cmd_set": table(1024, "IOCS", io)?,
     }]))
 }

@@ -25,7 +25,7 @@ fn every_supported_log_page_is_shown() {
         .iter()
         .map(|page| page["code"]["value"].as_u64().unwrap())
         .collect();
-    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x12, 0x13, 0x80, 0x81]);
+    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x12, 0x13, 0x80, 0x81]);
     for page in pages {
         let shown = json(&format!("log emu {page}"));
         let (name, fields) = (shown["structure"].as_str().unwrap(), &shown["fields"]);
@@ -37,7 +37,26 @@ fn every_supported_log_page_is_shown() {
         let bytes = succeeds(run(&format!("log emu {page} --raw -")));
         assert!(bytes.len() >= 64 && bytes.len().is_multiple_of(4), "{name}: {} bytes", bytes.len());
     }
-    assert!(fails(1, run("log emu 0x07")).contains("Invalid Log Page"));
+    assert!(fails(1, run("log emu 0x09")).contains("Invalid Log Page"));
+}
+
+/// A page that one command does not transfer.
+#[test]
+fn telemetry_is_collected_into_a_file() {
+    let dir = Dir::made("telemetry");
+    let read = |emu: &str, more: &str| {
+        let path = dir.path(if more.is_empty() { "header.bin" } else { "page.bin" });
+        succeeds(run(&format!("log {emu} telemetry-log {more} --raw {path}")));
+        fs::read(path).unwrap()
+    };
+    for emu in ["emu", "emu:mdts=8K"] {
+        assert_eq!(read(emu, "").len(), 512, "nothing was collected");
+        let page = read(emu, "--lsp 1");
+        let last = usize::from(u16::from_le_bytes([page[12], page[13]]));
+        assert!(last > 256 && page.len() == (last + 1) * 512, "{} bytes, block {last}", page.len());
+        assert!(page[512..].starts_with(b"reason: a host asked"));
+        assert_eq!(page[last * 512..][..4], (last as u32).to_le_bytes());
+    }
 }
 
 #[test]

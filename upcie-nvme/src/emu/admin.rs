@@ -221,7 +221,12 @@ impl<M: Media> Core<M> {
             }
             _ => match self.manage(host, command, now()) {
                 Some(done) => done?,
-                None => vendor::run(&mut self.admin, self.features.events, command)?,
+                None => {
+                    if vendor::reports_telemetry(command) {
+                        self.collect_own("a host raised the event", now());
+                    }
+                    vendor::run(&mut self.admin, self.features.events, command)?
+                }
             },
         };
         Ok(Some(done))
@@ -276,6 +281,10 @@ impl<M: Media> Core<M> {
             }
             LogPageId::FIRMWARE_SLOT => self.firmware.page(),
             LogPageId::DEVICE_SELF_TEST => self.tests.page(now()),
+            id @ (LogPageId::TELEMETRY_HOST | LogPageId::TELEMETRY_CONTROLLER) => {
+                let part = (dword.lsp(), command.log_page_bytes(), command.log_page_offset());
+                self.telemetry_page(id, part, now())?
+            }
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
@@ -315,6 +324,9 @@ impl<M: Media> Core<M> {
         self.send(host, command, &part)?;
         if !dword.rae() {
             self.admin.read_log(dword.lid());
+            if dword.lid() == LogPageId::TELEMETRY_CONTROLLER {
+                self.telemetry.read();
+            }
             if dword.lid() == LogPageId::RESERVATION_NOTIFICATION {
                 self.io.reservations.end_page(self.io.controller);
                 self.tell_reservations();

@@ -178,9 +178,9 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     let (total, unallocated) = known.capacity;
     id.tnvmcap = u128::from(total).to_le_bytes();
     id.unvmcap = u128::from(unallocated).to_le_bytes();
-    // Commands supported and effects; offsets and lengths of 32 bits; the pages that list log pages, features and
-    // management commands.
-    id.lpa = 0x26;
+    // Commands supported and effects; offsets and lengths of 32 bits; telemetry, with data area 4; the pages that list log
+    // pages, features and management commands.
+    id.lpa = 0x6e;
     id.elpe = (logs::ERROR_ENTRIES - 1) as u8;
     id.wctemp = 343;
     id.cctemp = 353;

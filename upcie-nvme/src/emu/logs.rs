@@ -15,7 +15,7 @@ pub(super) const ERROR_ENTRIES: usize = 64;
 pub(super) const TEMPERATURE: u16 = 300;
 
 /// The log pages that the controller has.
-const LOG_PAGES: [LogPageId; 11] = [
+const LOG_PAGES: [LogPageId; 13] = [
     LogPageId::SUPPORTED_LOG_PAGES,
     LogPageId::ERROR_INFORMATION,
     LogPageId::SMART,
@@ -23,6 +23,8 @@ const LOG_PAGES: [LogPageId; 11] = [
     LogPageId::CHANGED_NAMESPACES,
     LogPageId::COMMANDS_SUPPORTED,
     LogPageId::DEVICE_SELF_TEST,
+    LogPageId::TELEMETRY_HOST,
+    LogPageId::TELEMETRY_CONTROLLER,
     LogPageId::FEATURES_SUPPORTED,
     LogPageId::NVME_MI_COMMANDS_SUPPORTED,
     LogPageId::RESERVATION_NOTIFICATION,

@@ -3,7 +3,7 @@
 use super::{
     Options, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify, io::Io,
     layout, media::Media, queues::Queues, sanitize::Sanitizer, self_test::SelfTests, shared::Doorbell,
-    staged::Staging,
+    staged::Staging, telemetry::Telemetry,
 };
 use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub(super) struct Core<M> {
     pub firmware: Firmware,
     pub tests: SelfTests,
     pub sanitizer: Sanitizer,
+    pub telemetry: Telemetry,
     pub takes_io_queues: bool,
     /// The number of interrupt vectors that a queue may name now.
     pub vectors: u16,
@@ -53,6 +54,7 @@ impl<M: Media> Core<M> {
             firmware: Firmware::new(options.boot_partitions),
             tests: SelfTests::default(),
             sanitizer: Sanitizer::default(),
+            telemetry: Telemetry::default(),
             takes_io_queues: false,
             vectors: 0,
             controllers: 1,

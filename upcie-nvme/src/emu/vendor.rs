@@ -5,6 +5,9 @@
 //! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion |
 //! | C1h | dword 11 = 1: holds back the completions of admin commands with the opcode of dword 10; 0: posts them |
 //!
+//! With the notice of a changed telemetry log the controller collects its own telemetry data (log page 08h) before, unless the host
+//! has not yet read what there is.
+//!
 //! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the namespace.
 
 use super::events::Admin;
@@ -13,6 +16,12 @@ use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, Notic
 /// The opcodes.
 const RAISE: u8 = 0xc0;
 const HOLD: u8 = 0xc1;
+
+/// Returns `true` for a command that raises the notice of a changed telemetry log.
+pub(super) fn reports_telemetry(command: &Command) -> bool {
+    let subject = AsyncEvent::from_bits(command.cdw10).subject();
+    command.opcode == RAISE && matches!(subject, EventKind::Notice(NoticeEvent::TELEMETRY))
+}
 
 /// Carries out a vendor-specific command; returns dword 0 of its completion.
 pub(super) fn run(

@@ -118,7 +118,7 @@ fn every_admin_error_is_the_specified_one() {
         (admin(0x09, 9, 0x05, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
         (admin(0x09, 1, 0x05, 1 << 16), Status::INVALID_FIELD),
         // Log pages.
-        (log(0x07, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
+        (log(0x09, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
         (log(0x7f, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
         (log(0x02, 1, 512, 0), Status::INVALID_FIELD),
         (log(0x02, 0, 8192 + 4, 0), Status::INVALID_FIELD),

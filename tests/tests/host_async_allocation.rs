@@ -112,7 +112,8 @@ fn futures_of_optional_commands_allocate_nothing() {
         };
         let other = if options.starts_with("ms") { 8 } else { 512 };
         let (mut data, mut other) = (controller.alloc(512).unwrap(), controller.alloc(other).unwrap());
-        (data.fill(0), other.fill(0));
+        data.fill(0);
+        other.fill(0);
         let (has_keys, has_zones) = (namespace.keys().is_ok(), namespace.zones().is_ok());
         let key = Key::new(b"key").unwrap();
         let mut start = 0;

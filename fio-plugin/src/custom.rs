@@ -68,7 +68,7 @@ pub(crate) fn submit(job: &mut Job, target: *mut Target, alone: bool) {
     }
     let mut turn = match custom.queue.turn() {
         Ok(turn) => ManuallyDrop::new(turn),
-        Err(error) => return job.break_off(&Failure::from(error)),
+        Err(error) => return job.abort_job(&Failure::from(error)),
     };
     let source = Source {
         namespace,
@@ -109,7 +109,7 @@ pub(crate) fn reap(job: &mut Job, target: &mut Target, mut found: u32, most: u32
     let mut turn = match custom.queue.turn() {
         Ok(turn) => ManuallyDrop::new(turn),
         Err(error) => {
-            job.break_off(&Failure::from(error));
+            job.abort_job(&Failure::from(error));
             return found;
         }
     };

@@ -148,7 +148,7 @@ fn refused(reason: Refusal, tag: u32) -> Refused<u32> {
 #[cold]
 #[inline(never)]
 fn closed(job: &mut Job, error: upcie_nvme::Error) {
-    job.break_off(&Failure::from(error));
+    job.abort_job(&Failure::from(error));
 }
 
 /// Fills in events for all completed units, at least `least` of them within `timeout` (null: within the timeout of a

@@ -257,7 +257,7 @@ impl Job {
 
     /// Ends the job's I/O, and prints the first reason.
     #[cold]
-    pub(crate) fn break_off(&mut self, failure: &Failure) {
+    pub(crate) fn abort_job(&mut self, failure: &Failure) {
         if self.broken == 0 {
             ffi::print(&failure.text);
             self.broken = failure.errno;
@@ -350,7 +350,7 @@ impl Job {
         let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
         if let Some(reason) = wanted.map(Controller::wanted_back_reason) {
             let text = format!("{reason}: the job ends");
-            self.break_off(&Failure::new(libc::ENODEV, text));
+            self.abort_job(&Failure::new(libc::ENODEV, text));
         }
     }
 
@@ -372,7 +372,7 @@ impl Job {
             self.plan.timeout,
             queue.map_or_else(|| "it has no queue".into(), QueuePair::diagnose)
         );
-        self.break_off(&Failure::new(libc::ETIMEDOUT, text));
+        self.abort_job(&Failure::new(libc::ETIMEDOUT, text));
     }
 
     /// Returns whether a unit that was not submitted can be reaped, because nothing of it is in flight.

@@ -30,7 +30,7 @@ pub(crate) fn reap_more(
                 let oldest = job.oldest();
                 job.out_of_time(oldest);
             }
-            Err(failure) => job.break_off(&failure),
+            Err(failure) => job.abort_job(&failure),
         }
         found = hot::reap(job, found, most);
     }

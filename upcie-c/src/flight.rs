@@ -50,7 +50,7 @@ impl Record {
 
 /// The view of other threads.
 #[derive(Debug, Default)]
-struct Sight {
+struct RangesView {
     /// The slots are not to be looked at: the queue is being recovered or deleted, or was.
     frozen: bool,
     /// The memory of the commands in flight when the slots were frozen.
@@ -62,7 +62,7 @@ pub(crate) struct Flight {
     slots: Slots<Held>,
     /// One for each slot.
     records: Box<[Record]>,
-    sight: Mutex<Sight>,
+    view: Mutex<RangesView>,
     /// The slots remember data that may have been unmapped since.
     stale: AtomicBool,
     station: &'static Station,
@@ -70,7 +70,7 @@ pub(crate) struct Flight {
 
 impl fmt::Debug for Flight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight").field("sight", &self.sight).finish_non_exhaustive()
+        f.debug_struct("Flight").field("view", &self.view).finish_non_exhaustive()
     }
 }
 
@@ -80,11 +80,11 @@ impl Flight {
         // SAFETY: the queue has just been made.
         let count = unsafe { slots.tags() }.count();
         let records = (0..count).map(|_| Record::default()).collect();
-        Self { slots, records, sight: Mutex::default(), stale: AtomicBool::new(false), station }
+        Self { slots, records, view: Mutex::default(), stale: AtomicBool::new(false), station }
     }
 
-    fn sight(&self) -> MutexGuard<'_, Sight> {
-        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn view(&self) -> MutexGuard<'_, RangesView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a slot's next command has these ranges.
@@ -97,7 +97,7 @@ impl Flight {
 
     /// Returns the memory of the commands in flight.
     fn ranges(&self) -> impl Iterator<Item = Range> {
-        // SAFETY: the caller holds the sight, which is not frozen.
+        // SAFETY: the caller holds the view, which is not frozen.
         let slots = unsafe { self.slots.tags() }.filter(|slot| slot.2);
         slots.flat_map(|(index, held, _)| {
             let one = (!held.is_several()).then(|| held.range());
@@ -108,28 +108,28 @@ impl Flight {
 
     /// Returns `true` if a command in flight holds a byte of the range.
     pub(crate) fn uses(&self, range: Range) -> bool {
-        let sight = self.sight();
+        let view = self.view();
         let overlaps = |held: Range| held.len > 0 && held.overlaps(range);
-        sight.kept.iter().copied().any(overlaps) || !sight.frozen && self.ranges().any(overlaps)
+        view.kept.iter().copied().any(overlaps) || !view.frozen && self.ranges().any(overlaps)
     }
 
     /// Keeps the memory of the commands in flight, whatever the queue does next.
     pub(crate) fn freeze(&self) {
-        let mut sight = self.sight();
-        if !sight.frozen {
-            sight.kept = self.ranges().filter(|range| range.len > 0).collect();
-            sight.frozen = true;
+        let mut view = self.view();
+        if !view.frozen {
+            view.kept = self.ranges().filter(|range| range.len > 0).collect();
+            view.frozen = true;
         }
     }
 
     /// Looks at the slots again: the commands of before have ended.
     pub(crate) fn thaw(&self) {
-        *self.sight() = Sight::default();
+        *self.view() = RangesView::default();
     }
 
     /// Forgets all commands of a queue that is deleted: the controller uses no memory of theirs.
     pub(crate) fn clear(&self) {
-        *self.sight() = Sight { frozen: true, kept: Vec::new() };
+        *self.view() = RangesView { frozen: true, kept: Vec::new() };
     }
 
     /// Lets the queue forget the data that its slots remember, before it submits again. Memory was unmapped.

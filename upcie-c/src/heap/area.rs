@@ -20,7 +20,7 @@ pub(super) enum Origin {
 
 /// The mapping by which the program sees an area.
 #[derive(Debug)]
-pub(super) enum Sight {
+pub(super) enum ProgramMapping {
     /// The heap's.
     Ours(#[expect(dead_code, reason = "unmapped when it is dropped")] View),
     /// The program's own.
@@ -39,7 +39,7 @@ pub(super) struct Area {
     pub(super) origin: Origin,
     /// The whole file, in each address space by its id. Before the file: unmapped first.
     pub(super) regions: Vec<(u64, Region)>,
-    pub(super) view: Sight,
+    pub(super) view: ProgramMapping,
     pub(super) file: OwnedFd,
 }
 
@@ -70,7 +70,7 @@ impl Area {
     /// Unmaps it from all address spaces, and gives anonymous memory back to the program.
     pub(super) fn end(mut self) {
         self.regions.clear();
-        if let Sight::Replaced = self.view {
+        if let ProgramMapping::Replaced = self.view {
             // If it fails the memory stays the program's, and shared.
             // SAFETY: the range of `Heap::map`; the caller lets no thread write to it during the call.
             let _ = unsafe { unshare(std::ptr::with_exposed_provenance_mut(self.at), self.len) };

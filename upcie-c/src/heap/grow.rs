@@ -2,7 +2,7 @@
 
 use super::{
     Heap, State,
-    area::{Area, Origin, Sight},
+    area::{Area, Origin, ProgramMapping},
     duplicate, no_memory,
 };
 use crate::{
@@ -20,7 +20,7 @@ use upcie_nvme::upcie_core::{
 const GROWTH: (usize, usize) = (2 << 20, 1 << 30);
 
 /// A new memory file, its bytes, and the regions that it has by now.
-type Made = (OwnedFd, usize, Vec<(u64, Region)>);
+type NewFile = (OwnedFd, usize, Vec<(u64, Region)>);
 
 impl Heap {
     /// Adds own memory for an allocation of `size` bytes.
@@ -33,7 +33,8 @@ impl Heap {
         let align = if self.pages == Some(PageSize::Huge1G) { 1 << 30 } else { BIG_BYTES };
         let view = View::new(file.as_fd(), len, align)?;
         let at = view.base().expose_provenance();
-        let area = Area { at, len, offset: 0, origin: Origin::Own, regions, view: Sight::Ours(view), file };
+        let area =
+            Area { at, len, offset: 0, origin: Origin::Own, regions, view: ProgramMapping::Ours(view), file };
         state.insert(area)?;
         state.blocks.add(at, len);
         state.own += len;
@@ -42,7 +43,7 @@ impl Heap {
 
     /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a
     /// controller has no IOMMU, it is one that outlives the process.
-    fn make(&self, state: &State, len: usize) -> Result<Made> {
+    fn make(&self, state: &State, len: usize) -> Result<NewFile> {
         let free = available();
         if len > free {
             return Err(Failure::new(

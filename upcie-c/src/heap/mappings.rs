@@ -2,7 +2,7 @@
 
 use super::{
     Heap,
-    area::{Area, Origin, Sight},
+    area::{Area, Origin, ProgramMapping},
     duplicate, lock, no_memory,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl Heap {
             offset,
             origin: Origin::Mapped,
             regions: Vec::new(),
-            view: if was_private { Sight::Replaced } else { Sight::Theirs },
+            view: if was_private { ProgramMapping::Replaced } else { ProgramMapping::Theirs },
             file,
         })
     }
@@ -68,7 +68,7 @@ impl Heap {
             offset: 0,
             origin: Origin::Mapped,
             regions: Vec::new(),
-            view: Sight::Ours(view),
+            view: ProgramMapping::Ours(view),
             file,
         };
         lock(&self.state).insert(area)?;

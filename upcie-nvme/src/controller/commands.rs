@@ -269,7 +269,7 @@ impl Inner {
         let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
         let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
         if ids.first().is_some_and(|&first| first <= above) || !ids.is_sorted_by(|a, b| a < b) {
-            return Err(self.lie(what, "the list is not ascending"));
+            return Err(self.invalid_data(what, "the list is not ascending"));
         }
         Ok(ids)
     }
@@ -281,7 +281,7 @@ impl Inner {
             all.extend(&more);
             // More ids than NN allows: the controller repeats itself, and the list would never end.
             if all.len() > self.properties.identify.nn.max(1024) as usize {
-                return Err(self.lie(
+                return Err(self.invalid_data(
                     "Identify (active namespaces)",
                     "the list has more namespaces than the controller supports (NN)",
                 ));
@@ -292,7 +292,7 @@ impl Inner {
         }
     }
 
-    fn lie(&self, operation: &str, reason: &str) -> Error {
+    fn invalid_data(&self, operation: &str, reason: &str) -> Error {
         Error::protocol(self.link.name.to_string(), operation, reason)
     }
 }

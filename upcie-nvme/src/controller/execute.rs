@@ -43,8 +43,8 @@ impl Controller {
             _ => command.data().into_owned(),
         };
         let dword0 = self.admin_within(&command.command(), &mut data, timeout)?;
-        let lie = || Error::protocol(self.name(), C::OPCODE.to_string(), "the answer is inconsistent");
-        command.answer(dword0, data).ok_or_else(lie)
+        let invalid = || Error::protocol(self.name(), C::OPCODE.to_string(), "the answer is inconsistent");
+        command.answer(dword0, data).ok_or_else(invalid)
     }
 
     /// Downloads a firmware image in parts that the controller takes (FWUG, MDTS); a

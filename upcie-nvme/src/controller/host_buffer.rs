@@ -1,6 +1,6 @@
 //! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
 
-use super::{Controller, Inner, admin::Late, lent::Lent, lock};
+use super::{Controller, Inner, admin::Late, lent::LentMemory, lock};
 use crate::{
     Error, Result,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
@@ -40,7 +40,7 @@ impl Controller {
         inner.check_owner(LEND)?;
         let _pass = inner.enter_host_buffer(LEND)?;
         let buffer = &inner.host_buffer;
-        if let Some(bytes) = buffer.settled() {
+        if let Some(bytes) = buffer.confirmed() {
             return Ok(bytes);
         }
         // After an earlier call that failed the controller may have memory.
@@ -61,7 +61,7 @@ impl Controller {
             // A reset that has begun meanwhile has made the controller forget the memory, or will.
             let forgotten = inner.resets.count() != resets;
             if let Some(lent) = lent.as_mut().filter(|_| !forgotten) {
-                lent.settled = true;
+                lent.confirmed = true;
                 return Ok(lent.bytes as usize);
             }
             drop(lent);
@@ -72,7 +72,7 @@ impl Controller {
 
     /// Returns the bytes of the memory that is [lent](Self::lend_host_memory) to the controller.
     pub fn host_memory(&self) -> usize {
-        self.inner.host_buffer.settled().unwrap_or(0)
+        self.inner.host_buffer.confirmed().unwrap_or(0)
     }
 
     /// Takes back the memory that was [lent](Self::lend_host_memory). Does nothing if the controller has none.
@@ -91,14 +91,14 @@ const LEND: &str = "lending the controller memory";
 const TAKE: &str = "taking lent memory back";
 
 /// The sizes that a controller states, in bytes.
-struct Wish {
+struct PreferredSizes {
     preferred: u64,
     least: u64,
     least_piece: u64,
     most_pieces: u64,
 }
 
-impl Wish {
+impl PreferredSizes {
     fn of(identify: &IdentifyController, page: u64) -> Self {
         Self {
             preferred: u64::from(identify.hmpre) * UNIT,
@@ -120,22 +120,23 @@ impl Inner {
     }
 
     /// Allocates what the controller wishes; `None` if it wishes nothing.
-    fn make_host_buffer(&self, most: u64) -> Result<Option<Lent>> {
+    fn make_host_buffer(&self, most: u64) -> Result<Option<LentMemory>> {
         let page = 1_u64 << self.page_shift();
-        let wish = Wish::of(self.identify(), page);
-        if wish.preferred == 0 {
+        let preferred = PreferredSizes::of(self.identify(), page);
+        if preferred.preferred == 0 {
             return Ok(None);
         }
-        let wanted = wish.preferred.min(most) / page * page;
-        if wanted < wish.least || wanted == 0 {
-            let reason = format!("the controller can use {} bytes at least, {most} are offered", wish.least);
+        let wanted = preferred.preferred.min(most) / page * page;
+        if wanted < preferred.least || wanted == 0 {
+            let reason =
+                format!("the controller can use {} bytes at least, {most} are offered", preferred.least);
             return Err(Error::argument(self.name(), reason));
         }
-        let mut size = LARGEST.max(wanted.div_ceil(wish.most_pieces).next_power_of_two());
+        let mut size = LARGEST.max(wanted.div_ceil(preferred.most_pieces).next_power_of_two());
         let (mut pieces, mut bytes) = (Vec::new(), 0);
-        while bytes < wanted && (pieces.len() as u64) < wish.most_pieces {
+        while bytes < wanted && (pieces.len() as u64) < preferred.most_pieces {
             let piece = size.min(wanted - bytes);
-            if piece < wish.least_piece {
+            if piece < preferred.least_piece {
                 break;
             }
             match self.memory.private.alloc_aligned(piece as usize, page as usize) {
@@ -144,17 +145,17 @@ impl Inner {
                     pieces.push(memory);
                 }
                 // Smaller pieces may be side by side.
-                Err(_) if size / 2 >= wish.least_piece => size /= 2,
-                Err(error) if bytes < wish.least || bytes == 0 => return Err(error.into()),
+                Err(_) if size / 2 >= preferred.least_piece => size /= 2,
+                Err(error) if bytes < preferred.least || bytes == 0 => return Err(error.into()),
                 Err(_) => break,
             }
         }
-        if bytes < wish.least || bytes == 0 {
+        if bytes < preferred.least || bytes == 0 {
             let what = format!(
                 "{bytes} bytes in {} pieces are to be had; it needs {} in pieces of {} or more",
                 pieces.len(),
-                wish.least,
-                wish.least_piece
+                preferred.least,
+                preferred.least_piece
             );
             return Err(Error::argument(self.name(), what));
         }
@@ -165,13 +166,13 @@ impl Inner {
             let entry = HostMemoryDescriptor { address: piece.iova(0), size, reserved12: 0 };
             list.write_at(index * size_of::<HostMemoryDescriptor>(), entry.as_bytes());
         }
-        Ok(Some(Lent { pieces, list, bytes, settled: false }))
+        Ok(Some(LentMemory { pieces, list, bytes, confirmed: false }))
     }
 
     /// Tells the controller to let go of the memory, if it may have some.
     fn end_lending(&self) -> Result<()> {
         match &mut *lock(&self.host_buffer.lent) {
-            Some(lent) => lent.settled = false,
+            Some(lent) => lent.confirmed = false,
             None => return Ok(()),
         }
         self.disable_host_buffer()?;
@@ -188,7 +189,7 @@ impl Inner {
     /// Returns the command that lends the memory, if there is some. `again`: the controller had it before a reset.
     fn lending(&self, again: bool) -> Option<Command> {
         let lent = lock(&self.host_buffer.lent);
-        let lent = lent.as_ref().filter(|lent| lent.settled == again)?;
+        let lent = lent.as_ref().filter(|lent| lent.confirmed == again)?;
         let list = lent.list.iova(0);
         let enable = HostMemoryBufferEnable::new().with_enabled(true).with_memory_return(again);
         Some(Command {
@@ -209,7 +210,7 @@ impl Inner {
         let Some(command) = self.lending(true) else { return Ok(()) };
         let lent = self.send_lending(&command, self.timeout());
         if lent.is_err() {
-            lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.settled = false);
+            lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.confirmed = false);
         }
         lent
     }

@@ -269,7 +269,7 @@ impl Drop for Inner {
             tracing::error!(device = %name, %error, "the controller did not stop: its memory is not used again");
             self.space().close();
         }
-        self.removal.unwire(&*self.device);
-        self.pci_error.unwire(&*self.device);
+        self.removal.disconnect(&*self.device);
+        self.pci_error.disconnect(&*self.device);
     }
 }

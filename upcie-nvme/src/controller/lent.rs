@@ -10,23 +10,23 @@ pub(super) struct HostBuffer {
     /// For one thread at a time that lends or takes.
     pub(super) calls: Gate<()>,
     /// Never locked while a command is under way: a reset looks at it, and commands wait for resets.
-    pub(super) lent: Mutex<Option<Lent>>,
+    pub(super) lent: Mutex<Option<LentMemory>>,
 }
 
 /// Memory that the controller writes to until it is taken back, reset or stopped: it is dropped after one of these.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(super) struct LentMemory {
     /// No buffer of the program's leads to them.
     pub(super) pieces: Vec<DmaBuf>,
     pub(super) list: DmaBuf,
     pub(super) bytes: u64,
     /// The controller has it for sure, and gets it again after a reset: no thread is about to lend or take it.
-    pub(super) settled: bool,
+    pub(super) confirmed: bool,
 }
 
 impl HostBuffer {
     /// Returns the bytes that the controller has for sure.
-    pub(super) fn settled(&self) -> Option<usize> {
-        lock(&self.lent).as_ref().filter(|lent| lent.settled).map(|lent| lent.bytes as usize)
+    pub(super) fn confirmed(&self) -> Option<usize> {
+        lock(&self.lent).as_ref().filter(|lent| lent.confirmed).map(|lent| lent.bytes as usize)
     }
 }

@@ -47,7 +47,7 @@ impl Notice {
     }
 
     /// Stops being told. The device may be its opener's to use again.
-    pub(super) fn unwire(&self, device: &dyn Device) {
+    pub(super) fn disconnect(&self, device: &dyn Device) {
         if self.event.is_some() {
             if let Err(error) = device.set_irqs(self.kind, &[]) {
                 tracing::debug!(device = device.name(), %error, "turning {} notices off", self.kind);

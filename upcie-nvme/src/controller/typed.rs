@@ -107,7 +107,8 @@ impl Controller {
     /// Those of [`log_bytes`](Self::log_bytes).
     pub fn log_with<L: LogPage>(&self, query: &LogQuery) -> Result<L> {
         let page = self.log_bytes(L::ID, query, L::len)?;
-        L::from_page(&page).ok_or_else(|| self.lie(L::ID, "the page is shorter than its header".into()))
+        L::from_page(&page)
+            .ok_or_else(|| self.invalid_data(L::ID, "the page is shorter than its header".into()))
     }
 
     /// Reads a log page as bytes. `len` returns the length by the bytes that were read so far, like
@@ -135,7 +136,7 @@ impl Controller {
             let wanted = len(&page, self.identify());
             if wanted > LONGEST_LOG {
                 let reason = format!("the page claims {wanted} bytes; read parts of it by `admin`");
-                return Err(self.lie(id, reason));
+                return Err(self.invalid_data(id, reason));
             }
             // Whole dwords are read.
             let wanted = wanted.next_multiple_of(4);
@@ -252,7 +253,7 @@ impl Controller {
         self.admin(&Command { nsid: query.nsid, cdw10, cdw11, ..command }, data)
     }
 
-    fn lie(&self, id: LogPageId, reason: String) -> Error {
+    fn invalid_data(&self, id: LogPageId, reason: String) -> Error {
         Error::protocol(self.name(), format!("Get Log Page of {id}"), reason)
     }
 }

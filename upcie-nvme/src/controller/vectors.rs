@@ -62,7 +62,7 @@ impl Vectors {
 
     /// Returns the wired vectors, at most `most`. The first call wires all of them, since old kernels can't
     /// add any later. If another thread is wiring them, waits for it, at most `limit`.
-    fn wired<T>(
+    fn with_vectors<T>(
         &self,
         device: &dyn Device,
         most: u32,
@@ -91,7 +91,7 @@ impl Vectors {
         watch: Stopwatch<'_>,
         limit: Duration,
     ) -> Result<u16> {
-        self.wired(device, most, watch, limit, |fds| fds.len() as u16)
+        self.with_vectors(device, most, watch, limit, |fds| fds.len() as u16)
     }
 
     /// Returns the eventfd of `vector`.
@@ -103,8 +103,9 @@ impl Vectors {
         limit: Duration,
         vector: u16,
     ) -> Result<Arc<EventFd>> {
-        let (found, count) =
-            self.wired(device, most, watch, limit, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
+        let (found, count) = self.with_vectors(device, most, watch, limit, |fds| {
+            (fds.get(usize::from(vector)).cloned(), fds.len())
+        })?;
         found.ok_or_else(|| {
             let reason = match self.kind {
                 Some(kind) => {

@@ -337,7 +337,7 @@ impl<M: Media> Core<M> {
 
     /// Reports that there are pages of the Reservation Notification log, if some have come.
     pub(super) fn tell_reservations(&mut self) {
-        if self.io.reservations.take_news(self.io.controller) {
+        if self.io.reservations.take_log_notice(self.io.controller) {
             let event = CommandSetEvent::RESERVATION_LOG.0;
             self.admin.raise(AsyncEventType::COMMAND_SET, event, LogPageId::RESERVATION_NOTIFICATION);
         }

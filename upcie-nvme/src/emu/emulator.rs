@@ -87,7 +87,7 @@ impl Emulator {
         let joined = all.into_iter().map(|(number, mut one)| {
             one.machine.core.io.controller = number;
             one.machine.core.controllers = count;
-            one.lent(Machine::reset);
+            one.with_shared_state(Machine::reset);
             one
         });
         Ok(joined.collect())
@@ -95,7 +95,7 @@ impl Emulator {
 
     /// Calls `call` with the machine, which has all of its state meanwhile.
     #[inline(always)]
-    fn lent<R>(&mut self, call: impl FnOnce(&mut Machine) -> R) -> R {
+    fn with_shared_state<R>(&mut self, call: impl FnOnce(&mut Machine) -> R) -> R {
         match &mut self.subsystem {
             None => call(&mut self.machine),
             Some(subsystem) => subsystem.lend(&mut self.machine, call),
@@ -116,7 +116,7 @@ impl Emulator {
     /// [`Error::Shortage`] if there is not as much memory, or no longer; nothing was written to then.
     /// [`Error::Memory`].
     pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
-        self.lent(|machine| machine.media().fill(stop, progress))
+        self.with_shared_state(|machine| machine.media().fill(stop, progress))
     }
 
     /// Lets the controller fail as `plan` says, from now on.
@@ -124,7 +124,7 @@ impl Emulator {
     /// # Errors
     /// [`Error::FaultRule`]: a rule can't work. [`Error::FaultCache`]: the medium can't have a cache.
     pub fn inject(&mut self, plan: &FaultPlan) -> Result<(), Error> {
-        self.lent(|machine| machine.inject(plan, Place::Server))
+        self.with_shared_state(|machine| machine.inject(plan, Place::Server))
     }
 
     /// Puts all written data on stable storage, like a Flush command.
@@ -132,7 +132,7 @@ impl Emulator {
     /// # Errors
     /// The status that such a command would have.
     pub fn flush(&mut self) -> Result<(), Status> {
-        self.lent(|machine| super::Media::flush(machine.media()))
+        self.with_shared_state(|machine| super::Media::flush(machine.media()))
     }
 
     /// Offers no request interrupt: the device is never requested back.
@@ -164,30 +164,30 @@ impl Backend for Emulator {
         data: &mut [u8],
     ) -> std::io::Result<()> {
         let part = part(region)?;
-        self.lent(|machine| machine.read(client, part, offset, data));
+        self.with_shared_state(|machine| machine.read(client, part, offset, data));
         Ok(())
     }
 
     fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
         let part = part(region)?;
-        self.lent(|machine| machine.write(client, part, offset, data));
+        self.with_shared_state(|machine| machine.write(client, part, offset, data));
         Ok(())
     }
 
     fn poll(&mut self, client: &mut Client) -> usize {
         let since = self.since;
-        let work = self.lent(|machine| machine.step(client, || since.elapsed()));
-        if self.machine.hangs_up() {
+        let work = self.with_shared_state(|machine| machine.step(client, || since.elapsed()));
+        if self.machine.must_disconnect() {
             client.disconnect();
         }
         work
     }
 
     fn update_interrupts(&mut self, client: &mut Client) {
-        self.lent(|machine| machine.update_interrupts(client));
+        self.with_shared_state(|machine| machine.update_interrupts(client));
     }
 
     fn reset(&mut self) {
-        self.lent(Machine::reset);
+        self.with_shared_state(Machine::reset);
     }
 }

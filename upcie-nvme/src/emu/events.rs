@@ -25,7 +25,7 @@ pub(super) struct Admin {
     events: VecDeque<AsyncEvent>,
     masked: Masked,
     /// Events that a fault plan reports.
-    storm: Storm,
+    burst: EventBurst,
     /// Namespaces that changed since the Changed Namespace List was read.
     changed: Vec<u32>,
     /// The opcode of commands whose completions are held back, and these completions.
@@ -61,9 +61,9 @@ impl Admin {
 
     /// Reports `number` events as requests for them come: of each type in turn that is not masked, and of those only that
     /// the host asks for by feature 0Bh (`wanted`).
-    pub fn storm(&mut self, number: u32, wanted: AsyncEventConfiguration) {
-        self.storm.left = self.storm.left.saturating_add(number);
-        self.storm.wanted = wanted;
+    pub fn report_burst(&mut self, number: u32, wanted: AsyncEventConfiguration) {
+        self.burst.left = self.burst.left.saturating_add(number);
+        self.burst.wanted = wanted;
     }
 
     /// Notes that a namespace changed, for the Changed Namespace List.
@@ -100,7 +100,7 @@ impl Admin {
 
     /// Returns `true` if there is an event that may be reported, and a request for it.
     pub fn can_deliver(&self) -> bool {
-        !self.requests.is_empty() && (self.next_event().is_some() || self.storm.next(&self.masked).is_some())
+        !self.requests.is_empty() && (self.next_event().is_some() || self.burst.next(&self.masked).is_some())
     }
 
     /// Returns the index of the next event whose type is not masked.
@@ -112,7 +112,7 @@ impl Admin {
     fn take_event(&mut self) -> Option<AsyncEvent> {
         match self.next_event() {
             Some(at) => self.events.remove(at),
-            None => self.storm.take(&self.masked),
+            None => self.burst.take(&self.masked),
         }
     }
 
@@ -144,14 +144,14 @@ impl Admin {
 
 /// Events that a fault plan reports, made one by one.
 #[derive(Debug, Default)]
-struct Storm {
+struct EventBurst {
     left: u32,
     wanted: AsyncEventConfiguration,
     /// The index of the type that is next in turn.
     turn: usize,
 }
 
-impl Storm {
+impl EventBurst {
     /// The events: an error, a warning of the SMART log (temperature) and a notice, each with its log page.
     const EVENTS: [(AsyncEventType, u8, LogPageId); 3] = [
         (AsyncEventType::ERROR, ErrorEvent::TRANSIENT_INTERNAL_ERROR.0, LogPageId::ERROR_INFORMATION),

@@ -4,26 +4,26 @@ use super::{
     Machine, Media, Region,
     faults::{self, Fault, Injector},
     namespace::Change,
-    staged::{Ailments, Staging},
+    staged::{LastingFaults, Staging},
 };
 use crate::spec::{LogPageId, NoticeEvent, offset};
 use std::{thread, time::Duration};
 
 impl<M: Media> Machine<M> {
-    pub(super) fn ailments(&mut self) -> Option<&mut Ailments> {
-        self.core.staging.as_mut().map(|staging| &mut staging.ailments)
+    pub(super) fn lasting_faults(&mut self) -> Option<&mut LastingFaults> {
+        self.core.staging.as_mut().map(|staging| &mut staging.lasting_faults)
     }
 
     /// Returns `false` while the function is gone from the bus.
     #[cold]
     pub(super) fn is_present(&mut self, now: &impl Fn() -> Duration) -> bool {
-        let Some(ailments) = self.ailments() else { return true };
-        let is_gone = ailments.gone_until.is_some_and(|until| now() < until);
-        if ailments.hung_up {
+        let Some(lasting_faults) = self.lasting_faults() else { return true };
+        let is_gone = lasting_faults.gone_until.is_some_and(|until| now() < until);
+        if lasting_faults.must_disconnect {
             return false;
         }
         if !is_gone {
-            ailments.gone_until = None;
+            lasting_faults.gone_until = None;
         }
         !is_gone
     }
@@ -33,7 +33,7 @@ impl<M: Media> Machine<M> {
     pub(super) fn fail(&mut self, now: &impl Fn() -> Duration) {
         while let Some((fault, nsid)) = self.faults().and_then(|faults| faults.due.pop_front()) {
             tracing::debug!(fault = fault.name(), "the fault plan strikes");
-            self.strike(fault, nsid, now);
+            self.apply_fault(fault, nsid, now);
         }
     }
 
@@ -41,7 +41,7 @@ impl<M: Media> Machine<M> {
         self.core.staging.as_mut().and_then(|staging| staging.faults.as_mut())
     }
 
-    fn strike(&mut self, fault: Fault, nsid: u32, now: &impl Fn() -> Duration) {
+    fn apply_fault(&mut self, fault: Fault, nsid: u32, now: &impl Fn() -> Duration) {
         match fault {
             Fault::Stall(time) => thread::sleep(time),
             Fault::Fatal => {
@@ -52,7 +52,7 @@ impl<M: Media> Machine<M> {
                 let mut state = self.faults().map_or(0, Injector::random);
                 self.lose_power(&mut || faults::random(&mut state));
             }
-            Fault::EventStorm(number) => self.core.admin.storm(number, self.core.features.events),
+            Fault::EventStorm(number) => self.core.admin.report_burst(number, self.core.features.events),
             Fault::RemoveNamespace(target) => self.change_namespace(target.unwrap_or(nsid), Change::Remove),
             Fault::ResizeNamespace { target, blocks } => {
                 self.change_namespace(target.unwrap_or(nsid), Change::Resize(blocks));
@@ -61,8 +61,8 @@ impl<M: Media> Machine<M> {
                 self.change_namespace(target.unwrap_or(nsid), Change::Reformat(block_size));
             }
             fault => {
-                if let Some(ailments) = self.ailments() {
-                    ailments.add(fault, now);
+                if let Some(lasting_faults) = self.lasting_faults() {
+                    lasting_faults.add(fault, now);
                 }
             }
         }
@@ -85,22 +85,23 @@ impl<M: Media> Machine<M> {
     }
 
     /// Returns `true` if the host's connection is to be closed.
-    pub(super) fn hangs_up(&mut self) -> bool {
-        self.ailments().is_some_and(|ailments| ailments.hung_up)
+    pub(super) fn must_disconnect(&mut self) -> bool {
+        self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.must_disconnect)
     }
 
     /// Answers a read in place of the region, if an ailment says so.
     #[cold]
-    pub(super) fn bend(&mut self, region: Region, offset: u64, data: &mut [u8]) -> bool {
-        let Some(Staging { faults: Some(faults), ailments, .. }) = self.core.staging.as_deref_mut() else {
+    pub(super) fn alter_read(&mut self, region: Region, offset: u64, data: &mut [u8]) -> bool {
+        let Some(Staging { faults: Some(faults), lasting_faults, .. }) = self.core.staging.as_deref_mut()
+        else {
             return false;
         };
-        if ailments.gone_until.is_some() {
+        if lasting_faults.gone_until.is_some() {
             data.fill(0xff);
             return true;
         }
         let fixed = (offset::CAP..offset::VS + 4).contains(&(offset as usize));
-        if ailments.changing && region == Region::Registers && fixed {
+        if lasting_faults.changing && region == Region::Registers && fixed {
             let bits = faults.random().to_le_bytes();
             data.iter_mut().zip(bits.iter().cycle()).for_each(|(byte, bits)| *byte = *bits);
             return true;
@@ -109,13 +110,13 @@ impl<M: Media> Machine<M> {
     }
 }
 
-impl Ailments {
+impl LastingFaults {
     fn add(&mut self, fault: Fault, now: &impl Fn() -> Duration) {
         match fault {
             Fault::NeverReady => self.never_ready = true,
             Fault::AlwaysReady => self.always_ready = true,
             Fault::ChangingRegisters => self.changing = true,
-            Fault::CloseConnection => self.hung_up = true,
+            Fault::CloseConnection => self.must_disconnect = true,
             Fault::AllOnes(time) => {
                 self.gone_until = Some(time.map_or(Duration::MAX, |time| now().saturating_add(time)));
             }

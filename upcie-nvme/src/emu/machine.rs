@@ -166,7 +166,7 @@ impl<M: Media> Machine<M> {
 
     /// Reads bytes of a region; the range is within it.
     pub fn read(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &mut [u8]) {
-        if self.core.staging.is_some() && self.bend(region, offset, data) {
+        if self.core.staging.is_some() && self.alter_read(region, offset, data) {
             return;
         }
         match region {
@@ -193,7 +193,7 @@ impl<M: Media> Machine<M> {
 
     /// Writes bytes of a region; the range is within it.
     pub fn write(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &[u8]) {
-        if self.ailments().is_some_and(|ailments| ailments.gone_until.is_some()) {
+        if self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.gone_until.is_some()) {
             return;
         }
         match region {

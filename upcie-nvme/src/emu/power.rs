@@ -29,9 +29,9 @@ impl<M: Media> Machine<M> {
     pub fn reset(&mut self) {
         self.core.io.media.forget_host();
         self.said.clear();
-        if let Some(ailments) = self.ailments() {
-            ailments.hung_up = false;
-            ailments.always_ready = false;
+        if let Some(lasting_faults) = self.lasting_faults() {
+            lasting_faults.must_disconnect = false;
+            lasting_faults.always_ready = false;
         }
         self.power_on();
     }
@@ -69,7 +69,7 @@ impl<M: Media> Machine<M> {
                          bus mastering is on"
                     );
                 }
-                let ready = match self.registers.unfit() {
+                let ready = match self.registers.configuration_error() {
                     Some(reason) => {
                         if self.is_new(reason) {
                             tracing::warn!(reason, "the controller can't be enabled");
@@ -78,19 +78,20 @@ impl<M: Media> Machine<M> {
                     }
                     None => self.start(host).is_ok(),
                 };
-                let is_stuck = self.ailments().is_some_and(|ailments| ailments.never_ready);
+                let is_stuck = self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.never_ready);
                 self.registers.csts.set_rdy(ready && !is_stuck);
                 self.registers.csts.set_cfs(!ready);
             }
             Action::Disable => {
                 self.stop();
                 self.registers.disable();
-                let is_stuck = self.ailments().is_some_and(|ailments| ailments.always_ready);
+                let is_stuck =
+                    self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.always_ready);
                 self.registers.csts.set_rdy(is_stuck);
             }
             Action::ResetSubsystem => {
-                if let Some(ailments) = self.ailments() {
-                    ailments.always_ready = false;
+                if let Some(lasting_faults) = self.lasting_faults() {
+                    lasting_faults.always_ready = false;
                 }
                 self.stop();
                 self.registers = Registers::new(&self.core.options);

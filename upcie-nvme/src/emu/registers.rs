@@ -142,7 +142,7 @@ impl Registers {
     }
 
     /// Returns the problem with the configuration that is to be enabled, if there is one.
-    pub fn unfit(&self) -> Option<&'static str> {
+    pub fn configuration_error(&self) -> Option<&'static str> {
         let (cc, aqa) = (self.cc, self.aqa);
         match () {
             () if !self.has_command_set(cc.css()) => Some("CC.CSS is not in CAP.CSS"),

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(super) struct Staging {
     /// The fault plan at work, if there is one.
     pub faults: Option<Injector>,
-    pub ailments: Ailments,
+    pub lasting_faults: LastingFaults,
     /// The host takes delays in statuses (Host Behavior Support, ACRE).
     pub delays: bool,
     /// The completion queues whose interrupt is to be raised by an action of the caller.
@@ -46,7 +46,7 @@ impl Staging {
 
 /// The lasting faults of a controller.
 #[derive(Debug, Default)]
-pub(super) struct Ailments {
+pub(super) struct LastingFaults {
     /// CSTS.RDY stays 0.
     pub never_ready: bool,
     /// CSTS.RDY stays 1.
@@ -56,7 +56,7 @@ pub(super) struct Ailments {
     /// Registers read as all ones until this time.
     pub gone_until: Option<Duration>,
     /// The connection is to be closed; nothing is served until the next host resets the function.
-    pub hung_up: bool,
+    pub must_disconnect: bool,
 }
 
 impl Sq {

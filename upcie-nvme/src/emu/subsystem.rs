@@ -64,31 +64,31 @@ impl Subsystem {
     pub fn lend<R>(&mut self, machine: &mut Machine, call: impl FnOnce(&mut Machine) -> R) -> R {
         // A machine that has panicked gave everything back.
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let lent = Lent::new(machine, shared);
-        let core = &mut lent.machine.core;
+        let guard = SharedStateGuard::new(machine, shared);
+        let core = &mut guard.machine.core;
         if core.io.reservations.version() != self.seen {
             self.seen = core.io.reservations.version();
             core.io.note_reservations();
             core.tell_reservations();
         }
-        call(&mut *lent.machine)
+        call(&mut *guard.machine)
     }
 }
 
 /// A machine that has the shared state, until it is dropped.
-struct Lent<'a> {
+struct SharedStateGuard<'a> {
     machine: &'a mut Machine,
     shared: MutexGuard<'a, Shared>,
 }
 
-impl<'a> Lent<'a> {
+impl<'a> SharedStateGuard<'a> {
     fn new(machine: &'a mut Machine, mut shared: MutexGuard<'a, Shared>) -> Self {
         shared.swap(&mut machine.core.io);
         Self { machine, shared }
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for SharedStateGuard<'_> {
     fn drop(&mut self) {
         self.shared.swap(&mut self.machine.core.io);
     }

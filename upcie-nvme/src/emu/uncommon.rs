@@ -3,8 +3,8 @@
 
 use super::{
     HostMemory,
-    bent::Bent,
     data::Data,
+    flipped::FlippedMemory,
     fused::{FUSE, IS_FUSED},
     io::Io,
     media::Media,
@@ -85,7 +85,7 @@ impl<M: Media> Io<M> {
                 let (iova, part) = (iova + (first - at), (last - first) as usize);
                 let flip = flip.filter(|(byte, _)| (first..last).contains(byte));
                 let flip = flip.map(|(byte, bit)| (iova + (byte - first), bit));
-                let mut host = Bent { host, flip };
+                let mut host = FlippedMemory { host, flip };
                 match writes {
                     true => media.write(&mut host, offset + first, iova, part)?,
                     false => media.read(&mut host, offset + first, iova, part)?,

@@ -4,7 +4,7 @@ use super::{
     Extent, Io, Live, Refusal, Refused, Shape, Turn,
     common::{first_words, misfit, refuse_namespace},
     plan::{Plan, metadata_pointer},
-    prp::{Place, Stretch},
+    prp::{Place, TableRange},
 };
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
@@ -115,7 +115,7 @@ impl<'n> Pieces<'n> {
         let pointer = match buffer.spans() {
             Some(spans) => {
                 let place = self.place.unwrap_or_else(|| Place::default().further(spans, start as u64));
-                let pointer = queue.lists.describe(&Stretch { spans, place, len: len as u64 }, |_| ());
+                let pointer = queue.lists.describe(&TableRange { spans, place, len: len as u64 }, |_| ());
                 self.place = pointer.is_ok().then(|| place.further(spans, len as u64));
                 pointer
             }

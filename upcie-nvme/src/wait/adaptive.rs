@@ -138,7 +138,7 @@ impl SpinPolicy {
                     self.measure(now, done, false);
                 } else if !epoch.settling && passed >= EPOCH {
                     let (epoch, arm) = (*epoch, self.arm);
-                    self.judge(epoch, passed, done.saturating_sub(epoch.done));
+                    self.end_epoch(epoch, passed, done.saturating_sub(epoch.done));
                     self.measure(now, done, self.arm != arm || self.trying);
                 }
             }
@@ -205,7 +205,7 @@ impl SpinPolicy {
     }
 
     /// Decides after an epoch which way the next one goes.
-    fn judge(&mut self, epoch: Epoch, passed: Duration, done: u64) {
+    fn end_epoch(&mut self, epoch: Epoch, passed: Duration, done: u64) {
         let (arm, tried) = (self.arm, std::mem::take(&mut self.trying));
         if done == 0 {
             // No completions: the cause can't be told.

@@ -48,7 +48,7 @@ pub struct ReleaseArgs {
 }
 
 /// Decision about a device's memory, with the reason.
-enum Verdict {
+enum Decision {
     /// May be released.
     Safe(String),
     /// May be released only with --force.
@@ -74,15 +74,15 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
     let (mut text, mut refused) = (String::new(), Vec::new());
     for (bdf, files) in by_device {
         // Hold the lock until the files are gone: no other process may start to use the device meanwhile.
-        let (verdict, _lock) = judge(bdf, args.dry_run);
-        let why = match verdict {
-            Verdict::Safe(why) => why,
-            Verdict::Unsafe(why) if args.force => format!("forced, although {why}"),
-            Verdict::Unsafe(why) => {
+        let (decision, _lock) = decide(bdf, args.dry_run);
+        let why = match decision {
+            Decision::Safe(why) => why,
+            Decision::Unsafe(why) if args.force => format!("forced, although {why}"),
+            Decision::Unsafe(why) => {
                 refused.push(format!("{bdf}: {why}; --force releases its memory anyway"));
                 continue;
             }
-            Verdict::Never(why) => {
+            Decision::Never(why) => {
                 refused.push(format!("{bdf}: {why}"));
                 continue;
             }
@@ -124,12 +124,12 @@ fn still_used(file: &Leftover) -> Option<String> {
 }
 
 /// Judges the device, and locks it: the lock keeps other users away.
-fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
+fn decide(bdf: Bdf, dry_run: bool) -> (Decision, Option<FunctionLock>) {
     let lock = match FunctionLock::take(bdf) {
         // The device may exist and still write: removal through sysfs leaves its bus master bit set.
         Err(error) if error.kind() == ErrorKind::NotFound && dry_run => {
             return (
-                Verdict::Safe("the kernel knows no such device; it would be looked for again".into()),
+                Decision::Safe("the kernel knows no such device; it would be looked for again".into()),
                 None,
             );
         }
@@ -137,26 +137,26 @@ fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
         {
             Err(error) => {
                 return (
-                    Verdict::Unsafe(format!(
+                    Decision::Unsafe(format!(
                         "the kernel knows no such device, and can't scan for it again: {error:#}"
                     )),
                     None,
                 );
             }
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
-                return (Verdict::Safe("there is no such device any more".into()), None);
+                return (Decision::Safe("there is no such device any more".into()), None);
             }
             Ok(other) => other,
         },
         other => other,
     };
     match lock {
-        Err(error) => (Verdict::Never(format!("{:#}", anyhow::Error::from(error))), None),
+        Err(error) => (Decision::Never(format!("{:#}", anyhow::Error::from(error))), None),
         Ok(lock) => {
-            let verdict = inspect(bdf).unwrap_or_else(|error| {
-                Verdict::Unsafe(format!("can't tell whether it is off the bus: {error:#}"))
+            let decision = inspect(bdf).unwrap_or_else(|error| {
+                Decision::Unsafe(format!("can't tell whether it is off the bus: {error:#}"))
             });
-            (verdict, Some(lock))
+            (decision, Some(lock))
         }
     }
 }
@@ -168,11 +168,11 @@ fn rescan() -> anyhow::Result<()> {
 }
 
 /// Judges a device that exists.
-fn inspect(bdf: Bdf) -> anyhow::Result<Verdict> {
+fn inspect(bdf: Bdf) -> anyhow::Result<Decision> {
     let function = Function::at(bdf)?;
     let bits = function.config()?.command()?;
     if bits & command::BUS_MASTER == 0 {
-        return Ok(Verdict::Safe(format!("{bdf} is off the bus")));
+        return Ok(Decision::Safe(format!("{bdf} is off the bus")));
     }
     let unbind = match function.driver {
         Some(_) => format!("`devbind unbind {bdf}`, or "),
@@ -186,7 +186,7 @@ fn inspect(bdf: Bdf) -> anyhow::Result<Verdict> {
             if bits & command::MEMORY == 0 {
                 "may write to memory (bus master), and its controller's state can't be read (memory decode is off)".to_owned()
             } else if controller_is_stopped(&function)? {
-                return Ok(Verdict::Safe(format!("the controller at {bdf} is disabled")));
+                return Ok(Decision::Safe(format!("the controller at {bdf} is disabled")));
             } else {
                 "may write to memory: its controller is enabled".to_owned()
             }
@@ -194,7 +194,7 @@ fn inspect(bdf: Bdf) -> anyhow::Result<Verdict> {
         None => "may write to memory (bus master)".to_owned(),
         Some(driver) => format!("may write to memory (bus master; driver {driver})"),
     };
-    Ok(Verdict::Unsafe(format!("it {on}; {way_out}")))
+    Ok(Decision::Unsafe(format!("it {on}; {way_out}")))
 }
 
 /// Returns true if an NVMe controller is disabled and has stopped: CC.EN and CSTS.RDY are 0 (NVM Express Base

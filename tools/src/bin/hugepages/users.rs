@@ -36,8 +36,8 @@ pub fn scan(proc: &Path) -> io::Result<Users> {
     let proc = proc.to_owned();
     for seen in look_at(pids, DEADLINE, move |pid| inspect(pid, &proc.join(pid.to_string()))) {
         match seen {
-            Seen::User(user) => users.seen.push(user),
-            Seen::Hidden => users.hidden += 1,
+            Mapped::User(user) => users.seen.push(user),
+            Mapped::Hidden => users.hidden += 1,
         }
     }
     users.seen.sort_by_key(|user| user.pid);
@@ -45,23 +45,23 @@ pub fn scan(proc: &Path) -> io::Result<Users> {
 }
 
 /// Inspects a process; `None` if it has ended or has no huge pages.
-fn inspect(pid: u32, directory: &Path) -> Option<Seen> {
+fn inspect(pid: u32, directory: &Path) -> Option<Mapped> {
     match fs::read_to_string(directory.join("smaps_rollup")) {
         Ok(text) => {
             let bytes = huge_bytes(&text);
             let name = || fs::read_to_string(directory.join("comm")).unwrap_or_default().trim().to_owned();
             let maps = || fs::read_to_string(directory.join("numa_maps")).unwrap_or_default();
-            (bytes > 0).then(|| Seen::User(User { pid, name: name(), bytes, files: files(&maps()) }))
+            (bytes > 0).then(|| Mapped::User(User { pid, name: name(), bytes, files: files(&maps()) }))
         }
         // Kernel threads have no memory and no command line.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            fs::read(directory.join("cmdline")).is_ok_and(|line| !line.is_empty()).then_some(Seen::Hidden)
+            fs::read(directory.join("cmdline")).is_ok_and(|line| !line.is_empty()).then_some(Mapped::Hidden)
         }
         Err(_) => None,
     }
 }
 
-enum Seen {
+enum Mapped {
     User(User),
     Hidden,
 }

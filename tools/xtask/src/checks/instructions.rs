@@ -38,7 +38,7 @@ const RATIO_GROWTH: f64 = 1.1;
 /// Instructions per I/O by side and depth, such as `ours_qd32`.
 type Figures = BTreeMap<String, f64>;
 /// Figures by compiler, then by profile.
-type Book = BTreeMap<String, BTreeMap<String, Figures>>;
+type AllFigures = BTreeMap<String, BTreeMap<String, Figures>>;
 
 /// Counts, prints, and compares with the recorded numbers, or records new ones.
 pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
@@ -46,9 +46,9 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         bail!("valgrind is needed (Debian: apt install valgrind)");
     }
     let path = workspace.root.join(FILE);
-    let mut book: Book = match fs::read_to_string(&path) {
+    let mut all: AllFigures = match fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).with_context(|| FILE)?,
-        Err(_) if update => Book::new(),
+        Err(_) if update => AllFigures::new(),
         Err(error) => return Err(error).context(FILE),
     };
     let compiler = compiler(workspace)?;
@@ -57,15 +57,15 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         let program = program(workspace, profile)?;
         let (figures, calls) = measure(workspace, &program)?;
         problems.extend(calls.into_iter().map(|call| format!("{profile}: {call}")));
-        print(profile, &figures, known(&book, &compiler, profile));
+        print(profile, &figures, known(&all, &compiler, profile));
         if update {
-            book.entry(compiler.clone()).or_default().insert(profile.to_owned(), figures);
+            all.entry(compiler.clone()).or_default().insert(profile.to_owned(), figures);
         } else {
-            problems.extend(compare(&book, &compiler, profile, &figures));
+            problems.extend(compare(&all, &compiler, profile, &figures));
         }
     }
     if update {
-        fs::write(&path, serde_json::to_string_pretty(&book)? + "\n")?;
+        fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")?;
         log!("written to {FILE} for {compiler}");
     }
     if !problems.is_empty() {
@@ -166,8 +166,8 @@ fn self_costs(text: &str) -> BTreeMap<String, u64> {
     by_name
 }
 
-fn known<'a>(book: &'a Book, compiler: &str, profile: &str) -> Option<&'a Figures> {
-    book.get(compiler)?.get(profile)
+fn known<'a>(all: &'a AllFigures, compiler: &str, profile: &str) -> Option<&'a Figures> {
+    all.get(compiler)?.get(profile)
 }
 
 fn print(profile: &str, figures: &Figures, before: Option<&Figures>) {
@@ -189,10 +189,10 @@ fn ratio(figures: &Figures, name: &str) -> Option<f64> {
 }
 
 /// Lists the numbers that are worse than the recorded ones.
-fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec<String> {
+fn compare(all: &AllFigures, compiler: &str, profile: &str, figures: &Figures) -> Vec<String> {
     let mut problems = Vec::new();
     let ours = || figures.iter().filter(|(name, _)| !name.starts_with(HAND));
-    if let Some(before) = known(book, compiler, profile) {
+    if let Some(before) = known(all, compiler, profile) {
         for (name, now) in ours() {
             match before.get(name) {
                 Some(before) if *now > before * GROWTH => {
@@ -205,7 +205,7 @@ fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec
         return problems;
     }
     log!("{FILE} has no numbers for {compiler}: comparing ratios to the hand-written loop");
-    let others: Vec<_> = book.values().filter_map(|profiles| profiles.get(profile)).collect();
+    let others: Vec<_> = all.values().filter_map(|profiles| profiles.get(profile)).collect();
     for (name, _) in ours() {
         let now = ratio(figures, name).unwrap_or(f64::INFINITY);
         let before = others.iter().filter_map(|figures| ratio(figures, name)).reduce(f64::max);
@@ -224,13 +224,13 @@ fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use super::{Book, Figures, compare, self_costs};
+    use super::{AllFigures, Figures, compare, self_costs};
 
     fn figures(ours: f64, hand: f64) -> Figures {
         [("ours_qd1".to_owned(), ours), ("hand_qd1".to_owned(), hand)].into()
     }
 
-    fn book() -> Book {
+    fn all() -> AllFigures {
         [("1.0 a".to_owned(), [("user".to_owned(), figures(150.0, 100.0))].into())].into()
     }
 
@@ -243,21 +243,21 @@ mod tests {
 
     #[test]
     fn only_growth_is_a_problem() {
-        assert_eq!(compare(&book(), "1.0 a", "user", &figures(150.9, 100.0)), [""; 0]);
-        assert_eq!(compare(&book(), "1.0 a", "user", &figures(120.0, 100.0)), [""; 0]);
-        assert_eq!(compare(&book(), "1.0 a", "user", &figures(153.0, 100.0)).len(), 1);
+        assert_eq!(compare(&all(), "1.0 a", "user", &figures(150.9, 100.0)), [""; 0]);
+        assert_eq!(compare(&all(), "1.0 a", "user", &figures(120.0, 100.0)), [""; 0]);
+        assert_eq!(compare(&all(), "1.0 a", "user", &figures(153.0, 100.0)).len(), 1);
     }
 
     #[test]
     fn an_unknown_compiler_is_judged_by_the_ratio() {
-        assert_eq!(compare(&book(), "2.0 a", "user", &figures(300.0, 200.0)), [""; 0]);
-        assert_eq!(compare(&book(), "2.0 a", "user", &figures(170.0, 100.0)).len(), 1);
+        assert_eq!(compare(&all(), "2.0 a", "user", &figures(300.0, 200.0)), [""; 0]);
+        assert_eq!(compare(&all(), "2.0 a", "user", &figures(170.0, 100.0)).len(), 1);
     }
 
     #[test]
     fn a_missing_number_is_a_problem() {
-        assert_eq!(compare(&book(), "1.0 a", "release", &figures(1.0, 1.0)).len(), 1);
+        assert_eq!(compare(&all(), "1.0 a", "release", &figures(1.0, 1.0)).len(), 1);
         let more = [("caller_qd1".to_owned(), 1.0)].into();
-        assert_eq!(compare(&book(), "1.0 a", "user", &more).len(), 1);
+        assert_eq!(compare(&all(), "1.0 a", "user", &more).len(), 1);
     }
 }

@@ -56,7 +56,7 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     if let Some(input) = machine.input.take() {
         let escape = Arc::clone(&escape);
         // The thread may block in a read when the guest ends; it ends with the process.
-        thread::spawn(move || feed(input, &escape));
+        thread::spawn(move || forward_input(input, &escape));
     }
     while !machine.has_ended()? && !escape.load(Ordering::Relaxed) {
         process::check_interrupt()?;
@@ -73,7 +73,7 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
 }
 
 /// Passes input on in small pieces: the port's flow control does not reach the shell.
-fn feed(mut to: impl Write, escape: &AtomicBool) {
+fn forward_input(mut to: impl Write, escape: &AtomicBool) {
     let mut chunk = [0; 64];
     let mut stdin = std::io::stdin().lock();
     while let Ok(length @ 1..) = stdin.read(&mut chunk) {

@@ -64,11 +64,11 @@ struct State {
     channel: Channel,
     next_id: u16,
     /// The reason why the connection is no longer used.
-    dead: Option<Death>,
+    dead: Option<ConnectionEnd>,
 }
 
 #[derive(Clone, Copy)]
-enum Death {
+enum ConnectionEnd {
     /// The server closed the connection.
     Gone,
     /// This client gave the connection up, for this reason.
@@ -198,8 +198,8 @@ impl Connection {
         let mut state = self.enter(operation)?;
         match state.dead {
             None => {}
-            Some(Death::Gone) => return Err(Error::gone(device(), operation)),
-            Some(Death::GivenUp(why)) => {
+            Some(ConnectionEnd::Gone) => return Err(Error::gone(device(), operation)),
+            Some(ConnectionEnd::GivenUp(why)) => {
                 return Err(Error::unusable(
                     device(),
                     format!("the connection was given up after {why}: open it again"),
@@ -220,10 +220,10 @@ impl Connection {
         let reply = reply.map_err(|fault| {
             let operation = operation.to_owned();
             let (death, error) = match fault {
-                Fault::Closed => (Death::Gone, Error::gone(device(), operation)),
+                Fault::Closed => (ConnectionEnd::Gone, Error::gone(device(), operation)),
                 // A late answer must not be taken for another request's, so this socket is never read again.
                 Fault::Late => (
-                    Death::GivenUp("a request was not answered in time"),
+                    ConnectionEnd::GivenUp("a request was not answered in time"),
                     Error::timeout(
                         device(),
                         format!("{operation}: its server may be stopped or hung"),
@@ -231,15 +231,15 @@ impl Connection {
                     ),
                 ),
                 Fault::Garbage(reason) => (
-                    Death::GivenUp("the server broke the protocol"),
+                    ConnectionEnd::GivenUp("the server broke the protocol"),
                     Error::protocol(device(), operation, reason),
                 ),
                 Fault::Os(errno) => {
-                    (Death::GivenUp("a system call failed"), Error::os(device(), operation, errno))
+                    (ConnectionEnd::GivenUp("a system call failed"), Error::os(device(), operation, errno))
                 }
             };
             state.dead = Some(death);
-            self.closed.store(matches!(death, Death::Gone), Ordering::Release);
+            self.closed.store(matches!(death, ConnectionEnd::Gone), Ordering::Release);
             state.channel.shutdown();
             error
         });

@@ -141,7 +141,7 @@ impl VfioUserDevice {
         let dma = DmaSpace::new(connection.name(), [ADDRESSES], page, mapper);
         let (config, messages, wired) = (config.info, Messages::default(), Gate::default());
         let mut client = Self { connection, dma, info, config, messages, wired };
-        client.messages = client.tolerate(client.take_over())?.unwrap_or_default();
+        client.messages = client.allow_unsupported(client.take_over())?.unwrap_or_default();
         Ok(client)
     }
 
@@ -160,7 +160,7 @@ impl VfioUserDevice {
 
     /// Tolerates the refusal of a server whose configuration space lacks parts that PCI requires: logs a warning, because
     /// functions that depend on them may not work.
-    fn tolerate<T>(&self, result: Result<T>) -> Result<Option<T>> {
+    fn allow_unsupported<T>(&self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error)
@@ -191,11 +191,11 @@ impl VfioUserDevice {
             (kind, 0) => self.messages.disable(self, kind),
             (kind, count) => self.messages.enable(self, kind, count),
         };
-        self.tolerate(done).map(drop)
+        self.allow_unsupported(done).map(drop)
     }
 
     /// Waits for other threads that set interrupts, at most as long as for an answer.
-    fn wired(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
+    fn lock_interrupts(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
         let mut watch = MessageWatch::new(self.connection.deadline());
         let wired = self.wired.enter(|| watch.left());
         wired.ok_or_else(|| {
@@ -329,7 +329,7 @@ unsafe impl Device for VfioUserDevice {
         if count == 0 {
             return Ok(());
         }
-        let mut wired = self.wired("setting interrupts")?;
+        let mut wired = self.lock_interrupts("setting interrupts")?;
         let in_use = EXCLUSIVE.into_iter().find(|&other| other != kind && wired[other as usize] > 0);
         if let Some(other) = in_use.filter(|_| !fds.is_empty() && EXCLUSIVE.contains(&kind)) {
             return Err(Error::unsupported(
@@ -400,8 +400,8 @@ unsafe impl Device for VfioUserDevice {
         }
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
         // The reset includes configuration space; the server keeps the eventfds.
-        self.tolerate(self.take_over())?;
-        let wired = *self.wired("resetting the device")?;
+        self.allow_unsupported(self.take_over())?;
+        let wired = *self.lock_interrupts("resetting the device")?;
         for kind in EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0) {
             self.choose(kind, wired[kind as usize] as usize)?;
         }

@@ -224,7 +224,7 @@ impl Server {
         backend: &mut B,
         stop: &AtomicBool,
     ) -> std::result::Result<(), Fault> {
-        let _slack = Slack::minimal();
+        let _slack = TimerSlack::minimal();
         let _slice = Slice::short();
         let single_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
@@ -306,11 +306,11 @@ fn is_leaving(client: &mut Client, asked: &mut Option<Instant>) -> bool {
 }
 
 /// The timer slack of the calling thread: the default of 50 µs would add half of its length to the longest sleep.
-struct Slack {
+struct TimerSlack {
     before: libc::c_ulong,
 }
 
-impl Slack {
+impl TimerSlack {
     /// Sets the smallest slack until dropped.
     fn minimal() -> Option<Self> {
         // SAFETY: a query of the calling thread's own attribute.
@@ -321,7 +321,7 @@ impl Slack {
     }
 }
 
-impl Drop for Slack {
+impl Drop for TimerSlack {
     fn drop(&mut self) {
         set_slack(self.before);
     }

@@ -16,7 +16,7 @@ use nix::{
 };
 use std::io::Write;
 
-/// A toy's server, and a raw client that has negotiated the version.
+/// A device's server, and a raw client that has negotiated the version.
 struct Session {
     raw: Raw,
     stream: UnixStream,
@@ -27,10 +27,10 @@ struct Session {
 
 fn session(deadline: Duration, capabilities: Capabilities) -> Session {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut toy = Toy::new();
-    let (resets, polls) = (toy.resets.clone(), toy.polls.clone());
+    let mut device = CopyDevice::new();
+    let (resets, polls) = (device.resets.clone(), device.polls.clone());
     let server = std::thread::spawn(move || {
-        Server::new().deadline(deadline).serve_stream(theirs, &mut toy, &AtomicBool::new(false))
+        Server::new().deadline(deadline).serve_stream(theirs, &mut device, &AtomicBool::new(false))
     });
     let mut raw = Raw::new(ours.try_clone().unwrap());
     raw.negotiate(capabilities);
@@ -390,7 +390,7 @@ fn a_client_without_a_version_is_dropped() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || {
             let server = Server::new().deadline(Duration::from_millis(20));
-            server.serve_stream(theirs, &mut Toy::new(), &AtomicBool::new(false))
+            server.serve_stream(theirs, &mut CopyDevice::new(), &AtomicBool::new(false))
         });
         ours.write_all(bytes).unwrap();
         server.join().unwrap().unwrap_err().to_string()

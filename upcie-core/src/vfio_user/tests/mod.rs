@@ -37,7 +37,7 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// Registers of the toy: BAR 0, outside of the doorbell page.
+/// Registers of the device: BAR 0, outside of the doorbell page.
 const SOURCE: u64 = 0x00;
 const TARGET: u64 = 0x08;
 const LENGTH: u64 = 0x10;
@@ -80,7 +80,7 @@ fn ring(doorbell: &Register<u32>, value: u32) {
 }
 
 /// A device that copies memory.
-struct Toy {
+struct CopyDevice {
     layout: Layout,
     registers: Vec<u8>,
     large: Vec<u8>,
@@ -90,12 +90,12 @@ struct Toy {
     polls: Arc<AtomicUsize>,
 }
 
-impl Toy {
+impl CopyDevice {
     fn new() -> Self {
         let memory = Arc::new(Memory::new(0x4000, PageSize::Small).unwrap());
-        // SAFETY: the toy's own memory, to which no references exist.
+        // SAFETY: the device's own memory, to which no references exist.
         let file = unsafe { memory.file() };
-        let mapping = Arc::new(Mapping::map(file, 0, memory.len(), "toy").unwrap());
+        let mapping = Arc::new(Mapping::map(file, 0, memory.len(), "device").unwrap());
         let mut layout = Layout { irqs: [1, 0, 20, 1, 1], ..Layout::default() };
         let mappable = Mappable { memory, areas: vec![(DOORBELL, 0x1000)] };
         layout.regions[0] = RegionLayout { size: 0x4000, mappable: Some(mappable) };
@@ -127,7 +127,7 @@ impl Toy {
     }
 }
 
-impl Backend for Toy {
+impl Backend for CopyDevice {
     fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -197,15 +197,15 @@ impl Drop for Joined {
     }
 }
 
-/// Makes a client of a toy that runs in its own thread.
-fn toy() -> (VfioUserDevice, Arc<AtomicUsize>) {
+/// Makes a client of a device that runs in its own thread.
+fn device() -> (VfioUserDevice, Arc<AtomicUsize>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut toy = Toy::new();
-    let resets = toy.resets.clone();
+    let mut device = CopyDevice::new();
+    let resets = device.resets.clone();
     let server = std::thread::spawn(move || {
-        Server::new().serve_stream(theirs, &mut toy, &AtomicBool::new(false)).unwrap();
+        Server::new().serve_stream(theirs, &mut device, &AtomicBool::new(false)).unwrap();
     });
-    (VfioUserDevice::from_stream(ours, "toy", Some(Box::new(Joined(Some(server))))).unwrap(), resets)
+    (VfioUserDevice::from_stream(ours, "device", Some(Box::new(Joined(Some(server))))).unwrap(), resets)
 }
 
 const SOON: Duration = Duration::from_secs(5);

@@ -26,7 +26,7 @@ fn fill(at: *mut u8, len: usize, seed: u8) {
 
 #[test]
 fn registers_and_configuration_space_by_message() {
-    let (client, resets) = toy();
+    let (client, resets) = device();
     let bar = client.bar(0).unwrap();
     assert_eq!(bar.size(), 0x4000);
     write_u64(&bar, SOURCE, 0x1122_3344_5566_7788).unwrap();
@@ -49,7 +49,7 @@ fn registers_and_configuration_space_by_message() {
 
 #[test]
 fn the_device_reaches_only_mapped_memory() {
-    let (client, _) = toy();
+    let (client, _) = device();
     let a = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
     let b = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
     fill(a.as_ptr(), 1 << 20, 3);
@@ -62,7 +62,7 @@ fn the_device_reaches_only_mapped_memory() {
 
 #[test]
 fn a_mapped_doorbell_raises_an_interrupt() {
-    let (client, _) = toy();
+    let (client, _) = device();
     assert_eq!(client.irq_count(IrqKind::Msix).unwrap(), 20);
     let irq = EventFd::new().unwrap();
     client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
@@ -77,7 +77,7 @@ fn a_mapped_doorbell_raises_an_interrupt() {
 
 #[test]
 fn more_interrupts_than_one_message_holds() {
-    let (client, _) = toy();
+    let (client, _) = device();
     let irqs: Vec<_> = (0..20).map(|_| EventFd::new().unwrap()).collect();
     let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
     let bar = client.bar(0).unwrap();
@@ -103,7 +103,7 @@ fn more_interrupts_than_one_message_holds() {
 
 #[test]
 fn a_masked_interrupt_is_delivered_at_unmasking() {
-    let (client, _) = toy();
+    let (client, _) = device();
     let irq = EventFd::new().unwrap();
     client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
     let bar = client.bar(0).unwrap();
@@ -120,7 +120,7 @@ fn a_masked_interrupt_is_delivered_at_unmasking() {
 
 #[test]
 fn a_driven_pin_interrupts_at_each_unmasking() {
-    let (client, _) = toy();
+    let (client, _) = device();
     let (irq, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let bar = client.bar(0).unwrap();
     let drive = |on: u64| write_u64(&bar, PIN, on).unwrap();
@@ -159,7 +159,7 @@ fn a_driven_pin_interrupts_at_each_unmasking() {
 
 #[test]
 fn a_region_can_be_larger_than_a_message() {
-    let (client, _) = toy();
+    let (client, _) = device();
     let bar = client.bar(2).unwrap();
     assert!(bar.areas().is_empty() && bar.size() == 3 << 20);
     write_u32(&bar, (3 << 20) - 4, 7).unwrap();
@@ -169,7 +169,7 @@ fn a_region_can_be_larger_than_a_message() {
 
 #[test]
 fn the_last_handle_closes_then_drops_the_keepalive() {
-    let (client, resets) = toy();
+    let (client, resets) = device();
     let (dma, bar) = (client.dma().clone(), client.bar(0).unwrap());
     drop(client);
     let region = dma.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
@@ -183,7 +183,7 @@ fn the_last_handle_closes_then_drops_the_keepalive() {
 
 #[test]
 fn several_threads_share_a_connection() {
-    let (client, _) = toy();
+    let (client, _) = device();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let bar = client.bar(2).unwrap();
@@ -199,7 +199,7 @@ fn several_threads_share_a_connection() {
 
 #[test]
 fn a_forked_child_can_not_use_the_device() {
-    let (client, resets) = toy();
+    let (client, resets) = device();
     let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
     // SAFETY: the child only drops inherited values and exits; the C library's allocator survives forks.
     let child = unsafe { libc::fork() };

@@ -40,18 +40,18 @@ impl Drop for Scratch {
     }
 }
 
-/// Serves a toy at `path` while `clients` run.
+/// Serves a device at `path` while `clients` run.
 pub(super) fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
     serving_within(Duration::from_millis(200), path, |_| clients())
 }
 
-/// Serves a toy with a deadline, for clients that may stop the server.
+/// Serves a device with a deadline, for clients that may stop the server.
 fn serving_within<T>(deadline: Duration, path: &Path, clients: impl FnOnce(&AtomicBool) -> T) -> T {
     let listener = Listener::bind(path).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let server =
-            scope.spawn(|| Server::new().deadline(deadline).serve(&listener, &mut Toy::new(), &stop));
+            scope.spawn(|| Server::new().deadline(deadline).serve(&listener, &mut CopyDevice::new(), &stop));
         /// Stops the server also when a client panics.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
@@ -73,7 +73,7 @@ pub(super) fn connect(path: &Path) -> crate::Result<Arc<dyn Device>> {
 }
 
 impl Raw {
-    /// Maps memory without a file, and makes the toy copy 1 MiB of it, for which it requests the bytes by message.
+    /// Maps memory without a file, and makes the device copy 1 MiB of it, for which it requests the bytes by message.
     fn begin_copy_by_message(&mut self) {
         let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset: 0, address: 0, size: 2 << 20 };
         self.ask(command::DMA_MAP, map.as_bytes(), &[]).unwrap();
@@ -126,16 +126,16 @@ fn others_are_refused_while_the_server_waits() {
     });
 }
 
-/// A toy whose writes hang, as on a disk that does not answer, until the test continues them.
+/// A device whose writes hang, as on a disk that does not answer, until the test continues them.
 struct Hanging {
-    toy: Toy,
+    device: CopyDevice,
     hangs: Sender<()>,
     go: Receiver<()>,
 }
 
 impl Backend for Hanging {
     fn layout(&self) -> &Layout {
-        self.toy.layout()
+        self.device.layout()
     }
 
     fn read(
@@ -145,7 +145,7 @@ impl Backend for Hanging {
         offset: u64,
         data: &mut [u8],
     ) -> std::io::Result<()> {
-        self.toy.read(client, region, offset, data)
+        self.device.read(client, region, offset, data)
     }
 
     fn write(&mut self, _: &mut Client, region: u32, _: u64, _: &[u8]) -> std::io::Result<()> {
@@ -158,11 +158,11 @@ impl Backend for Hanging {
     }
 
     fn poll(&mut self, client: &mut Client) -> usize {
-        self.toy.poll(client)
+        self.device.poll(client)
     }
 
     fn reset(&mut self) {
-        self.toy.reset();
+        self.device.reset();
     }
 }
 
@@ -173,9 +173,9 @@ fn others_are_refused_while_the_backend_hangs() {
     let path = scratch.socket();
     let listener = Listener::bind(&path).unwrap();
     let (stop, (hangs, seen), (go, wait)) = (AtomicBool::new(false), channel(), channel());
-    let mut toy = Hanging { toy: Toy::new(), hangs, go: wait };
+    let mut device = Hanging { device: CopyDevice::new(), hangs, go: wait };
     std::thread::scope(|scope| {
-        scope.spawn(|| Server::new().serve(&listener, &mut toy, &stop).unwrap());
+        scope.spawn(|| Server::new().serve(&listener, &mut device, &stop).unwrap());
         // Ends the server also when this test fails.
         let _go = go;
         let first = connect(&path).unwrap();
@@ -209,8 +209,8 @@ fn a_stopped_server_requests_its_device_back() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let server = scope.spawn(|| Server::new().serve_stream(theirs, &mut Toy::new(), &stop));
-            let client = VfioUserDevice::from_stream(ours, "toy", None).unwrap();
+            let server = scope.spawn(|| Server::new().serve_stream(theirs, &mut CopyDevice::new(), &stop));
+            let client = VfioUserDevice::from_stream(ours, "device", None).unwrap();
             let irq = EventFd::new().unwrap();
             if asks {
                 client.set_irqs(IrqKind::Request, &[irq.as_fd()]).unwrap();

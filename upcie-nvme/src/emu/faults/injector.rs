@@ -65,7 +65,7 @@ impl Injector {
     pub fn decide(&mut self, sq: u16, command: &Command) -> Effects {
         let mut effects = Effects::default();
         for armed in &mut self.rules {
-            if armed.strikes(sq, command, &mut self.state) {
+            if armed.applies(sq, command, &mut self.state) {
                 let fault = armed.rule.fault;
                 if fault.is_of_the_controller() {
                     self.due.push_back((fault, command.nsid));
@@ -79,7 +79,7 @@ impl Injector {
 }
 
 impl Armed {
-    fn strikes(&mut self, sq: u16, command: &Command, state: &mut u64) -> bool {
+    fn applies(&mut self, sq: u16, command: &Command, state: &mut u64) -> bool {
         if !self.rule.watches(sq, command) {
             return false;
         }

@@ -116,17 +116,22 @@ fn pair<M: Media>(
         return (both.map(|half| io.failed(sq, half.cid, half.nsid, half.slba(), INVALID_FIELD)), 0);
     }
     let plain = |half: &Command| Command { flags: half.flags & !FUSE, ..*half };
-    let (compared, bytes) = apart(io, host, sq, &plain(first));
+    let (compared, bytes) = execute_one(io, host, sq, &plain(first));
     if !compared.is_success() {
         let failed = Status::ABORTED_FAILED_FUSED.with_do_not_retry();
         return ([compared, io.failed(sq, second.cid, second.nsid, second.slba(), failed)], bytes);
     }
-    let (written, more) = apart(io, host, sq, &plain(second));
+    let (written, more) = execute_one(io, host, sq, &plain(second));
     ([compared, written], bytes + more)
 }
 
 /// Carries out a command out of line.
 #[inline(never)]
-fn apart<M: Media>(io: &mut Io<M>, host: &mut impl HostMemory, sq: u16, command: &Command) -> (Status, u64) {
+fn execute_one<M: Media>(
+    io: &mut Io<M>,
+    host: &mut impl HostMemory,
+    sq: u16,
+    command: &Command,
+) -> (Status, u64) {
     io.execute(host, sq, *command)
 }

@@ -94,7 +94,7 @@ impl<M: Media> Io<M> {
             PersistenceChange::SET if self.keeps_reservations => Some(true),
             _ => return Err(INVALID_FIELD),
         };
-        self.reservations.change(index, |space, told| {
+        self.reservations.change(index, |space, notices| {
             match dword.action() {
                 // No host could name such a registrant.
                 ReservationRegisterAction::REGISTER | ReservationRegisterAction::REPLACE
@@ -103,7 +103,7 @@ impl<M: Media> Io<M> {
                     return Err(INVALID_FIELD);
                 }
                 ReservationRegisterAction::REGISTER => space.register(who, keys.new_key)?,
-                ReservationRegisterAction::UNREGISTER => space.unregister(who, current, told)?,
+                ReservationRegisterAction::UNREGISTER => space.unregister(who, current, notices)?,
                 ReservationRegisterAction::REPLACE => space.replace(who, current, keys.new_key)?,
                 _ => return Err(INVALID_FIELD),
             }
@@ -123,11 +123,11 @@ impl<M: Media> Io<M> {
         if dword.ignore_existing_key() || !ReservationType::ALL.contains(&kind) {
             return Err(INVALID_FIELD);
         }
-        self.reservations.change(index, |space, told| match dword.action() {
+        self.reservations.change(index, |space, notices| match dword.action() {
             ReservationAcquireAction::ACQUIRE => space.acquire(who, keys.current_key, kind),
             // Commands of other hosts are carried out as they are fetched: there is none to abort.
             ReservationAcquireAction::PREEMPT | ReservationAcquireAction::PREEMPT_AND_ABORT => {
-                space.preempt(who, (keys.current_key, keys.preempted_key), kind, told)
+                space.preempt(who, (keys.current_key, keys.preempted_key), kind, notices)
             }
             _ => Err(INVALID_FIELD),
         })
@@ -143,11 +143,11 @@ impl<M: Media> Io<M> {
         if dword.ignore_existing_key() {
             return Err(INVALID_FIELD);
         }
-        self.reservations.change(index, |space, told| match dword.action() {
+        self.reservations.change(index, |space, notices| match dword.action() {
             ReservationReleaseAction::RELEASE => {
-                space.release(who, keys.current_key, dword.reservation_type(), told)
+                space.release(who, keys.current_key, dword.reservation_type(), notices)
             }
-            ReservationReleaseAction::CLEAR => space.clear(who, keys.current_key, told),
+            ReservationReleaseAction::CLEAR => space.clear(who, keys.current_key, notices),
             _ => Err(INVALID_FIELD),
         })
     }

@@ -77,9 +77,9 @@ impl Reservations {
     }
 
     /// Returns `true` once for each time that pages have come for a controller.
-    pub fn take_news(&mut self, controller: u16) -> bool {
+    pub fn take_log_notice(&mut self, controller: u16) -> bool {
         let seat = self.seats.iter_mut().find(|seat| seat.controller == controller);
-        seat.is_some_and(|seat| std::mem::take(&mut seat.is_news))
+        seat.is_some_and(|seat| std::mem::take(&mut seat.has_log_notice))
     }
 
     /// Returns the Reservation Notification log page.
@@ -99,7 +99,7 @@ impl Reservations {
     pub fn end_page(&mut self, controller: u16) {
         if let Some(seat) = self.seats.iter_mut().find(|seat| seat.controller == controller) {
             seat.log.pop_front();
-            seat.is_news = !seat.log.is_empty();
+            seat.has_log_notice = !seat.log.is_empty();
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Seat {
     pub log: VecDeque<(u64, Notice, u32)>,
     count: u64,
     /// A page has come of which no event tells yet.
-    pub is_news: bool,
+    pub has_log_notice: bool,
     /// Masks of the notifications that are not sent, by namespace.
     pub masks: Vec<u32>,
 }
@@ -49,7 +49,7 @@ impl Seat {
         self.count = self.count.wrapping_add(1).max(1);
         if self.log.len() < MOST {
             self.log.push_back((self.count, notice, index as u32 + 1));
-            self.is_news = true;
+            self.has_log_notice = true;
         }
     }
 }

@@ -47,7 +47,7 @@ struct Held {
 }
 
 /// Hosts to be told of a change, each with the reason.
-pub(super) type Told = Vec<(Host, Notice)>;
+pub(super) type HostNotices = Vec<(Host, Notice)>;
 
 impl Reservations {
     /// Makes the reservations of `namespaces` namespaces: none.
@@ -85,9 +85,9 @@ impl Reservations {
         self.seats.retain(|seat| seat.controller != controller);
         self.seats.push(Seat::new(controller));
         for (index, space) in self.spaces.iter_mut().enumerate() {
-            let mut told = Told::new();
-            space.remove(Host::Unnamed(controller), &mut told);
-            tell(&mut self.seats, told, index);
+            let mut notices = HostNotices::new();
+            space.remove(Host::Unnamed(controller), &mut notices);
+            notify_hosts(&mut self.seats, notices, index);
         }
     }
 
@@ -112,19 +112,19 @@ impl Reservations {
     pub(super) fn change(
         &mut self,
         index: usize,
-        change: impl FnOnce(&mut Space, &mut Told) -> Result<(), Status>,
+        change: impl FnOnce(&mut Space, &mut HostNotices) -> Result<(), Status>,
     ) -> Result<(), Status> {
         let space = self.spaces.get_mut(index).ok_or(Status::INTERNAL_ERROR)?;
-        let mut told = Told::new();
-        change(space, &mut told)?;
+        let mut notices = HostNotices::new();
+        change(space, &mut notices)?;
         self.version += 1;
-        tell(&mut self.seats, told, index);
+        notify_hosts(&mut self.seats, notices, index);
         Ok(())
     }
 }
 
-fn tell(seats: &mut [Seat], told: Told, index: usize) {
-    for (host, notice) in told {
+fn notify_hosts(seats: &mut [Seat], notices: HostNotices, index: usize) {
+    for (host, notice) in notices {
         for seat in seats.iter_mut().filter(|seat| seat.host() == host) {
             seat.push(notice, index);
         }
@@ -200,36 +200,36 @@ impl Space {
         &mut self,
         host: Host,
         current: Option<u64>,
-        told: &mut Told,
+        notices: &mut HostNotices,
     ) -> Result<(), Status> {
         self.check(host, current)?;
-        self.remove(host, told);
+        self.remove(host, notices);
         self.count();
         Ok(())
     }
 
     /// Ends the registration of a host, and the reservation that it alone holds.
-    fn remove(&mut self, host: Host, told: &mut Told) {
+    fn remove(&mut self, host: Host, notices: &mut HostNotices) {
         let before = self.registrants.len();
         self.registrants.retain(|registrant| registrant.host != host);
         let Some(held) = self.held.filter(|_| self.registrants.len() != before) else { return };
         match held.kind.is_shared() {
             true if self.registrants.is_empty() => self.held = None,
-            false if held.holder == host => self.give_up(host, told),
+            false if held.holder == host => self.give_up(host, notices),
             _ => {}
         }
     }
 
     /// Ends the reservation. Of a type that admits them, it tells the registrants but `host`.
-    fn give_up(&mut self, host: Host, told: &mut Told) {
+    fn give_up(&mut self, host: Host, notices: &mut HostNotices) {
         if self.held.take().is_some_and(|held| held.kind.admits_registrants()) {
-            self.tell_others(host, Notice::Released, told);
+            self.tell_others(host, Notice::Released, notices);
         }
     }
 
-    fn tell_others(&self, host: Host, notice: Notice, told: &mut Told) {
+    fn tell_others(&self, host: Host, notice: Notice, notices: &mut HostNotices) {
         let others = self.registrants.iter().filter(|registrant| registrant.host != host);
-        told.extend(others.map(|registrant| (registrant.host, notice)));
+        notices.extend(others.map(|registrant| (registrant.host, notice)));
     }
 
     pub(super) fn acquire(&mut self, host: Host, key: u64, kind: ReservationType) -> Result<(), Status> {
@@ -247,7 +247,7 @@ impl Space {
         host: Host,
         (key, preempted): (u64, u64),
         kind: ReservationType,
-        told: &mut Told,
+        notices: &mut HostNotices,
     ) -> Result<(), Status> {
         self.check(host, Some(key))?;
         let holders_key = self.held.and_then(|held| {
@@ -281,13 +281,13 @@ impl Space {
             self.held = Some(Held { kind, holder: host });
         }
         for other in gone {
-            self.remove(other, told);
+            self.remove(other, notices);
             if other != host {
-                told.push((other, Notice::RegistrationPreempted));
+                notices.push((other, Notice::RegistrationPreempted));
             }
         }
         if takes && before.is_some_and(|held| held.kind != kind && held.kind.admits_registrants()) {
-            self.tell_others(host, Notice::Released, told);
+            self.tell_others(host, Notice::Released, notices);
         }
         self.count();
         Ok(())
@@ -298,12 +298,12 @@ impl Space {
         host: Host,
         key: u64,
         kind: ReservationType,
-        told: &mut Told,
+        notices: &mut HostNotices,
     ) -> Result<(), Status> {
         self.check(host, Some(key))?;
         match self.held {
             Some(held) if self.is_held_by(host) => match held.kind == kind {
-                true => self.give_up(host, told),
+                true => self.give_up(host, notices),
                 false => return Err(INVALID_FIELD),
             },
             // It holds none: that is no error.
@@ -312,9 +312,9 @@ impl Space {
         Ok(())
     }
 
-    pub(super) fn clear(&mut self, host: Host, key: u64, told: &mut Told) -> Result<(), Status> {
+    pub(super) fn clear(&mut self, host: Host, key: u64, notices: &mut HostNotices) -> Result<(), Status> {
         self.check(host, Some(key))?;
-        self.tell_others(host, Notice::ReservationPreempted, told);
+        self.tell_others(host, Notice::ReservationPreempted, notices);
         self.registrants.clear();
         self.held = None;
         self.count();

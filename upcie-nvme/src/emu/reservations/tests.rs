@@ -1,6 +1,6 @@
 //! The rules of reservations, without commands.
 
-use super::{Access, Host, Reservations, state::Told};
+use super::{Access, Host, Reservations, state::HostNotices};
 use crate::spec::{FromBytes, ReservationNotificationLog, ReservationType, Status};
 
 const A: Host = Host::Named(0xa);
@@ -62,8 +62,9 @@ fn notices(all: &mut Reservations, controller: u16) -> Vec<u8> {
 #[test]
 fn a_host_registers_one_key() {
     let mut all = space(&[]);
-    let mut change =
-        |change: &dyn Fn(&mut super::state::Space, &mut Told) -> Result<(), Status>| all.change(0, change);
+    let mut change = |change: &dyn Fn(&mut super::state::Space, &mut HostNotices) -> Result<(), Status>| {
+        all.change(0, change)
+    };
     assert_eq!(change(&|space, _| space.replace(A, Some(1), 5)), Err(Status::RESERVATION_CONFLICT));
     assert_eq!(change(&|space, told| space.unregister(A, None, told)), Err(Status::RESERVATION_CONFLICT));
     assert_eq!(change(&|space, _| space.register(A, 1)), Ok(()));

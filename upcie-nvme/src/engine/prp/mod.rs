@@ -14,7 +14,7 @@ mod writer;
 use crate::error::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};
 pub use shape::SglUse;
-pub(crate) use shape::{Place, Shape, Source, Stretch, pieces};
+pub(crate) use shape::{Place, Shape, Source, TableRange, pieces};
 use upcie_core::dma::{List, Prepare};
 
 /// The most bytes that one Read or Write can name: 65536 blocks of 512 bytes. Larger blocks reach MDTS or

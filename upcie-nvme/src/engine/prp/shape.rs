@@ -171,7 +171,7 @@ impl Source for Part<'_> {
 
 /// So many bytes of a table, from a place in it on.
 #[derive(Debug)]
-pub(crate) struct Stretch<'s> {
+pub(crate) struct TableRange<'s> {
     pub(crate) spans: &'s Spans,
     pub(crate) place: Place,
     pub(crate) len: u64,
@@ -196,7 +196,7 @@ impl Place {
     }
 }
 
-impl Source for Stretch<'_> {
+impl Source for TableRange<'_> {
     fn each(&self, piece: &mut impl FnMut(u64, u64) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let Place { span, mut inside } = self.place;
         let mut left = self.len;

@@ -7,7 +7,7 @@ use upcie_nvme::{Controller, controller::Cmb};
 
 /// Owner of the memory buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Whose {
+pub enum BufferOwner {
     /// The controller that is read from: its commands stay inside, the other one fetches the data
     From,
     /// The controller that is written to: the first one stores the data there
@@ -15,10 +15,10 @@ pub enum Whose {
 }
 
 /// Returns the controller that owns the buffer.
-pub fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) -> &'c Controller {
+pub fn controller<'c>(whose: BufferOwner, from: &'c Controller, to: &'c Controller) -> &'c Controller {
     match whose {
-        Whose::From => from,
-        Whose::To => to,
+        BufferOwner::From => from,
+        BufferOwner::To => to,
     }
 }
 
@@ -27,19 +27,19 @@ pub fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) ->
 /// # Errors
 /// Fails if no wanted controller has a memory buffer that accepts data in the needed direction.
 pub fn memory(
-    wanted: Option<Whose>,
+    wanted: Option<BufferOwner>,
     from: &Controller,
     to: &Controller,
-) -> anyhow::Result<(Whose, Arc<Cmb>)> {
+) -> anyhow::Result<(BufferOwner, Arc<Cmb>)> {
     let candidates = match wanted {
         Some(one) => vec![one],
-        None => vec![Whose::From, Whose::To],
+        None => vec![BufferOwner::From, BufferOwner::To],
     };
     for &whose in &candidates {
         if let Some(memory) = controller(whose, from, to).cmb()? {
             let fits = match whose {
-                Whose::From => memory.reads(),
-                Whose::To => memory.writes(),
+                BufferOwner::From => memory.reads(),
+                BufferOwner::To => memory.writes(),
             };
             if fits {
                 return Ok((whose, memory));

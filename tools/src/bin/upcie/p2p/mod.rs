@@ -15,7 +15,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use copy::{Copied, Job, Side};
-use memory::{Whose, controller, memory};
+use memory::{BufferOwner, controller, memory};
 use report::Report;
 use std::time::Duration;
 use upcie_core::{device, pci::Function};
@@ -66,7 +66,7 @@ pub struct P2pArgs {
     depth: u32,
     /// Controller whose memory buffer is used [default: FROM, if it has one]
     #[arg(long)]
-    buffer: Option<Whose>,
+    buffer: Option<BufferOwner>,
     /// After the copy, read both ranges through the host's memory and compare them
     #[arg(long)]
     verify: bool,
@@ -183,7 +183,7 @@ fn in_container(address: &Address) -> Address {
 }
 
 /// Checks the ranges against both namespaces, and makes the job.
-fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
+fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
     let unit = from.block_size().max(to.block_size()) as u64;
     let (offset, to_offset) = (&args.offset, args.to_offset.as_ref().unwrap_or(&args.offset));
     let bytes = |namespace: &Namespace| namespace.blocks().saturating_mul(namespace.block_size() as u64);
@@ -220,5 +220,5 @@ fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> any
     let piece = args.block_size.bytes.min(limit).min(size) / unit * unit;
     ensure!(piece > 0, "--block-size {}: less than a block of {unit} bytes", args.block_size);
     let (start, to_start) = (offset.bytes, to_offset.bytes);
-    Ok(Job { start, to_start, size, piece, behind: whose == Whose::To, timeout: args.timeout })
+    Ok(Job { start, to_start, size, piece, behind: whose == BufferOwner::To, timeout: args.timeout })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     copy::{Copied, Job},
-    memory::{Whose, controller},
+    memory::{BufferOwner, controller},
 };
 use crate::{cli, units};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ pub struct Report<'r> {
     pub namespaces: &'r (Namespace, Namespace),
     pub job: &'r Job,
     pub depth: u32,
-    pub whose: Whose,
+    pub whose: BufferOwner,
     pub memory: &'r Cmb,
     pub direct: Copied,
     pub host: Option<Copied>,

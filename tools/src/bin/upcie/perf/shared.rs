@@ -24,13 +24,13 @@ pub struct Shared<'a> {
     stopped: AtomicBool,
     /// Reason for giving up a device, by device.
     lost: &'a [OnceLock<String>],
-    /// Mailboxes by worker, then by device.
-    mail: Vec<Mutex<Mail>>,
+    /// Handovers by worker, then by device.
+    handover: Vec<Mutex<Handover>>,
 }
 
 /// Counts that one worker hands over for one device.
 #[derive(Debug)]
-pub struct Mail {
+pub struct Handover {
     /// Counts that the collector has not fetched yet.
     pub full: Option<Tally>,
     /// Empty tally for the worker's next interval.
@@ -41,7 +41,7 @@ pub struct Mail {
     pub over: bool,
 }
 
-impl Mail {
+impl Handover {
     /// Hands over the last counts; `tally` is empty afterwards. Both happen under one lock, so that no
     /// interval ends without these counts.
     pub fn end(&mut self, tally: &mut Tally) {
@@ -60,9 +60,10 @@ impl Mail {
 impl<'a> Shared<'a> {
     /// Starts the clock of a run with `workers` workers.
     pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> Self {
-        let mail = |_| Mutex::new(Mail { full: None, spare: Some(Tally::new()), given: 0, over: false });
+        let handover =
+            |_| Mutex::new(Handover { full: None, spare: Some(Tally::new()), given: 0, over: false });
         Self {
-            mail: (0..workers * lost.len()).map(mail).collect(),
+            handover: (0..workers * lost.len()).map(handover).collect(),
             epoch: Instant::now(),
             began: AtomicU64::new(u64::MAX),
             tick: AtomicU32::new(0),
@@ -96,14 +97,14 @@ impl<'a> Shared<'a> {
     }
 
     /// Makes the workers check for requests.
-    pub fn nudge(&self) {
+    pub fn request_check(&self) {
         self.tick.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Asks the workers for their counts; returns the interval's number.
     pub fn ask(&self) -> u32 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        self.nudge();
+        self.request_check();
         number
     }
 
@@ -115,7 +116,7 @@ impl<'a> Shared<'a> {
     /// Ends the phase for all.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-        self.nudge();
+        self.request_check();
     }
 
     /// Returns true if the phase has to end.
@@ -126,7 +127,7 @@ impl<'a> Shared<'a> {
     /// Gives a device up. Only the first reason is kept: later ones may follow from it.
     pub fn lose(&self, device: usize, reason: String) {
         let _ = self.lost[device].set(reason);
-        self.nudge();
+        self.request_check();
     }
 
     /// Returns the reason for giving up the device, if it was given up.
@@ -134,10 +135,10 @@ impl<'a> Shared<'a> {
         self.lost[device].get().map(String::as_str)
     }
 
-    /// Locks the mailbox of a worker for a device.
-    pub fn mail(&self, worker: usize, device: usize) -> MutexGuard<'_, Mail> {
-        let mail = &self.mail[worker * self.lost.len() + device];
-        mail.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the handover of a worker for a device.
+    pub fn handover(&self, worker: usize, device: usize) -> MutexGuard<'_, Handover> {
+        let handover = &self.handover[worker * self.lost.len() + device];
+        handover.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of devices.
@@ -168,10 +169,13 @@ mod tests {
         // A tally not fetched yet; a spare; a tally fetched and not given back yet.
         for (full, spare, all) in [(Some(counted(5)), None, 7), (None, Some(counted(0)), 2), (None, None, 2)]
         {
-            let mut mail = Mail { full, spare, given: 0, over: false };
+            let mut handover = Handover { full, spare, given: 0, over: false };
             let mut tally = counted(2);
-            mail.end(&mut tally);
-            assert_eq!((mail.full.map(|full| full.ios()), tally.ios(), mail.over), (Some(all), 0, true));
+            handover.end(&mut tally);
+            assert_eq!(
+                (handover.full.map(|full| full.ios()), tally.ios(), handover.over),
+                (Some(all), 0, true)
+            );
         }
     }
 }

@@ -102,7 +102,7 @@ impl Worker {
             self.drive::<false>(shared);
         }
         for (tally, device) in self.tallies.iter_mut().zip(0..) {
-            shared.mail(self.index, device).end(tally);
+            shared.handover(self.index, device).end(tally);
         }
         self.share = Share::now()?.since(before);
         Ok(())
@@ -110,7 +110,7 @@ impl Worker {
 
     fn drive<const EXTRA: bool>(&mut self, shared: &Shared<'_>) {
         let mut seen = shared.tick();
-        let (mut spins, mut most) = (0, self.looks());
+        let (mut spins, mut most) = (0, self.polls_per_reading());
         let mut running = self.lanes.iter().any(|lane| lane.phase.running);
         while running {
             let mut moved = false;
@@ -126,8 +126,8 @@ impl Worker {
             }
             if shared.tick() != seen {
                 seen = shared.tick();
-                self.look_up(shared);
-                // `look_up` may have given queue pairs up.
+                self.answer_requests(shared);
+                // `answer_requests` may have given queue pairs up.
                 moved = true;
             }
             if moved {
@@ -139,7 +139,7 @@ impl Worker {
             } else {
                 spins = 0;
                 self.idle(shared, seen);
-                most = self.looks();
+                most = self.polls_per_reading();
                 running = self.lanes.iter().any(|lane| lane.phase.running);
             }
         }
@@ -148,18 +148,18 @@ impl Worker {
     /// Hands over counts if they were asked for, and checks devices that complete nothing.
     #[cold]
     #[inline(never)]
-    fn look_up(&mut self, shared: &Shared<'_>) {
+    fn answer_requests(&mut self, shared: &Shared<'_>) {
         let asked = shared.asked();
         if asked != self.given {
             self.given = asked;
             for (device, tally) in self.tallies.iter_mut().enumerate() {
-                let mut mail = shared.mail(self.index, device);
-                mail.given = asked;
+                let mut handover = shared.handover(self.index, device);
+                handover.given = asked;
                 // The collector returns a spare tally before it asks again.
-                if mail.full.is_none()
-                    && let Some(spare) = mail.spare.take()
+                if handover.full.is_none()
+                    && let Some(spare) = handover.spare.take()
                 {
-                    mail.full = Some(mem::replace(tally, spare));
+                    handover.full = Some(mem::replace(tally, spare));
                 }
             }
         }
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// Returns the number of polls between two readings of the clock.
-    fn looks(&self) -> u32 {
+    fn polls_per_reading(&self) -> u32 {
         match self.wait {
             how if self.group.polls_freely(how) => SPINS.0,
             Wait::Poll => SPINS.1,

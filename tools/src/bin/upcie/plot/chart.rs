@@ -17,7 +17,7 @@ use std::error::Error;
 /// An area of an image.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// Result of drawing.
-pub type Drawn = Result<(), Box<dyn Error>>;
+pub type DrawResult = Result<(), Box<dyn Error>>;
 
 /// Colour of text and axes.
 pub const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -104,7 +104,7 @@ pub fn alarm_height(problems: &[Problem]) -> u32 {
 }
 
 /// Draws the problems white on red across the image.
-pub fn alarm(area: &Area<'_>, problems: &[Problem]) -> Drawn {
+pub fn alarm(area: &Area<'_>, problems: &[Problem]) -> DrawResult {
     let (right, bottom) = area.dim_in_pixel();
     area.draw(&Rectangle::new([(0, 0), (right as i32, (bottom - ALARM_GAP) as i32)], ALARM.filled()))?;
     let width = right - 40;
@@ -148,7 +148,7 @@ fn frame<'a, 'b>(area: &'a Area<'b>, caption: &str) -> ChartBuilder<'a, 'b, SVGB
 }
 
 /// Draws latency by percentile. The axes count nines and are logarithmic, so that the tail gets space.
-pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> DrawResult {
     // The curve ends at the percentile of a single I/O, 1 - 1/n.
     let end = |curve: &Curve| (curve.count.max(1) as f64).log10().clamp(1.0, MOST_NINES);
     let nines = curves.iter().map(end).fold(1.0, f64::max);
@@ -187,7 +187,7 @@ pub fn legend_height(entries: usize) -> u32 {
 }
 
 /// Draws the names of curves in an area of their own: inside the chart they would cover a curve.
-pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+pub fn legend(area: &Area<'_>, curves: &[Curve]) -> DrawResult {
     let width = (area.dim_in_pixel().0 - 40) / COLUMNS as u32;
     for (i, curve) in curves.iter().enumerate() {
         let x = (20 + i % COLUMNS * width as usize) as i32;
@@ -199,7 +199,7 @@ pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
 }
 
 /// Draws IOPS over time.
-pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
+pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> DrawResult {
     let high = intervals.iter().map(|interval| interval.iops).fold(1.0, f64::max) * 1.1;
     let name = |value: &f64| units::short(&units::count(*value));
     let points: Vec<_> = steps(intervals, |interval| Some(interval.iops)).concat();
@@ -211,7 +211,7 @@ pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
 }
 
 /// Draws the 99th percentile over time.
-pub fn p99s(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
+pub fn p99s(area: &Area<'_>, intervals: &[Interval]) -> DrawResult {
     let values = intervals.iter().filter_map(|interval| interval.p99_ns).map(|ns| ns as f64);
     let axis = LogTime::around(values);
     let name = {
@@ -237,8 +237,8 @@ fn over_time<'b, Y, A>(
     intervals: &[Interval],
     axis: A,
     name: &dyn Fn(&f64) -> String,
-    draw: impl FnOnce(&mut TimeChart<'_, 'b, Y>) -> Drawn,
-) -> Drawn
+    draw: impl FnOnce(&mut TimeChart<'_, 'b, Y>) -> DrawResult,
+) -> DrawResult
 where
     A: plotters::coord::ranged1d::AsRangedCoord<CoordDescType = Y, Value = f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,

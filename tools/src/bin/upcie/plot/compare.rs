@@ -1,7 +1,7 @@
 //! Several runs in one image: bars of IOPS and p99, and curves of latency.
 
 use super::{
-    chart::{ALARM, Area, Curve, Drawn, INK, colour, fitted, font, percentiles},
+    chart::{ALARM, Area, Curve, DrawResult, INK, colour, fitted, font, percentiles},
     read::Run,
 };
 use crate::units;
@@ -32,7 +32,7 @@ fn rows(runs: &[Run]) -> u32 {
 }
 
 /// Draws the image.
-pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
+pub fn paint(root: &Area<'_>, runs: &[Run]) -> DrawResult {
     root.fill(&WHITE)?;
     let (head, chart) = root.split_vertically(HEAD + rows(runs));
     head.draw(&Text::new(format!("{} runs", runs.len()), (20, 14), font(20)))?;
@@ -64,7 +64,7 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
 }
 
 /// Draws a run's colour, name and parameters.
-fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
+fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> DrawResult {
     area.draw(&Rectangle::new([(20, top + 3), (32, top + 47)], colour(place).filled()))?;
     area.draw(&Text::new(fitted(&run.name, 14, 410), (42, top + 2), font(14)))?;
     let small = ("sans-serif", 11).into_font().color(&INK.mix(0.7));
@@ -80,7 +80,7 @@ fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
     Ok(())
 }
 
-fn bar(area: &Area<'_>, left: i32, top: i32, colour: RGBAColor, share: f64, value: &str) -> Drawn {
+fn bar(area: &Area<'_>, left: i32, top: i32, colour: RGBAColor, share: f64, value: &str) -> DrawResult {
     // The share may be 0 / 0.
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     let right = left + ((share * BAR) as i32).max(1);

@@ -13,7 +13,7 @@ use crate::{
     perf::report::Report,
 };
 use anyhow::{Context, anyhow, ensure};
-use chart::{Area, Drawn};
+use chart::{Area, DrawResult};
 use clap::Args;
 use plotters::prelude::*;
 use std::{
@@ -96,7 +96,7 @@ pub fn draw(report: &Report) -> anyhow::Result<String> {
     image(single::size(report), |root| single::paint(root, report))
 }
 
-fn image(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result<String> {
+fn image(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> DrawResult) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();

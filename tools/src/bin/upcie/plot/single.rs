@@ -1,8 +1,8 @@
 //! One run as an image: latency by percentile, and IOPS and p99 over time.
 
 use super::chart::{
-    Area, Curve, Drawn, INK, alarm, alarm_height, fitted, font, legend, legend_height, p99s, percentiles,
-    rates,
+    Area, Curve, DrawResult, INK, alarm, alarm_height, fitted, font, legend, legend_height, p99s,
+    percentiles, rates,
 };
 use crate::perf::report::{Direction, Report};
 use plotters::prelude::*;
@@ -25,7 +25,7 @@ fn legend_of(curves: &[Curve]) -> u32 {
 }
 
 /// Draws the image.
-pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
+pub fn paint(root: &Area<'_>, report: &Report) -> DrawResult {
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(TITLE);
     let width = SIZE.0 - 40;

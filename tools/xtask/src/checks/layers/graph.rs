@@ -171,7 +171,7 @@ pub fn circles(edges: &BTreeSet<Edge>) -> Vec<Vec<Edge>> {
             continue;
         }
         let reached = reach(start, &next);
-        if let Some(circle) = way_back(start, &next, &reached) {
+        if let Some(circle) = find_cycle(start, &next, &reached) {
             knotted.extend(reached.keys().filter(|file| reach(file, &next).contains_key(start)));
             found.push(circle);
         }
@@ -198,7 +198,7 @@ fn reach<'a>(
     reached
 }
 
-fn way_back(
+fn find_cycle(
     start: &PathBuf,
     next: &BTreeMap<&PathBuf, Vec<&Edge>>,
     reached: &BTreeMap<&PathBuf, &Edge>,

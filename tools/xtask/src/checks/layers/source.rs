@@ -24,7 +24,7 @@ pub struct Import {
 
 /// A path of two or more segments outside of `use` declarations.
 #[derive(Debug)]
-pub struct Mention {
+pub struct QualifiedPath {
     pub scope: Path,
     pub path: Path,
     pub line: usize,
@@ -40,7 +40,7 @@ pub struct Source {
     /// Module and name of each item.
     pub items: BTreeSet<(Path, String)>,
     pub imports: Vec<Import>,
-    pub mentions: Vec<Mention>,
+    pub mentions: Vec<QualifiedPath>,
     /// Words outside of `use` declarations.
     pub words: BTreeSet<String>,
 }
@@ -143,7 +143,7 @@ impl Parser<'_> {
             }
         }
         if path.len() > 1 {
-            self.found.mentions.push(Mention { scope: self.scope(), path, line });
+            self.found.mentions.push(QualifiedPath { scope: self.scope(), path, line });
         }
     }
 

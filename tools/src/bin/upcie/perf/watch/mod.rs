@@ -1,5 +1,8 @@
 //! Runs a phase: starts the threads, fetches their counts interval by interval, and shows the progress.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     scheduled::{self, Share},
     series::{Interval, Schedule},
@@ -19,7 +22,7 @@ use std::{
 
 /// Longest time between two checks of the workers, in nanoseconds.
 const TICK: u64 = 100_000_000;
-/// Pause between two looks into the mailboxes.
+/// Pause between two looks at the handovers.
 const GLANCE: Duration = Duration::from_micros(500);
 
 /// Receives the events of a phase.
@@ -155,7 +158,7 @@ impl<'a> Collector<'a> {
                 self.close(shared, now)?;
                 schedule.advance(now - began);
             } else {
-                shared.nudge();
+                shared.request_check();
             }
             self.tell_losses(shared);
             self.watch.look(shared);
@@ -187,13 +190,13 @@ impl<'a> Collector<'a> {
             for place in missing {
                 let (worker, device) = (place / shared.devices(), place % shared.devices());
                 let (full, given, over) = {
-                    let mut mail = shared.mail(worker, device);
-                    (mail.full.take(), mail.given >= number, mail.over)
+                    let mut handover = shared.handover(worker, device);
+                    (handover.full.take(), handover.given >= number, handover.over)
                 };
                 if let Some(mut full) = full {
                     self.add(place, &full);
                     full.reset();
-                    shared.mail(worker, device).spare = Some(full);
+                    shared.handover(worker, device).spare = Some(full);
                 }
                 if !given && !over {
                     left.push(place);
@@ -202,12 +205,12 @@ impl<'a> Collector<'a> {
             missing = left;
             if missing.is_empty() || last {
                 let devices = shared.devices();
-                let goes_on = |place| !shared.mail(place / devices, place % devices).over;
+                let goes_on = |place| !shared.handover(place / devices, place % devices).over;
                 return Ok((0..self.tallies.len()).any(goes_on));
             }
             if shared.now() - looked >= TICK {
                 looked = shared.now();
-                shared.nudge();
+                shared.request_check();
                 self.tell_losses(shared);
                 self.watch.look(shared);
             }
@@ -237,7 +240,7 @@ impl<'a> Collector<'a> {
     fn finish(mut self, shared: &Shared<'_>, end: u64) -> anyhow::Result<Counted> {
         let devices = shared.devices();
         for place in 0..self.tallies.len() {
-            let full = shared.mail(place / devices, place % devices).full.take();
+            let full = shared.handover(place / devices, place % devices).full.take();
             if let Some(full) = full {
                 self.add(place, &full);
             }
@@ -280,136 +283,5 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::Release);
         self.watcher.unpark();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::shared::Mail, *};
-    use std::{sync::atomic::AtomicBool, time::Instant};
-
-    const MS: u64 = 1_000_000;
-
-    fn counted(ios: u64) -> Tally {
-        Tally::of([ios, 0], [0; 2], 1000)
-    }
-
-    fn until(what: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !what() {
-            assert!(Instant::now() < deadline, "nothing came");
-            thread::yield_now();
-        }
-    }
-
-    /// Records that `Watch::look` was called.
-    #[derive(Default)]
-    struct Looked(AtomicBool);
-
-    impl Watch for &Looked {
-        fn look(&mut self, _: &Shared<'_>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-        fn interval(&mut self, _: &Interval, _: &Tally) {}
-        fn lost(&mut self, _: usize, _: &str) {}
-    }
-
-    /// Returns the I/Os of each interval of a worker that runs `work`. `work` returns the end time, which
-    /// must be the end of the last interval.
-    fn intervals(work: impl FnOnce(&Shared<'_>, &Looked) -> u64 + Send) -> Vec<u64> {
-        let lost = [OnceLock::new()];
-        let shared = Shared::new(1, &lost);
-        let running = AtomicUsize::new(1);
-        let looked = Looked::default();
-        let mut watch = &looked;
-        let mut collector = Collector::new(1, &lost, &mut watch);
-        let watcher = thread::current();
-        shared.begin(0);
-        let end = thread::scope(|scope| {
-            let worker = scope.spawn(|| {
-                let _end = Ended { running: &running, watcher: &watcher };
-                work(&shared, &looked)
-            });
-            collector.watch(&shared, &running, Schedule::new(Some(MS), None)).unwrap();
-            worker.join().unwrap()
-        });
-        let counted = collector.finish(&shared, end).unwrap();
-        let intervals = counted.intervals;
-        assert!(intervals.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns), "{intervals:?}");
-        assert_eq!(intervals.last().unwrap().end_ns, end);
-        let ios: Vec<_> = intervals.iter().map(|interval| interval.ios).collect();
-        assert_eq!(ios.iter().sum::<u64>(), counted.tallies[0].ios());
-        ios
-    }
-
-    fn hand_over(shared: &Shared<'_>, ios: u64, given: u32) {
-        *shared.mail(0, 0) = Mail { full: Some(counted(ios)), spare: None, given, over: false };
-    }
-
-    #[test]
-    fn an_interval_has_the_counts_of_a_late_thread() {
-        let ios = intervals(|shared, looked| {
-            until(|| shared.asked() == 1);
-            looked.0.store(false, Ordering::Relaxed);
-            // The watcher calls `look` after a tenth of a second.
-            until(|| looked.0.load(Ordering::Relaxed));
-            hand_over(shared, 5, 1);
-            until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(3));
-            shared.now() + 1000 * MS
-        });
-        assert_eq!(ios, [5, 3]);
-    }
-
-    #[test]
-    fn an_empty_interval_is_kept_even_at_the_end() {
-        let ios = intervals(|shared, _| {
-            until(|| shared.asked() == 1);
-            hand_over(shared, 5, 1);
-            until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(0));
-            shared.now() + 60_000 * MS
-        });
-        assert_eq!(ios, [5, 0]);
-    }
-
-    #[test]
-    fn an_interval_closed_late_ends_with_the_run() {
-        let ios = intervals(|shared, _| {
-            // Earlier than the close of the interval, however late this thread runs.
-            let end = 1;
-            until(|| shared.asked() == 1);
-            hand_over(shared, 5, 1);
-            until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(0));
-            end
-        });
-        assert_eq!(ios, [5]);
-    }
-
-    #[test]
-    fn no_interval_starts_after_the_last_completion() {
-        let ios = intervals(|shared, _| {
-            // Earlier than the close of the first interval, however late this thread runs.
-            let end = 1;
-            for (ios, number) in [(5, 1), (0, 2), (0, 3)] {
-                until(|| shared.asked() == number);
-                hand_over(shared, ios, number);
-            }
-            until(|| shared.asked() == 4);
-            shared.mail(0, 0).end(&mut counted(0));
-            end
-        });
-        assert_eq!(ios, [5]);
-    }
-
-    #[test]
-    fn a_run_that_ends_when_asked_has_one_interval() {
-        let ios = intervals(|shared, _| {
-            until(|| shared.asked() == 1);
-            shared.mail(0, 0).end(&mut counted(5));
-            shared.now()
-        });
-        assert_eq!(ios, [5]);
     }
 }

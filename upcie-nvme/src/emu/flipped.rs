@@ -5,13 +5,13 @@ use std::{io, ptr::NonNull};
 
 /// The memory of `host`, seen through a copy that flips a bit.
 #[derive(Debug)]
-pub(super) struct Bent<'h, H> {
+pub(super) struct FlippedMemory<'h, H> {
     pub host: &'h mut H,
     /// The address of a byte, and the bits of it to flip.
     pub flip: Option<(u64, u8)>,
 }
 
-impl<H> Bent<'_, H> {
+impl<H> FlippedMemory<'_, H> {
     fn flip(&self, iova: u64, data: &mut [u8]) {
         let byte =
             self.flip.and_then(|(at, bits)| Some((usize::try_from(at.checked_sub(iova)?).ok()?, bits)));
@@ -22,7 +22,7 @@ impl<H> Bent<'_, H> {
 }
 
 // SAFETY: it translates as `host` does, with its generation, or not at all.
-unsafe impl<H: HostMemory> HostMemory for Bent<'_, H> {
+unsafe impl<H: HostMemory> HostMemory for FlippedMemory<'_, H> {
     fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
         // Copies through this value can be bent, direct accesses can't.
         if self.flip.is_some() { None } else { self.host.translate(iova, len) }

@@ -208,7 +208,7 @@ impl Heap {
         }
         Err(Error::unusable(
             self.space.device(),
-            "the lists of a heap must be in memory of the host's that nobody else has: take Heap::private",
+            "the lists of a heap must be in host memory that nobody else has: use Heap::private",
         ))
     }
 

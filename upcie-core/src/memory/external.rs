@@ -57,7 +57,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     let huge = match fs.filesystem_type() {
         HUGETLBFS_MAGIC => true,
         TMPFS_MAGIC => false,
-        DMA_BUF_MAGIC => return Err(unusable("it is a dma-buf: take Memory::import_dma_buf".into())),
+        DMA_BUF_MAGIC => return Err(unusable("it is a dma-buf: use Memory::import_dma_buf".into())),
         _ => return Err(not_memory()),
     };
     let page = match (huge, u64::try_from(fs.block_size()).unwrap_or(0)) {
@@ -181,7 +181,7 @@ impl Memory {
         let fs = fstatfs(&fd).map_err(|e| Error::os(WHAT, "querying its file system", e))?;
         let unusable = |reason: String| Error::unusable(WHAT, reason);
         if fs.filesystem_type() != DMA_BUF_MAGIC {
-            return Err(unusable("it is no dma-buf; for a memory file take Memory::import".into()));
+            return Err(unusable("it is no dma-buf; for a memory file use Memory::import".into()));
         }
         // A dma-buf's size never changes (`dma_buf_llseek`).
         let len = lseek(&fd, 0, Whence::SeekEnd).map_err(|e| Error::os(WHAT, "querying its size", e))?;

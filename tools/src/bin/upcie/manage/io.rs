@@ -86,10 +86,10 @@ pub fn run(args: &IoArgs) -> anyhow::Result<Outcome> {
     files::check_distinct(&uses)?;
     ensure!(
         args.data.is_none() || sends,
-        "{opcode} sends no data to the controller: --length instead of --data"
+        "{opcode} sends no data to the controller: use --length instead of --data"
     );
     if sends && args.length.is_some_and(|length| length > 0) {
-        bail!("{opcode} sends data to the controller: --data instead of --length");
+        bail!("{opcode} sends data to the controller: use --data instead of --length");
     }
     let mut data = match (&args.data, args.length) {
         (Some(path), _) => read(path)?,

@@ -119,10 +119,10 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<Outcome> {
     let sends = opcode.direction() == DataDirection::ToController;
     ensure!(
         args.data.is_none() || sends,
-        "{opcode} sends no data to the controller: --length instead of --data"
+        "{opcode} sends no data to the controller: use --length instead of --data"
     );
     if sends && args.length.is_some_and(|length| length > 0) {
-        bail!("{opcode} sends data to the controller: --data instead of --length");
+        bail!("{opcode} sends data to the controller: use --data instead of --length");
     }
     if !reads {
         args.consent.check(&args.target, None, &format!("{opcode} may change the data of"))?;

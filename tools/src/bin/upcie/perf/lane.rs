@@ -24,6 +24,10 @@ use upcie_nvme::{
     Direction, DmaBuf, Io, Namespace, QueuePair, Refused, Turn, queue::GroupMember, spec::DatasetRange,
 };
 
+/// I/Os that a turn of the plain loop submits at most. A turn rings the doorbell at its end: in a turn of all I/Os in
+/// flight the controller runs out of commands, and once both sides are about as fast every turn is such a turn.
+const TURN: u64 = 32;
+
 /// A queue pair, its buffers and its part of the namespace.
 pub struct Lane {
     /// Index of the device.
@@ -199,6 +203,8 @@ impl Lane {
         // I/Os that this turn may submit.
         let most = if issue { source.left() } else { 0 };
         let mut budget = most;
+        // The budget at which a turn of the plain loop ends, to ring the doorbell.
+        let pause = most.saturating_sub(TURN);
         let mut in_flight = phase.in_flight;
         // Reads and writes that succeeded. Those of the plain loop all have one size.
         let (mut ios, mut moved) = ([0; 2], [0; 2]);
@@ -235,6 +241,9 @@ impl Lane {
                 budget -= 1;
                 let op = source.next();
                 send(&mut turn, namespace, slba + op.block, None, buffer, Tag::new(now, op.write))?;
+                if budget == pause {
+                    break;
+                }
                 continue;
             }
             idle[usize::from(io.size)].push(buffer);

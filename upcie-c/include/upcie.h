@@ -246,7 +246,7 @@ int upcie_ring(upcie_queue *queue);
 typedef void (*upcie_done)(void *user, const void *cqe, void *arg);
 
 /*
- * Calls fn for up to max completed commands (0: as many as are in flight now), and returns their number. Rings no
+ * Calls fn for up to max completed commands (0: as many as the controller has now), and returns their number. Rings no
  * doorbell, but for one of 1,024 calls in a row that find nothing. Inside fn the command's slot is free: fn may
  * submit and ring. -ECONNRESET: the controller was reset, see upcie_recover(). Other errors close the queue: delete
  * it.

@@ -49,6 +49,10 @@ impl Entry {
         self.handle.load(Ordering::Acquire) == handle
     }
 
+    pub(crate) fn handle(&self) -> usize {
+        self.handle.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn object(&self) -> *mut c_void {
         self.object.load(Ordering::Relaxed)
     }

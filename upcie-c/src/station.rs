@@ -57,6 +57,11 @@ impl Station {
         (station.is_named(handle) && !station.object().is_null()).then_some(station)
     }
 
+    /// Returns the handle.
+    pub(crate) fn handle(&self) -> usize {
+        self.entry.handle()
+    }
+
     /// Returns the queue.
     #[inline(always)]
     pub(crate) fn object(&self) -> *mut c_void {

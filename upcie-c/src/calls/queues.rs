@@ -197,6 +197,38 @@ pub unsafe extern "C" fn upcie_submitv(
 /// Submits commands in order.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_submit_many(of: *mut Opaque, requests: *const Request, count: usize) -> c_int {
+    let (station, mut sent) = (Station::of(of.addr()), 0);
+    // NULL names a station, too: one that takes no command.
+    if station.is_named(of.addr())
+        && !requests.is_null()
+        && requests.is_aligned()
+        && (1..=MOST).contains(&count)
+    {
+        if let Some(_pass) = station.guard.enter() {
+            // SAFETY: not NULL and aligned, and the caller's, of so many requests.
+            let requests = unsafe { std::slice::from_raw_parts(requests, count) };
+            // A single command that has come back goes out with its data again: that needs no translation.
+            if let [Request { data, data_size, user, cmd }] = requests {
+                let user = std::ptr::without_provenance_mut(*user);
+                // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
+                if unsafe { station.submit_again(cmd.as_ptr().cast(), *data, *data_size, user) } {
+                    return 1;
+                }
+            }
+            // SAFETY: the same, for each request.
+            sent = unsafe { station.submit_run(requests) };
+            if sent == count {
+                return sent as c_int;
+            }
+        }
+    }
+    submit_rest(of, requests, count, sent)
+}
+
+/// Submits commands of which the first ones were `sent` already.
+#[cold]
+#[inline(never)]
+extern "C" fn submit_rest(of: *mut Opaque, requests: *const Request, count: usize, sent: usize) -> c_int {
     with(of, |queue| {
         let count = count.min(MOST);
         if count == 0 {
@@ -209,7 +241,7 @@ pub unsafe extern "C" fn upcie_submit_many(of: *mut Opaque, requests: *const Req
         // SAFETY: not NULL and aligned, and the caller's, of so many requests.
         let requests = unsafe { std::slice::from_raw_parts(requests, count) };
         // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
-        let sent = unsafe { queue.submit_many(requests) }?;
+        let sent = unsafe { queue.submit_many(requests, sent) }?;
         Ok(sent as c_int)
     })
 }
@@ -217,8 +249,25 @@ pub unsafe extern "C" fn upcie_submit_many(of: *mut Opaque, requests: *const Req
 /// Stores completed commands.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completion, max: usize) -> c_int {
+    let station = Station::of(of.addr());
+    if !station.is_named(of.addr()) || completions.is_null() || !completions.is_aligned() {
+        return reap_slowly(of, completions, max);
+    }
+    let Some(_pass) = station.guard.enter() else { return reap_slowly(of, completions, max) };
+    // NULL names a station, too: one whose lane is not open.
+    if !station.lane.is_open() {
+        return reap_slowly(of, completions, max);
+    }
+    // SAFETY: not NULL and aligned, and the caller's, with room for so many.
+    let count = unsafe { station.reap(completions, max) };
+    if station.found(count) { look_after(station, count) } else { count as c_int }
+}
+
+/// Opens a queue's lane to reap, or returns the reason why nothing can be reaped.
+#[cold]
+#[inline(never)]
+extern "C" fn reap_slowly(of: *mut Opaque, completions: *mut Completion, max: usize) -> c_int {
     with(of, |queue| {
-        let max = max.min(MOST);
         if max > 0 {
             given(completions, "completions")?;
         }
@@ -228,10 +277,9 @@ pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completio
         if !queue.station.lane.is_open() {
             queue.reopen()?;
         }
-        queue.station.begin_poll();
         // SAFETY: not NULL and aligned, and the caller's, with room for so many.
         let count = unsafe { queue.station.reap(completions, max) };
-        if queue.station.end_poll(count as u32) {
+        if queue.station.found(count) {
             queue.look()?;
         }
         Ok(count as c_int)
@@ -241,20 +289,34 @@ pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completio
 /// Writes the doorbells.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_ring(of: *mut Opaque) -> c_int {
-    if let Some(station) = Station::find(of.addr()) {
+    let station = Station::of(of.addr());
+    // NULL names a station, too: one whose lane is not open.
+    if station.is_named(of.addr()) {
         if let Some(_pass) = station.guard.enter() {
-            if station.lane.ring() {
+            if station.lane.ring_plainly() {
                 return 0;
             }
         }
     }
-    reopen(of)
+    ring_slowly(of)
 }
 
-/// Opens a queue's lane that is closed, or was closed by a reset.
+/// Writes the doorbells of a queue whose lane is closed, or was closed by a reset: opens it.
 #[cold]
 #[inline(never)]
-fn reopen(of: *mut Opaque) -> c_int {
+extern "C" fn ring_slowly(of: *mut Opaque) -> c_int {
+    with(of, |queue| {
+        if !queue.station.lane.ring() {
+            queue.reopen()?;
+        }
+        Ok(0)
+    })
+}
+
+/// Opens a queue's lane that is closed.
+#[cold]
+#[inline(never)]
+extern "C" fn reopen(of: *mut Opaque) -> c_int {
     with(of, |queue| queue.reopen().map(|()| 0))
 }
 
@@ -266,16 +328,20 @@ pub unsafe extern "C" fn upcie_poll(
     done: Option<Done>,
     arg: *mut c_void,
 ) -> c_int {
-    let (Some(station), Some(done)) = (Station::find(of.addr()), done) else { return no_poll(of, done) };
+    let station = Station::of(of.addr());
+    let Some(done) = done.filter(|_| station.is_named(of.addr())) else { return no_poll(of, done) };
     let Some(_pass) = station.guard.enter() else { return no_poll(of, Some(done)) };
-    if !station.lane.is_open() {
+    let mut rung = station.lane.rung();
+    // NULL names a station, too: one whose lane is not open.
+    if rung == 0 && !station.lane.is_open() {
         let result = reopen(of);
         if result < 0 {
             return result;
         }
+        rung = station.lane.rung();
     }
     station.begin_poll();
-    let most = if max == 0 { station.lane.len() as u32 } else { max.min(c_int::MAX as u32) };
+    let most = if max == 0 { rung as u32 } else { max.min(c_int::MAX as u32) };
     let mut left = most;
     while left > 0 {
         let Some((entry, user)) = station.next() else { break };
@@ -283,14 +349,19 @@ pub unsafe extern "C" fn upcie_poll(
         // SAFETY: the caller's function; the entry lives during the call.
         unsafe { done(user, (&raw const entry).cast(), arg) };
     }
-    let count = most - left;
-    if station.end_poll(count) {
-        let result = look(of);
-        if result < 0 {
-            return result;
-        }
+    station.end_poll();
+    let count = (most - left) as usize;
+    if station.found(count) { look_after(station, count) } else { count as c_int }
+}
+
+/// Looks at the controller of a silent queue; returns `count`, or the failure.
+#[cold]
+#[inline(never)]
+fn look_after(station: &Station, count: usize) -> c_int {
+    match look(handle(station.handle())) {
+        failure @ ..0 => failure,
+        _ => count as c_int,
     }
-    count as c_int
 }
 
 /// Looks at the controller of a queue that is silent.

@@ -22,8 +22,7 @@ impl Station {
     ///
     /// # Safety
     /// `completions` is valid for writes of `max`.
-    // Out of line: what its caller has in registers would push the positions out of them.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) unsafe fn reap(&self, completions: *mut Completion, max: usize) -> usize {
         let mut side = self.lane.completions();
         let mut count = 0;
@@ -53,11 +52,20 @@ impl Station {
         self.polls.set(self.polls.get() + 1);
     }
 
-    /// Ends a poll that found `count` completions. Returns `true` if a look at the controller is due.
+    /// Ends a poll that has [begun](Self::begin_poll).
     #[inline(always)]
-    pub(crate) fn end_poll(&self, count: u32) -> bool {
+    pub(crate) fn end_poll(&self) {
         self.polls.set(self.polls.get() - 1);
-        let idle = if count > 0 { 0 } else { self.idle.get() + 1 };
+    }
+
+    /// Notes that `count` completions were found. Returns `true` if a look at the controller is due.
+    #[inline(always)]
+    pub(crate) fn found(&self, count: usize) -> bool {
+        if count > 0 {
+            self.idle.set(0);
+            return false;
+        }
+        let idle = self.idle.get() + 1;
         self.idle.set(idle);
         idle >= IDLE
     }

@@ -73,9 +73,8 @@ impl Station {
     ///
     /// # Safety
     /// The obligations are those of [`submit_again`](Self::submit_again), for each request.
-    // Out of line: what its caller has in registers would push the positions out of them.
-    #[inline(never)]
-    unsafe fn submit_run(&self, requests: &[Request]) -> usize {
+    #[inline(always)]
+    pub(crate) unsafe fn submit_run(&self, requests: &[Request]) -> usize {
         let Some(translation) = self.translation() else { return 0 };
         let (mask, longest) = (self.mask.get(), self.longest.get());
         let (mut known, mut delta) = (usize::MAX, 0);
@@ -137,13 +136,13 @@ fn two_pages_or(prp1: u64, len: usize, mask: u64, most: impl FnOnce() -> usize) 
 }
 
 impl Queue {
-    /// Submits commands in order, and returns their number; the failure of the first one, if it can't be submitted.
+    /// Submits commands in order, but for the first ones, which were `sent` before, and returns the number of all; the failure
+    /// of the first one, if it can't be submitted.
     ///
     /// # Safety
     /// If the requests' data is memory of the heap, it may be read and written by the controller until the command has
     /// ended.
-    pub(crate) unsafe fn submit_many(&mut self, requests: &[Request]) -> Result<usize> {
-        let mut sent = 0;
+    pub(crate) unsafe fn submit_many(&mut self, requests: &[Request], mut sent: usize) -> Result<usize> {
         loop {
             // SAFETY: the caller's promise.
             sent += unsafe { self.station.submit_run(&requests[sent..]) };

@@ -20,7 +20,7 @@ pub use submit::{Submissions, Vacant};
 use super::{
     Turn,
     common::cold,
-    ring::{CQE_WORDS, Cursor, Queue, SQE_WORDS, Slot, State},
+    ring::{CQE_WORDS, Cursor, Queue, SQE_WORDS, Slot},
     turn::{end, publish},
 };
 use std::{
@@ -171,33 +171,64 @@ impl<T> Lane<T> {
         self.len() == 0
     }
 
+    /// Returns the number of commands whose doorbell was rung, and that were not reaped yet; 0 while the lane is not
+    /// [open](Self::is_open).
+    #[inline(always)]
+    pub fn rung(&self) -> usize {
+        let (limit, cqe) = (self.limit.get().addr(), self.cqe.get().addr());
+        let mut bytes = limit.wrapping_sub(cqe);
+        if limit < cqe {
+            cold();
+            // SAFETY: a lane that is not open has its limit at the next entry; the queue of an open lane lives, and nobody
+            // else uses it.
+            let first = unsafe { (*self.queue.get()).cq };
+            bytes = bytes.wrapping_add(self.cq_end.get().addr() - first.addr());
+        }
+        bytes / (CQE_WORDS * size_of::<u64>())
+    }
+
     fn cursor(&self) -> Cursor {
         Cursor { sqe: self.sqe.get(), top: self.top.get() >> Self::SHIFT }
     }
 
-    /// Writes the doorbells. Returns `false` if the queue is [closed](Self::is_open).
-    #[inline]
-    pub fn ring(&self) -> bool {
-        let queue = self.queue.get();
-        if queue.is_null() {
+    /// Writes the doorbells. Returns `false` if the queue is [closed](Self::is_open), or if the epoch has to be looked at: then
+    /// nothing was done, and [`ring`](Self::ring) is for it.
+    #[inline(always)]
+    pub fn ring_plainly(&self) -> bool {
+        if !self.is_open.get() {
             return false;
         }
         // SAFETY: the queue of an open lane lives, and nobody else uses it.
-        let queue = unsafe { &mut *queue };
-        if queue.namespaces() == 0 && queue.epoch_stamp() == 0 {
-            cold();
-            (queue.at, queue.cqe) = (self.cursor(), self.cqe.get());
-            self.refuse();
+        let queue = unsafe { &mut *self.queue.get() };
+        if queue.namespaces() == 0 {
             return false;
         }
         publish(queue, self.cursor(), self.cqe.get());
-        if queue.state == State::Forged {
-            cold();
-            // After a forged completion nothing more is reaped.
-            queue.reap_limit = self.cqe.get();
-        }
         self.limit.set(queue.reap_limit);
-        self.is_open.get()
+        true
+    }
+
+    /// Writes the doorbells. Returns `false` if the queue is [closed](Self::is_open), by a reset for instance; what a queue that
+    /// a forged completion has closed owes is rung when the lane is closed.
+    pub fn ring(&self) -> bool {
+        if self.ring_plainly() {
+            return true;
+        }
+        if !self.is_open.get() {
+            return false;
+        }
+        // SAFETY: the queue of an open lane lives, and nobody else uses it.
+        let queue = unsafe { &mut *self.queue.get() };
+        if queue.epoch_stamp() == 0 {
+            (queue.at, queue.cqe) = (self.cursor(), self.cqe.get());
+            self.refuse();
+            // Nothing more is reaped, so that the limit tells whether the lane is open.
+            self.limit.set(self.cqe.get());
+            return false;
+        }
+        publish(queue, self.cursor(), self.cqe.get());
+        self.limit.set(queue.reap_limit);
+        true
     }
 
     /// Closes the lane, which rings.

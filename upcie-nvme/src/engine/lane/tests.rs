@@ -55,15 +55,18 @@ fn entries_come_back_whole_over_many_laps() {
     for lap in 0..20 {
         let sent = [submit(&lane, &flush), submit(&lane, &unknown), submit(&lane, &flush)];
         assert_eq!((submit(&lane, &flush), lane.len(), in_flight(&slots).len()), (None, 3, 3));
-        assert!(reap(&lane).is_none(), "the doorbell was not rung");
+        assert!(reap(&lane).is_none() && lane.rung() == 0, "the doorbell was not rung");
         let mut seen = Vec::new();
         while seen.len() < 3 {
             assert!(lane.ring());
+            assert_eq!(lane.rung(), 3 - seen.len(), "{lap}");
             lane.close();
+            assert_eq!(lane.rung(), 0, "{lap}");
             assert!(pair.wait(Wait::Poll, Duration::from_secs(30)).unwrap());
             // SAFETY: the pair is in a box, and used only while the lane is closed.
             unsafe { pair.turn().unwrap().keep_open(&lane) };
             while let Some((entry, tag)) = reap(&lane) {
+                assert_eq!(lane.rung(), 2 - seen.len(), "{lap}");
                 assert_eq!((entry.sqid, usize::from(entry.cid) & 3), (1, tag), "{lap}: {entry:?}");
                 seen.push((Some(tag), entry.is_success()));
             }
@@ -102,7 +105,7 @@ fn a_forged_completion_closes_the_lane() {
     // SAFETY: the device has written this entry, and writes it no more before the doorbell.
     unsafe { last.write_volatile(PHASE | 2) };
     assert!(reap(&lane).is_none());
-    assert_eq!((submit(&lane, &flush), lane.is_open(), lane.ring()), (None, false, false));
+    assert_eq!((submit(&lane, &flush), lane.is_open(), lane.rung(), lane.ring()), (None, false, 0, false));
     lane.resume();
     assert_eq!(submit(&lane, &flush), None);
     lane.close();
@@ -115,8 +118,11 @@ fn a_reset_closes_the_lane_and_gives_the_commands_back() {
     let (mut pair, lane, slots) = open(&controller);
     let flush = Command::io(NvmOpcode::FLUSH, 1);
     let sent = [submit(&lane, &flush), submit(&lane, &flush)];
+    assert!(lane.ring());
+    assert_eq!(lane.rung(), 2);
     controller.reset().unwrap();
     assert!(!lane.ring());
+    assert!(lane.rung() == 0 && reap(&lane).is_none(), "not even what had completed before");
     assert_eq!(submit(&lane, &flush), None);
     lane.close();
     let back: Vec<_> = pair.recover().unwrap().iter().map(Returned::tag).map(|tag| Some(tag[0])).collect();

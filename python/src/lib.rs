@@ -7,13 +7,25 @@ mod batch;
 mod buffer;
 mod controller;
 mod failure;
+mod keys;
 mod namespace;
 mod open;
 mod perf;
+mod protection;
+mod zones;
 
 /// The native part of `upcie`.
 #[pyo3::pymodule(name = "_native")]
 mod native {
     #[pymodule_export]
-    use crate::{buffer::Buffer, controller::Controller, namespace::Namespace, perf::PerfResult, perf::perf};
+    use crate::{
+        buffer::Buffer,
+        controller::Controller,
+        keys::KeyValue,
+        namespace::Namespace,
+        perf::PerfResult,
+        perf::perf,
+        protection::Protect,
+        zones::{Zone, Zones},
+    };
 }

@@ -4,13 +4,20 @@ use crate::{
     batch::{Item, transfer},
     buffer::Buffer,
     failure::Failure,
+    keys::KeyValue,
     open::{Open, Shared},
+    protection::Protect,
+    zones::Zones,
 };
 use pyo3::{buffer::PyBuffer, prelude::*, types::PyMemoryView};
 use std::sync::Arc;
-use upcie_nvme::{Direction, spec::DatasetRange};
+use upcie_nvme::{
+    Direction, Io,
+    protection::BlockFormat,
+    spec::{Csi, DatasetRange},
+};
 
-/// A namespace of a controller: blocks that are read and written.
+/// A namespace of a controller: blocks that are read and written, or keys and values.
 #[pyclass(frozen, module = "upcie")]
 pub struct Namespace {
     pub shared: Arc<Shared>,
@@ -19,6 +26,8 @@ pub struct Namespace {
     blocks: u64,
     block_size: usize,
     max_transfer: usize,
+    format: BlockFormat,
+    command_set: Csi,
 }
 
 impl Drop for Namespace {
@@ -31,25 +40,35 @@ impl Namespace {
     pub fn open(py: Python<'_>, shared: &Arc<Shared>, nsid: u32) -> PyResult<Self> {
         let made = shared.with(py, |open| {
             let namespace = open.controller.namespace(nsid)?;
-            namespace.check_usable()?;
+            let command_set = namespace.command_set();
+            match command_set {
+                Csi::KEY_VALUE => drop(namespace.keys()?),
+                _ => namespace.check_usable()?,
+            }
             let (blocks, block_size) = (namespace.blocks(), namespace.block_size());
-            let max_transfer = namespace.max_transfer();
+            let (max_transfer, format) = (namespace.max_transfer(), *namespace.format());
             let (shared, key) = (shared.clone(), open.keep(namespace));
-            Ok(Self { shared, key, nsid, blocks, block_size, max_transfer })
+            Ok(Self { shared, key, nsid, blocks, block_size, max_transfer, format, command_set })
         });
         Ok(made?)
     }
 
-    /// Returns the bytes of `blocks` blocks.
-    fn bytes(&self, blocks: u64) -> Result<usize, Failure> {
-        let bytes = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(self.block_size));
+    /// Returns the bytes of `blocks` blocks in a buffer.
+    fn bytes(&self, blocks: u64, protect: Option<&Protect>) -> Result<usize, Failure> {
+        if self.command_set == Csi::KEY_VALUE {
+            let text = "the namespace has keys and values instead of blocks: use keys()";
+            return Err(Failure::Argument(text.into()));
+        }
+        let is_stripped = self.format.is_stripped() && protect.is_some_and(Protect::acts);
+        let block = if is_stripped { self.format.data_size() } else { self.block_size };
+        let bytes = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(block));
         bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
             Failure::Argument(format!("{blocks} blocks: it takes at least 1, and as many as fit into memory"))
         })
     }
 
     /// Calls `f` with the driver's handle, without the interpreter's lock.
-    fn with<R: Send>(
+    pub fn with<R: Send>(
         &self,
         py: Python<'_>,
         f: impl FnOnce(&Open, &upcie_nvme::Namespace) -> Result<R, Failure> + Send,
@@ -58,7 +77,7 @@ impl Namespace {
     }
 
     /// Returns `data` if it is a buffer of this package, or a copy of its bytes in a new one.
-    fn source<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Buffer>> {
+    pub fn source<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Buffer>> {
         if let Ok(buffer) = data.cast::<Buffer>() {
             return Ok(buffer.clone());
         }
@@ -70,16 +89,30 @@ impl Namespace {
         Bound::new(py, buffer)
     }
 
-    fn move_one(&self, py: Python<'_>, direction: Direction, slba: u64, buffer: &Buffer) -> PyResult<()> {
+    fn move_one(
+        &self,
+        py: Python<'_>,
+        (direction, slba): (Direction, u64),
+        buffer: &Buffer,
+        metadata: Option<&Buffer>,
+        protect: Option<&Protect>,
+    ) -> PyResult<()> {
         let moved = self.with(py, |_, namespace| {
+            let io = Io::new(direction, namespace, slba);
+            let io = protect.map_or(io, |protect| io.protect(protect.native()));
             // The controller is held from here on: a buffer that is in use is so by a call that goes on after a close.
             let mut data = buffer.take()?;
-            let moved = match direction {
-                Direction::Read => namespace.read(slba, &mut data),
-                Direction::Write => namespace.write(slba, &mut data),
+            let moved = match metadata.map(|metadata| (metadata, metadata.take())) {
+                None => namespace.run(io, &mut data).map_err(Failure::from),
+                Some((_, Err(failure))) => Err(failure),
+                Some((place, Ok(mut metadata))) => {
+                    let moved = namespace.run_with_metadata(io, &mut data, &mut metadata);
+                    place.put(metadata);
+                    moved.map_err(Failure::from)
+                }
             };
             buffer.put(data);
-            Ok(moved?)
+            moved
         });
         Ok(moved?)
     }
@@ -140,31 +173,91 @@ impl Namespace {
         self.max_transfer
     }
 
+    /// Returns the command set: `"NVM"`, `"Zoned Namespace"` or `"Key Value"`.
+    #[getter]
+    fn command_set(&self) -> String {
+        self.command_set.name().map_or_else(|| self.command_set.to_string(), str::to_owned)
+    }
+
+    /// Returns the bytes of metadata of a block.
+    #[getter]
+    fn metadata_size(&self) -> usize {
+        self.format.metadata_size()
+    }
+
+    /// Tells whether the metadata has a buffer of its own; otherwise it is at the end of each block.
+    #[getter]
+    fn separate_metadata(&self) -> bool {
+        self.format.is_separate()
+    }
+
+    /// Returns the type of the protection information, 1 to 3; `None` if the blocks have none.
+    #[getter]
+    fn protection_type(&self) -> Option<u8> {
+        self.format.protection().map(|protection| protection.kind() as u8)
+    }
+
+    /// Returns the zones.
+    fn zones(slf: Bound<'_, Self>) -> PyResult<Zones> {
+        Zones::open(slf.py(), slf.unbind())
+    }
+
+    /// Returns the keys and values.
+    fn keys(slf: Bound<'_, Self>) -> PyResult<KeyValue> {
+        KeyValue::open(slf.py(), slf.unbind())
+    }
+
     /// Reads blocks into a new buffer.
-    #[pyo3(signature = (slba, blocks = 1))]
-    fn read(&self, py: Python<'_>, slba: u64, blocks: u64) -> PyResult<Buffer> {
-        let len = self.bytes(blocks)?;
+    #[pyo3(signature = (slba, blocks = 1, *, protect = None))]
+    fn read(
+        &self,
+        py: Python<'_>,
+        slba: u64,
+        blocks: u64,
+        protect: Option<Bound<'_, Protect>>,
+    ) -> PyResult<Buffer> {
+        let protect = protect.as_ref().map(Bound::get);
+        let len = self.bytes(blocks, protect)?;
         let buffer = self.shared.with(py, |open| Buffer::new(&open.controller, len))?;
-        self.move_one(py, Direction::Read, slba, &buffer)?;
+        self.move_one(py, (Direction::Read, slba), &buffer, None, protect)?;
         Ok(buffer)
     }
 
-    /// Reads blocks into all of a buffer.
-    fn read_into(&self, py: Python<'_>, slba: u64, buffer: &Bound<'_, Buffer>) -> PyResult<()> {
-        self.move_one(py, Direction::Read, slba, buffer.get())
+    /// Reads blocks into all of a buffer, and their metadata into all of another one.
+    #[pyo3(signature = (slba, buffer, *, metadata = None, protect = None))]
+    fn read_into(
+        &self,
+        py: Python<'_>,
+        slba: u64,
+        buffer: &Bound<'_, Buffer>,
+        metadata: Option<Bound<'_, Buffer>>,
+        protect: Option<Bound<'_, Protect>>,
+    ) -> PyResult<()> {
+        let (metadata, protect) = (metadata.as_ref().map(Bound::get), protect.as_ref().map(Bound::get));
+        self.move_one(py, (Direction::Read, slba), buffer.get(), metadata, protect)
     }
 
-    /// Writes a buffer, without a copy, or the bytes of another object, with one.
-    fn write(&self, py: Python<'_>, slba: u64, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Writes a buffer, without a copy, or the bytes of another object, with one; and their metadata likewise.
+    #[pyo3(signature = (slba, data, *, metadata = None, protect = None))]
+    fn write(
+        &self,
+        py: Python<'_>,
+        slba: u64,
+        data: &Bound<'_, PyAny>,
+        metadata: Option<Bound<'_, PyAny>>,
+        protect: Option<Bound<'_, Protect>>,
+    ) -> PyResult<()> {
         let buffer = self.source(py, data)?;
-        self.move_one(py, Direction::Write, slba, buffer.get())
+        let metadata = metadata.map(|metadata| self.source(py, &metadata)).transpose()?;
+        let (metadata, protect) = (metadata.as_ref().map(Bound::get), protect.as_ref().map(Bound::get));
+        self.move_one(py, (Direction::Write, slba), buffer.get(), metadata, protect)
     }
 
     /// Reads many places, each a pair of the first block and the number of blocks, with many commands at once.
     fn read_many<'py>(&self, py: Python<'py>, places: Vec<(u64, u64)>) -> PyResult<Vec<Bound<'py, Buffer>>> {
         let mut buffers = Vec::with_capacity(places.len());
         for (_, blocks) in &places {
-            let len = self.bytes(*blocks)?;
+            let len = self.bytes(*blocks, None)?;
             let buffer = self.shared.with(py, |open| Buffer::new(&open.controller, len))?;
             buffers.push(Bound::new(py, buffer)?);
         }

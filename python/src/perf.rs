@@ -136,6 +136,7 @@ pub fn perf(
 }
 
 fn measure(open: &Open, namespace: &upcie_nvme::Namespace, work: &Work) -> Result<PerfResult, Failure> {
+    namespace.check_usable()?;
     let block = namespace.block_size();
     let pieces = (work.block_size / block) as u64;
     if pieces == 0 || !work.block_size.is_multiple_of(block) || work.block_size > namespace.max_transfer() {

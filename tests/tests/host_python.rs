@@ -6,11 +6,11 @@ use std::{
 };
 use upcie_tests::{left_out, process::programs};
 
-/// Runs a command; the output counts only if it fails.
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command, and returns what it prints; an error has all of it.
+fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Err(format!("{command:?}: {}\n{}", output.status, text.join("\n")))
@@ -66,7 +66,9 @@ fn the_wheel_passes_its_tests() {
     };
     run(interpreter().arg(python.join("tests/test_upcie.py"))).unwrap();
     let image = directory.join("latency.svg");
-    run(interpreter().arg(python.join("examples/latency.py")).args(["emu:size=64M"]).arg(&image)).unwrap();
+    let example = python.join("examples/latency.py");
+    let printed = run(interpreter().arg(&example).args(["emu:size=64M"]).arg(&image)).unwrap();
+    assert!(printed.contains("µs") && printed.contains("####"), "a histogram: {printed}");
     assert!(std::fs::read_to_string(image).unwrap().contains("<svg"));
     run(interpreter().args(["-c", "import doctest, upcie; assert doctest.testmod(upcie).attempted >= 2; exit(doctest.testmod(upcie).failed)"])).unwrap();
 }

@@ -24,7 +24,7 @@ from ._errors import (
     TimeoutError,  # noqa: A004
     UnsupportedError,
 )
-from ._native import Buffer, Controller, Namespace, PerfResult, perf
+from ._native import Buffer, Controller, KeyValue, Namespace, PerfResult, Protect, Zone, Zones, perf
 
 __all__ = [
     "ArgumentError",
@@ -35,15 +35,19 @@ __all__ = [
     "Error",
     "FailedError",
     "GoneError",
+    "KeyValue",
     "Namespace",
     "NotFoundError",
     "OutOfMemoryError",
     "PerfResult",
+    "Protect",
     "ProtocolError",
     "RefusedError",
     "StatusError",
     "SystemCallError",
     "TimeoutError",
     "UnsupportedError",
+    "Zone",
+    "Zones",
     "perf",
 ]

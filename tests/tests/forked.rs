@@ -6,7 +6,10 @@ use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::Pid,
 };
-use std::os::fd::AsFd;
+use std::{
+    os::fd::AsFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use upcie_core::{
     irq::{EventFd, IrqKind},
     pci::{ConfigSpace, offset},
@@ -16,7 +19,7 @@ use upcie_tests::{
     deadline,
     device::namespaces,
     io::{create, only, read},
-    left_out, on_each_device, process, raw,
+    left_out, on_each_device, process, raw, scaled,
 };
 
 /// Asserts that `work` succeeds in a child that clone(2) makes with `flags`. Returns `false` if the system
@@ -138,5 +141,40 @@ fn a_childs_raw_calls_on_a_device_are_refused() {
         let events = EventFd::new().unwrap();
         assert!(in_child(0, || try_raw(&*transport, &events)));
         assert_eq!(transport.command().unwrap(), command, "nothing of the device has changed");
+    });
+}
+
+/// A child hung now and then: a thread of its parent had a list of the whole process at the fork.
+#[test]
+fn a_child_opens_a_device_of_its_own_while_its_parent_opens_some() {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                drop(Controller::open("emu:size=1M").unwrap());
+            }
+        });
+        for round in 0..scaled(20) {
+            // SAFETY: glibc makes its allocator and threads usable in the child, which takes no other lock that the parent's
+            // threads may hold, and ends by `_exit`.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: the signal ends a child that waits for ever.
+                unsafe { libc::alarm(deadline().as_secs() as u32) };
+                let works = Controller::open("emu:size=1M").is_ok_and(|controller| {
+                    let namespace = controller.namespace(1).expect("its namespace");
+                    namespace.write_at(0, &[7; 4096]).is_ok()
+                });
+                // SAFETY: ends the process at once.
+                unsafe { libc::_exit((!works).into()) }
+            }
+            let child = Pid::from_raw(child);
+            let ended = process::within(2 * deadline(), move || waitpid(child, None));
+            if ended != Ok(WaitStatus::Exited(child, 0)) {
+                stop.store(true, Ordering::Relaxed);
+                panic!("round {round}: {ended:?}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
     });
 }

@@ -76,9 +76,11 @@ impl Controller {
         }
         let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
         let change = plan.alone.or_else(|| alone_by_effects(opcode, effects?)).map(alone).transpose()?;
+        // Whole milliseconds: an error about it is to be readable.
+        let left = timeout.saturating_sub(Duration::from_millis(watch.waited().as_millis() as u64));
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
-        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, timeout, late)?;
+        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, left, late)?;
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }

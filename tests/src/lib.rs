@@ -24,6 +24,7 @@ pub mod futures;
 pub mod io;
 pub mod keys;
 mod leaks;
+pub mod monitor;
 pub mod odd;
 pub mod own_memory;
 pub mod pci;

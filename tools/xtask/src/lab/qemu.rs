@@ -82,6 +82,9 @@ const VIRTUAL: &[&str] = &[
     "nvme-ns,drive=f2,bus=nvF,nsid=2,logical_block_size=4096,physical_block_size=4096",
 ];
 
+/// The root port that is empty at first, behind all others: suites plug controllers into it.
+const HOT: &str = "pcie-root-port,id=hot,chassis=9,slot=9";
+
 /// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
 const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
 
@@ -351,7 +354,10 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     let machine = "q35,kernel-irqchip=split,hpet=off,sata=off,smbus=off,usb=off,vmport=off";
     match &options.vfio_user {
         Some(foreign) => others(&mut command, machine, memory, foreign),
-        None => lab_devices(&mut command, machine, run),
+        None => {
+            lab_devices(&mut command, machine, run);
+            monitor(&mut command, run);
+        }
     }
     if options.failing_media {
         failing(&mut command, run);
@@ -373,6 +379,9 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
         for device in VIRTUAL {
             command.args(["-device", device]);
         }
+    }
+    if options.vfio_user.is_none() {
+        command.args(["-device", HOT]);
     }
     for device in &options.devices {
         command.args(["-device", device]);
@@ -396,6 +405,15 @@ fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
     for device in DEVICES {
         command.args(["-device", device]);
     }
+}
+
+/// Connects the second serial port with QEMU's monitor, by a socket of which QEMU has both ends.
+fn monitor(command: &mut Command, run: &RunDirectory) {
+    let socket = run.path("monitor");
+    command.arg("-chardev").arg(format!("socket,id=monitor,path={},server=on,wait=off", socket.display()));
+    command.args(["-mon", "chardev=monitor,mode=readline"]);
+    command.arg("-chardev").arg(format!("socket,id=port,path={}", socket.display()));
+    command.args(["-serial", "chardev:port"]);
 }
 
 /// Adds the drives of disk images.

@@ -1,5 +1,5 @@
 //! An uncorrectable error of the PCI Express function, which the kernel tells by VFIO's ERR interrupt: here a vfio-user server
-//! raises the same interrupt, because QEMU injects no errors of a function that its guest passes to user space.
+//! raises the same interrupt. The suite `guest_errors_pci` has the kernel's own.
 
 use std::{
     io,

@@ -26,12 +26,11 @@ fn an_error_that_the_kernel_reports_ends_each_wait() {
         let (queue, error) = within(2 * deadline(), move || {
             let mut next = Some(buffer);
             loop {
-                if let Some(buffer) = next.take() {
-                    if let Err(refused) =
+                if let Some(buffer) = next.take()
+                    && let Err(error) =
                         queue.turn().map(|mut turn| turn.read(&waiting, 0, buffer, 0).unwrap())
-                    {
-                        break (queue, refused);
-                    }
+                {
+                    break (queue, error);
                 }
                 match queue.wait(Wait::Poll, deadline()) {
                     Err(error) => break (queue, error),

@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
 use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, soak, words};
+use crate::lab::c_programs;
 use crate::lab::fio;
 use crate::lab::install;
 use crate::lab::kernel::Lab;
@@ -59,8 +60,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let strict = is_ci();
     let workspace = Workspace::find()?;
-    let mut run =
-        Run { choice: &args.choice, workspace, strict, rows: Vec::new(), tools: Vec::new(), fio: None };
+    let mut run = Run {
+        choice: &args.choice,
+        workspace,
+        strict,
+        rows: Vec::new(),
+        tools: Vec::new(),
+        fio: None,
+        c_programs: Vec::new(),
+    };
     warn_of_small_disk(&run.workspace)?;
     // Prepare first, so that a password is asked for at the start.
     let lab = if args.no_guest { None } else { Some(prepare()?) };
@@ -113,7 +121,7 @@ fn only_steps(run: &Run<'_>) -> bool {
 /// Builds the suites and runs them, on this machine and in the guest at the same time; with `with_steps` the
 /// steps as well.
 fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> Result<()> {
-    let executables = build(run)?;
+    let executables = build(run, lab.is_some())?;
     if lab.is_none() {
         log!("skipping the guest's suites (--no-guest)");
     }
@@ -257,23 +265,40 @@ fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
     process::check_interrupt()
 }
 
-fn build(run: &mut Run<'_>) -> Result<Vec<Executable>> {
+fn build(run: &mut Run<'_>, with_guest: bool) -> Result<Vec<Executable>> {
     log!("building the tools and the tests");
     run.tools = run.workspace.build_tools(false)?;
     // The suites with Linux's driver need no test programs.
     if !run.choice.mode.is_empty() && !modes::needs_suites(&run.choice.mode) {
         return Ok(Vec::new());
     }
+    let c_programs = with_guest && needs_c_programs(run.choice);
     let Choice { mode, filter, .. } = run.choice;
-    if mode.is_empty() {
-        return run.workspace.build(&["test", "--quiet", "--workspace", "--no-run"]);
-    }
+    let mut arguments = vec!["test", "--quiet", "--no-run"];
     // A mode of the matrix needs only the suites, and of these only the wanted ones.
     let named = run.workspace.tests(SUITES, filter);
-    if named.is_empty() && !filter.is_empty() {
-        return Ok(Vec::new());
+    match (mode.is_empty(), c_programs) {
+        (true, _) => arguments.push("--workspace"),
+        (false, _) if named.is_empty() && !filter.is_empty() => return Ok(Vec::new()),
+        (false, false) => arguments.extend(["--package", SUITES]),
+        // cargo takes tests by name from all packages that it builds, so here it builds all of them.
+        (false, true) => arguments.extend(["--package", SUITES, "--package", c_programs::PACKAGE]),
     }
-    let mut arguments = vec!["test", "--quiet", "--package", SUITES, "--no-run"];
-    named.iter().for_each(|name| arguments.extend(["--test", name]));
-    run.workspace.build(&arguments)
+    if !mode.is_empty() && !c_programs {
+        named.iter().for_each(|name| arguments.extend(["--test", name]));
+    }
+    let executables = run.workspace.build(&arguments)?;
+    if c_programs {
+        // Cargo puts a library that tests need beside the tests, or above.
+        let bin = run.workspace.bin(false);
+        run.c_programs = c_programs::build(&run.workspace, &[bin.join("deps"), bin])?;
+    }
+    Ok(executables)
+}
+
+/// Returns true if a wanted suite starts C programs.
+fn needs_c_programs(choice: &Choice) -> bool {
+    let boot = BOOTS.iter().find(|boot| boot.owns(c_programs::SUITE));
+    let named = || boot.is_some_and(|boot| choice.mode.iter().any(|word| word == boot.name));
+    choice.wants(c_programs::SUITE) && (choice.mode.is_empty() || named())
 }

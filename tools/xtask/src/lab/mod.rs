@@ -2,9 +2,10 @@
 //! (tests/guest/README.md).
 //!
 //! Imports run down this list: `prepare`, `shell` → `guest` → `payload` → `qemu` → `kernel` → `install`,
-//! `cache`, `initrd`, `debian`. `unpack` is above `install`, `vmm` above `unpack`, and `programs` above `payload`; `vmm` and
-//! `fio` are on a level with `kernel`.
+//! `cache`, `initrd`, `debian`. `unpack` is above `install`, `vmm` above `unpack`, and `programs` above `payload`; `vmm`,
+//! `fio` and `c_programs` are on a level with `kernel`.
 
+pub mod c_programs;
 pub mod cache;
 pub mod debian;
 pub mod fio;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo::Executable;
+use crate::lab::c_programs;
 use crate::lab::fio::GUEST_ENGINE;
 use crate::lab::guest::{self, Job};
 use crate::lab::kernel::Lab;
@@ -40,8 +41,9 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
         payload.add_program(&built.fio)?;
         payload.add_library(&built.engine, GUEST_ENGINE)?;
     }
-    for tool in &run.tools {
-        payload.add_program(tool)?;
+    let of_c = cells.iter().any(|cell| cell.name == c_programs::SUITE);
+    for program in run.tools.iter().chain(run.c_programs.iter().filter(|_| of_c)) {
+        payload.add_program(program)?;
     }
     log!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
     let started = Instant::now();

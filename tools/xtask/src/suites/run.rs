@@ -48,6 +48,8 @@ pub struct Run<'a> {
     pub tools: Vec<PathBuf>,
     /// fio and the engine, if a suite needs them.
     pub fio: Option<fio::Built>,
+    /// C programs, if a suite starts them.
+    pub c_programs: Vec<PathBuf>,
 }
 
 impl Run<'_> {
@@ -60,6 +62,7 @@ impl Run<'_> {
             rows: Vec::new(),
             tools: self.tools.clone(),
             fio: self.fio.clone(),
+            c_programs: self.c_programs.clone(),
         }
     }
 

@@ -126,7 +126,8 @@ fn other_verbs_know_namespaces_with_keys() {
     let effects = text(&format!("log {emu} effects-log --csi 1"));
     assert!(effects.contains("Exist (14h)") && effects.contains("Store (1h)"), "{effects}");
     assert!(!effects.contains("Write (1h)"), "the numbers mean other commands in the NVM command set");
-    let effects = json(&format!("log {emu} effects-log --csi 1 -o json"));
+    let effects = text(&format!("log {emu} effects-log --csi 1 -o json"));
+    let effects: Value = serde_json::from_str(&effects).unwrap();
     assert_eq!(effects[0]["io_cmd_set"]["IOCS_20 (Exist)"], 1);
     text(&format!("feature {emu} set key-value-configuration error_on_missing_key=1 --namespace 2"));
     let feature = text(&format!("feature {emu} get key-value-configuration --namespace 2"));

@@ -178,7 +178,10 @@ impl<'a> Lane<'a> {
         }
         while !self.plan.has_ended() {
             let depth = 2 + scale(self.book.rng.draw(), u64::from(self.plan.depth)) as u32;
-            let mut queue = self.controller.queue_pair().depth(depth).create()?;
+            // A PRP list for each command: parts of buffers have none of their own, and a refusal for want of lists would end the
+            // lane, and with it the content of an embedded controller.
+            let lists = depth as usize * 4096;
+            let mut queue = self.controller.queue_pair().depth(depth).list_memory(lists).create()?;
             self.fill_and_drain(&mut queue)?;
             queue.close()?;
         }

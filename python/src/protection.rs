@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use upcie_nvme::protection::{Checks, Protect as Native};
 
-/// What the controller does with the protection information of a transfer's blocks, and the tags. `prinfo` is a sum: 8, the controller
+/// The controller's treatment of the protection information of a transfer's blocks, and the tags. `prinfo` is a sum: 8, the controller
 /// makes what it writes, and strips what it reads; 4, 2 and 1, it checks guard, application tag and reference tag.
 #[pyclass(frozen, module = "upcie")]
 #[derive(Debug)]

@@ -26,7 +26,7 @@ enum Step {
     Retrieve(usize, usize),
     Delete(usize),
     Exists(usize),
-    /// From a key, or from the first on.
+    /// Starts at a key, or at the first.
     List(Option<usize>, usize),
     /// On a queue, all in flight together.
     RetrieveAll,

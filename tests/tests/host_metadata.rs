@@ -181,9 +181,9 @@ struct Copies {
     queue: QueuePair<u32>,
 }
 
-/// What is written: tags that the controller makes.
+/// The write: tags that the controller makes.
 const MADE: Protect = Protect::new().action().application_tag(0x1234).storage_tag(5);
-/// What it is checked for.
+/// The checks of it.
 const READ: Protect = Protect::new().check(Checks::all()).application_tag(0x1234).storage_tag(5);
 
 impl Copies {

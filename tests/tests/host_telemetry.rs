@@ -115,7 +115,7 @@ fn telemetry_of_the_controller_is_kept_until_it_was_read() {
         // The page that a host asks for tells of it, too.
         let asked = collect(controller).header;
         assert_eq!((asked.controller_data_available, asked.controller_data_generation), (1, 1));
-        // What has not been read is not replaced, not by a reset either.
+        // Unread telemetry is not replaced, not by a reset either.
         happen(controller);
         assert!(own() == first);
         controller.reset().unwrap();

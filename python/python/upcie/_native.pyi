@@ -52,7 +52,7 @@ class Controller:
 
 @final
 class Protect:
-    """What the controller does with the protection information of a transfer's blocks, and the tags.
+    """The controller's treatment of the protection information of a transfer's blocks, and the tags.
 
     ``prinfo`` is a sum: 8, the controller makes what it writes and strips what it reads; 4, 2 and 1, it checks guard, application
     tag and reference tag. The reference tag is that of the first block, by default its number.

@@ -1,4 +1,4 @@
-//! What crosses threads in the libraries, under [loom](https://docs.rs/loom): it plays every order of the threads, within a bound
+//! The code of the libraries that crosses threads, under [loom](https://docs.rs/loom): it plays every order of the threads, within a bound
 //! of preemptions, and every value that the memory model lets a load return.
 //!
 //! `build.rs` copies the sources, and breaks some of the copies: the models must find that. The unit tests here are the models.
@@ -25,7 +25,7 @@ macro_rules! copies {
 copies!(slots, slots_without_fence, slots_taken_twice, per_process, per_process_lost);
 copies!(remote, remote_asleep_late, remote_closed_late);
 
-/// In the place of the process that calls.
+/// Stands for the process that calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Owner;
 
@@ -35,12 +35,12 @@ impl Owner {
     }
 }
 
-/// In the place of upcie-nvme's errors.
+/// Stands for upcie-nvme's errors.
 #[derive(Debug)]
 struct Error;
 type Result<T> = core::result::Result<T, Error>;
 
-/// In the place of `upcie_nvme::async_queue::command`.
+/// Stands for `upcie_nvme::async_queue::command`.
 mod command {
     use crate::{Error, Result, shim::upcie_core::dma::DmaBuf};
 

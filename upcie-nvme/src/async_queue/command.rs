@@ -65,7 +65,7 @@ pub(super) enum Command {
     },
 }
 
-/// What a turn has taken of a command that is not [plain](Command::is_plain).
+/// The part that a turn has taken of a command that is not [plain](Command::is_plain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     One,

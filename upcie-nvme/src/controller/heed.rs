@@ -1,4 +1,4 @@
-//! What the driver does about the controller's own word on its commands: it refuses those that the controller lacks, and looks again
+//! Heeds the controller's own word on its commands: the driver refuses those that the controller lacks, and looks again
 //! after those that change what it can do.
 
 use super::{

@@ -52,7 +52,7 @@ impl Collected {
     }
 }
 
-/// What was collected.
+/// A collection.
 #[derive(Debug, Default)]
 pub(super) struct Telemetry {
     host: Collected,

@@ -146,7 +146,7 @@ fn copies_have_checks_of_both_sides_and_tags_of_each_range() {
     let dword = control.for_copy_source(CopyDword12::new().with_nr(2));
     assert_eq!(dword.into_bits(), 2 | 4 << 12 | 1 << 25);
     assert_eq!(ProtectionControl::of_copy_source(dword), control);
-    // What is written has the places of other commands.
+    // The written fields have the places of other commands.
     let target = CopyDword12::from_bits(control.dword12());
     assert_eq!((target.prinfow(), target.stcw(), target.prinfor(), target.stcr()), (4, true, 0, false));
 }

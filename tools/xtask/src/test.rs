@@ -1,9 +1,11 @@
 //! `cargo xtask test`: all checks and suites, on this machine and in the guest.
 //!
-//! A whole run has four threads: one for the steps and the suites of this machine, two for the guest's boots, whose emulated
-//! processors leave most of a core idle, and one for the long soak. Each adds rows to a run of its own.
+//! A whole run has four threads: one for the suites of this machine and the long soak, two for the guest's boots, whose emulated
+//! processors leave most of a core idle, and one for the steps. Each adds rows to a run of its own.
 
+use std::mem;
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -125,34 +127,29 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> 
     if lab.is_none() {
         log!("skipping the guest's suites (--no-guest)");
     }
-    let (first, others) = BOOTS.split_at(1);
+    let parts = Mutex::new(parts());
     let (mut one, mut two, mut three) = (run.beside(), run.beside(), run.beside());
     let (here, one, two, three) = thread::scope(|scope| {
-        let one = lab.map(|lab| {
-            let executables = &executables;
-            scope.spawn(move || told(boots(&mut one, lab, first, executables)).map(|()| one.rows))
-        });
-        let two = lab.map(|lab| {
-            let executables = &executables;
-            scope.spawn(move || {
-                let booted = boots(&mut two, lab, others, executables);
-                told(booted.and_then(|()| linux::run(&mut two, lab))).map(|()| two.rows)
+        let [one, two] = [&mut one, &mut two].map(|run| {
+            lab.map(|lab| {
+                let (parts, executables) = (&parts, &executables);
+                scope.spawn(move || {
+                    told(in_guest(run, lab, parts, executables)).map(|()| mem::take(&mut run.rows))
+                })
             })
         });
-        let three = run.choice.mode.is_empty().then(|| {
-            scope.spawn(move || {
-                three.step(soak::NAME, |workspace| soak::check(workspace, soak)).map(|()| three.rows)
-            })
-        });
-        let here = if with_steps { steps(run) } else { Ok(()) };
-        let here = here.and_then(|()| host::run(run, &executables));
+        let three = with_steps.then(|| scope.spawn(|| told(steps(&mut three)).map(|()| three.rows)));
+        let mut here = host::run(run, &executables);
+        if run.choice.mode.is_empty() {
+            here = here.and_then(|()| run.step(soak::NAME, |workspace| soak::check(workspace, soak)));
+        }
         let rows = |lane: Option<thread::ScopedJoinHandle<'_, Result<Vec<Row>>>>| {
             lane.map_or_else(
                 || Ok(Vec::new()),
                 |lane| lane.join().expect("a lane that panicked has said why"),
             )
         };
-        (here, rows(one), rows(two), rows(three))
+        (told(here), rows(one), rows(two), rows(three))
     });
     here?;
     run.rows.append(&mut one?);
@@ -161,13 +158,38 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> 
     Ok(())
 }
 
+/// A part of what the guest has to do.
+enum Part {
+    Boot(&'static Boot),
+    Linux,
+}
+
+/// Returns all parts, the longest first, so that two threads end at about the same time.
+fn parts() -> impl Iterator<Item = Part> {
+    let (long, short) = BOOTS.split_at(2);
+    long.iter().map(Part::Boot).chain([Part::Linux]).chain(short.iter().map(Part::Boot))
+}
+
+/// Works off the parts that no other thread has taken.
+fn in_guest(
+    run: &mut Run<'_>,
+    lab: &Lab,
+    parts: &Mutex<impl Iterator<Item = Part>>,
+    executables: &[Executable],
+) -> Result<()> {
+    loop {
+        let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        match part {
+            Some(Part::Boot(boot)) => boot::run(run, lab, boot, executables)?,
+            Some(Part::Linux) => linux::run(run, lab)?,
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Tells of an error of a thread at once; the run ends by it once the others have ended.
 fn told(result: Result<()>) -> Result<()> {
     result.inspect_err(|error| log!("error: {error:#}"))
-}
-
-fn boots(run: &mut Run<'_>, lab: &Lab, boots: &'static [Boot], executables: &[Executable]) -> Result<()> {
-    boots.iter().try_for_each(|boot| boot::run(run, lab, boot, executables))
 }
 
 /// Runs the steps that start no device.

@@ -80,6 +80,15 @@ fn last_flushed(notes: &fs::File) -> u64 {
     u64::from_le_bytes(number)
 }
 
+/// Waits until the driver has flushed another write.
+fn wait_for_write(notes: &fs::File, before: u64) {
+    let end = Instant::now() + deadline();
+    while last_flushed(notes) == before {
+        assert!(Instant::now() < end, "the driver writes nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Asserts that each block has the last write that was flushed, or the one write that may have come after it.
 fn verify(controller: &Controller, namespace: &Namespace, flushed: u64) {
     let mut buffer: DmaBuf = controller.alloc(namespace.block_size()).unwrap();
@@ -133,8 +142,9 @@ fn files() -> Vec<String> {
     names
 }
 
-/// Kills a driver at a random moment, again and again; each time the next one opens the controller and finds the data. `name`
-/// is the test, which plays the driver in a child process; `check` runs after each round.
+/// Kills a driver at a random moment, in every other round after it has written something, again and again; each time the next
+/// one opens the controller and finds the data. `name` is the test, which plays the driver in a child process; `check` runs after
+/// each round.
 fn kill_and_open(name: &str, address: &Address, rounds: usize, mut check: impl FnMut(usize)) {
     let directory = Directory::new();
     let path = directory.path().join("notes");
@@ -143,7 +153,12 @@ fn kill_and_open(name: &str, address: &Address, rounds: usize, mut check: impl F
     let mut random = seeded(9);
     for round in 0..rounds {
         let mut child = Process::start(again(name, &format!("{address} {}", path.display())));
+        let before = last_flushed(&notes);
         child.wait_for("begins").unwrap();
+        if round % 2 == 0 {
+            // A busy machine may not let it write otherwise.
+            wait_for_write(&notes, before);
+        }
         // The moment of the death, not a wait for an event.
         std::thread::sleep(Duration::from_micros(random.within(0..30_000)));
         child.kill();

@@ -6,7 +6,7 @@ use super::{
     metadata::submit_held,
     part::part_pointer,
     prp::DataPointer,
-    ring::Cursor,
+    slot::Cursor,
 };
 use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
 use std::ops::Range;

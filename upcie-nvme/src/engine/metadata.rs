@@ -3,11 +3,12 @@
 use super::{
     Io, Refusal, Refused, Turn,
     common::{CLOSED, first_words, misfit, refuse_blocks, refuse_namespace},
+    fill::fill,
     part::part_pointer,
     plan::{Plan, metadata_pointer},
     prp::DataPointer,
-    ring::{Cursor, Queue},
-    turn::fill,
+    ring::Queue,
+    slot::Cursor,
 };
 use crate::spec::NvmOpcode;
 use std::ops::Range;

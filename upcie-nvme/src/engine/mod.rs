@@ -18,11 +18,13 @@
 //! suspended between that look and the write reaches the doorbell of a queue that does not exist: its id stays taken until
 //! the same thread recovers or closes the queue.
 
+mod closing;
 mod commands;
 mod common;
 mod completion;
 mod copy;
 mod extent;
+mod fill;
 mod fused;
 mod io;
 mod key_value;
@@ -35,10 +37,13 @@ mod part;
 mod pieces;
 mod placement;
 mod plan;
+mod position;
 mod prp;
 mod reservations;
 mod returned;
 mod ring;
+mod slot;
+mod slow;
 mod timer;
 mod turn;
 mod vectored;
@@ -47,6 +52,7 @@ mod window;
 mod zones;
 
 use crate::error::Refusal;
+pub(crate) use closing::Retired;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;
 pub(crate) use extent::{KeyLimits, ZoneLimits, parts};
@@ -65,7 +71,7 @@ pub(crate) use pieces::Pieces;
 pub use prp::SglUse;
 pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER, Shape};
 pub use returned::Returned;
-pub(crate) use ring::{Parts, Queue, Retired};
+pub(crate) use ring::{Parts, Queue};
 pub use turn::Turn;
 pub use vectored::HeldSegment;
 pub(crate) use window::{Window, Windows};

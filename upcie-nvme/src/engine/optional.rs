@@ -6,8 +6,8 @@ use super::{
     io::Dwords,
     metadata::submit_held,
     prp::DataPointer,
-    ring::Cursor,
-    turn::submit_slowly,
+    slot::Cursor,
+    slow::submit_slowly,
 };
 use crate::{
     protection::Protect,

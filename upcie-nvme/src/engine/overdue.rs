@@ -6,7 +6,8 @@
 
 use super::{
     Io, Refused, Turn,
-    ring::{FREE_MASK, Queue, Slot},
+    ring::Queue,
+    slot::{FREE_MASK, Slot},
     timer::{MARK, Stage, Timer},
 };
 use std::time::Duration;

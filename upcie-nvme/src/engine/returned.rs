@@ -2,7 +2,8 @@
 
 use super::{
     Completion, Epoch,
-    ring::{CQE_WORDS, Cursor, FREE, FREE_MASK, PHASE, Queue, State},
+    ring::{CQE_WORDS, PHASE, Queue, State},
+    slot::{Cursor, FREE, FREE_MASK},
 };
 use crate::spec::Status;
 use std::{fmt, sync::Arc};

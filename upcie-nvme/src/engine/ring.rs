@@ -1,7 +1,11 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{Epoch, ListPool, Live, SglUse, common::CLOSED, timer::Timer};
-use crate::{Error, Failure, Result};
+use super::{
+    Epoch, ListPool, Live, SglUse,
+    slot::{Cursor, FREE, FREE_MASK, SQE_WORDS, Slot},
+    timer::Timer,
+};
+use crate::Result;
 use std::{
     fmt,
     mem::MaybeUninit,
@@ -13,34 +17,7 @@ use std::{
 };
 use upcie_core::{dma::DmaBuf, mmio::Register};
 
-/// Added to a slot's id, with the step to its next one, when the slot is freed. The sum may carry into bit
-/// 17: a slot is free when any of bits 16–31 of its word is set.
-pub(super) const FREE: u32 = 1 << 16;
-pub(super) const FREE_MASK: u64 = 0xffff_0000;
-
-/// The state of one command in flight.
-#[repr(C)]
-pub(super) struct Slot<T> {
-    pub(super) buffer: MaybeUninit<DmaBuf>,
-    /// In flight: the one command id that may complete it, and above bit 32 the PRP list to release then, with the mark of
-    /// [`timer`](super::timer) in bit 63.
-    /// Free: [`FREE`] and the id of its next use, and above bit 32 the index of the next free slot. An id is
-    /// the slot's index in the low bits and a count of its uses above.
-    pub(super) word: u64,
-    pub(super) tag: MaybeUninit<T>,
-}
-
-/// The place of the next submission: each submission moves both fields on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor {
-    /// The next submission entry.
-    pub(super) sqe: *mut u64,
-    /// The free slot to use next; [`Queue::none`] when all are in flight.
-    pub(super) top: u32,
-}
-
-/// Words of 8 bytes in a submission entry, and in a completion entry.
-pub(super) const SQE_WORDS: usize = 8;
+/// Words of 8 bytes in a completion entry.
 pub(super) const CQE_WORDS: usize = 2;
 
 /// The condition that decides whether a turn can be opened.
@@ -115,8 +92,8 @@ pub(crate) struct Queue<T> {
     /// [`FREE`] and the difference between a slot's ids from one use to the next.
     pub(super) step: u32,
     pub(super) state: State,
-    /// 0 if the next turn opens without further ado. [`CLOSED`] in any other state than [`State::Ready`], and while a turn is
-    /// open, or after one was leaked: then the queue takes no more turns.
+    /// 0 if the next turn opens without further ado. [`CLOSED`](super::common::CLOSED) in any other state than
+    /// [`State::Ready`], and while a turn is open, or after one was leaked: then the queue takes no more turns.
     pub(super) guard: u64,
     /// Turns without a completion or a submission since the queue was last [`State::Quiet`].
     pub(super) empty_turns: u32,
@@ -139,9 +116,9 @@ pub(crate) struct Queue<T> {
     stamp: NonNull<AtomicU64>,
     /// The value of `stamp` from a wrap of the completion queue to the end of its turn.
     lap_stamp: NonNull<AtomicU64>,
-    name: Arc<str>,
-    qid: u16,
-    rings: (DmaBuf, DmaBuf),
+    pub(super) name: Arc<str>,
+    pub(super) qid: u16,
+    pub(super) rings: (DmaBuf, DmaBuf),
     /// Shift from the number of a free slot to its name in the free list: 0, or for a lane that to its place in bytes.
     pub(super) link: u32,
 }
@@ -227,30 +204,6 @@ impl<T> Queue<T> {
         self.cqe != self.reap_limit
     }
 
-    /// Returns the reason why the queue is closed.
-    #[cold]
-    #[inline(never)]
-    fn why_closed(&self) -> Error {
-        let (device, qid) = (self.name.to_string(), self.qid);
-        if let Err(error) = self.live.check_owner(&device, &format!("using queue {qid}")) {
-            return error;
-        }
-        let operation = format!("using queue {qid}");
-        match self.state {
-            _ if self.is_over() => match self.live.check_up(&device, &operation) {
-                Err(down) => down,
-                Ok(()) => Error::reset_queue(device, operation, qid),
-            },
-            State::Forged => Error::forged_completion(device, qid),
-            State::Fatal => Error::fatal(device, operation),
-            State::Gone => Error::gone(device, operation),
-            State::Disabled => Error::disabled(device, operation),
-            State::PciError => Error::pci_error(device, operation),
-            State::Lost => upcie_core::Error::gone(device, operation).into(),
-            State::Ready | State::Quiet => Error::leaked_turn(device, qid),
-        }
-    }
-
     /// Returns `true` if no slot is left at these cursors of a turn.
     pub(super) fn is_out(&self, at: Cursor) -> bool {
         at.top == self.end_of_free
@@ -262,7 +215,7 @@ impl<T> Queue<T> {
     }
 
     /// Returns `true` if the state permits turns; the epoch may be over.
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.state == State::Quiet || self.state == State::Ready && self.guard == 0
     }
 
@@ -312,7 +265,7 @@ impl<T> Queue<T> {
     }
 
     /// Returns the index of the next submission entry.
-    fn tail(&self) -> u32 {
+    pub(super) fn tail(&self) -> u32 {
         ((self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>())) as u32
     }
 
@@ -320,23 +273,6 @@ impl<T> Queue<T> {
     pub(crate) fn head(&self) -> (u32, u32) {
         let entries = |bytes: usize| (bytes / (CQE_WORDS * size_of::<u64>())) as u32;
         (entries(self.cqe.addr() - self.cq.addr()), entries(self.cq_end.addr() - self.cq.addr()))
-    }
-
-    /// Returns the positions of both rings.
-    #[cold]
-    pub(crate) fn position(&self) -> Position {
-        let before = if self.cqe == self.cq { self.cq_end } else { self.cqe };
-        // SAFETY: the second word of the entry before the next one, in the ring.
-        let word = unsafe { before.sub(CQE_WORDS - 1) };
-        // SAFETY: aligned, and the ring lives as long as `self`. Zero before the first completion.
-        let fetched = (unsafe { word.read_volatile() }) & 0xffff;
-        Position {
-            in_flight: self.in_flight(),
-            tail: self.tail(),
-            fetched,
-            head: self.head().0,
-            phase: self.phase != 0,
-        }
     }
 
     pub(crate) fn qid(&self) -> u16 {
@@ -347,23 +283,6 @@ impl<T> Queue<T> {
     /// process.
     pub(crate) fn check_live(&self) -> Result<()> {
         if self.is_over() || !self.is_open() { Err(self.why_closed()) } else { Ok(()) }
-    }
-
-    /// Closes the queue for turns after a check of the controller found `error`. A message that was not
-    /// answered in time does not close it: if the connection was given up, the next check notices.
-    #[cold]
-    pub(crate) fn fail(&mut self, error: &Error) {
-        self.state = match error.failure() {
-            Failure::Fatal { .. } => State::Fatal,
-            Failure::Gone { .. } => State::Gone,
-            Failure::Disabled { .. } => State::Disabled,
-            Failure::PciError { .. } => State::PciError,
-            // The epoch says so, or the queue goes on.
-            Failure::Reset { .. } | Failure::Down { .. } | Failure::Overdue { .. } => return,
-            Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
-            _ => State::Lost,
-        };
-        self.guard = CLOSED;
     }
 
     /// Returns `true` if the controller was stopped or reset since it created the queue, or belongs to another
@@ -432,61 +351,6 @@ impl<T> Queue<T> {
         self.rings.0.fill(0);
         self.rings.1.fill(0);
     }
-
-    /// Takes the buffers of the commands that are still in flight, which the device may still use, together
-    /// with the rings: all memory that must not be freed before the device stops using it. The queue is
-    /// closed after that; a reason that it had before stays.
-    pub(crate) fn retire(&mut self) -> Retired {
-        if self.state == State::Quiet {
-            self.state = State::Ready;
-        }
-        self.guard = CLOSED;
-        // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
-        let in_flight = self.slots_mut().iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
-        let mut buffers: Vec<DmaBuf> = in_flight
-            // SAFETY: a slot that is not free was filled when it was taken.
-            .map(|slot| std::mem::take(unsafe { slot.buffer.assume_init_mut() }))
-            .collect();
-        buffers.extend([std::mem::take(&mut self.rings.0), std::mem::take(&mut self.rings.1)]);
-        buffers.push(self.lists.take_memory());
-        Retired(buffers)
-    }
-
-    /// Frees the buffers of all commands in flight, and drops their tags: the device uses them no more, for
-    /// the reason in `error`. The queue takes no commands after that.
-    pub(crate) fn release(&mut self, error: &Error) {
-        if self.is_open() {
-            self.fail(error);
-        }
-        if !self.is_open() {
-            drop(self.take_buffers());
-        }
-    }
-
-    fn take_buffers(&mut self) -> Vec<DmaBuf> {
-        let mut buffers = Vec::new();
-        for slot in self.slots_mut() {
-            if slot.word & FREE_MASK == 0 {
-                slot.word = u64::from(FREE);
-                // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.
-                buffers.push(unsafe { slot.buffer.assume_init_read() });
-                // SAFETY: the tag was filled together with the buffer, and is dropped once: the slot is free now.
-                unsafe { slot.tag.assume_init_drop() };
-            }
-        }
-        buffers
-    }
-}
-
-impl<T> Drop for Queue<T> {
-    /// Frees the slots. Before dropping a queue, make sure that the device is done with it, or
-    /// [retire](Self::retire) it.
-    fn drop(&mut self) {
-        drop(self.take_buffers());
-        let slots = std::ptr::slice_from_raw_parts_mut(self.slots, self.mask as usize + 1);
-        // SAFETY: from `Box::into_raw` in `new`, with this length; not used after.
-        drop(unsafe { Box::from_raw(slots) });
-    }
 }
 
 impl<T> fmt::Debug for Queue<T> {
@@ -500,33 +364,3 @@ impl<T> fmt::Debug for Queue<T> {
             .finish_non_exhaustive()
     }
 }
-
-/// The positions of a queue's rings, for a message.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Position {
-    in_flight: u32,
-    tail: u32,
-    /// The submission head that the last completion reported.
-    fetched: u64,
-    head: u32,
-    phase: bool,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { in_flight, tail, fetched, head, phase } = *self;
-        write!(
-            f,
-            "{in_flight} commands in flight (submission tail {tail}, by the last completion fetched up to {fetched}; \
-             completion head {head}, phase {})",
-            u8::from(phase)
-        )
-    }
-}
-
-/// Memory that a device may still use.
-#[derive(Debug)]
-#[must_use = "dropping it gives the memory back: only once the device is known to have let go"]
-pub(crate) struct Retired(
-    #[cfg_attr(not(test), expect(dead_code, reason = "held, not read"))] pub(crate) Vec<DmaBuf>,
-);

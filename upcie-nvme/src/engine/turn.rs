@@ -2,13 +2,13 @@
 
 use super::{
     Completion, Extent, Io, ListPool, Refusal, Refused,
-    common::{CLOSED, cold, first_words, misfit, refuse_namespace},
-    io::Dwords,
-    plan::Plan,
-    prp::DataPointer,
-    ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
+    common::{CLOSED, cold, first_words},
+    fill::fill_slot,
+    ring::{CQE_WORDS, EMPTY_TURNS, PHASE, Queue, State},
+    slot::{Cursor, SQE_WORDS, Slot},
+    slow::submit_slowly,
 };
-use crate::{Result, protection::Protect, spec::NvmOpcode};
+use crate::Result;
 use std::fmt;
 use upcie_core::{
     barrier::{dma_release, dma_rmb, mmio_wmb},
@@ -250,113 +250,6 @@ impl<'q, T> Turn<'q, T> {
     }
 }
 
-/// Writes the cursors of a turn back to its queue, and each doorbell whose ring has moved. Returns `true` if one has.
-#[inline(always)]
-pub(super) fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
-    // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
-    // flight.
-    let reaped = cqe != queue.cqe;
-    let submitted = at.sqe != queue.at.sqe;
-    queue.at = at;
-    queue.cqe = cqe;
-    // Stores to the rings, and reads from the rings and from buffers, are complete before the device sees
-    // the doorbell.
-    dma_release();
-    if reaped {
-        // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
-        unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };
-    } else if !submitted {
-        return false;
-    }
-    if submitted {
-        let tail = index(queue.sq, at.sqe, SQE_WORDS);
-        // SAFETY: an index below the entries, which both rings have.
-        queue.reap_limit = unsafe { queue.cq.add(tail * CQE_WORDS) };
-        if queue.sq_combining {
-            // Entries may still be in the processor's write-combining buffers.
-            mmio_wmb();
-        }
-        // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
-        unsafe { queue.sq_doorbell.write(tail as u32) };
-    }
-    true
-}
-
-/// Ends a turn whose queue has the stamp 0. Returns `true` if its doorbells may be written, `false` after a reset.
-///
-/// A forged completion has closed the queue. After a lap all is as usual, but for a look for late commands now and then.
-#[cold]
-#[inline(never)]
-fn end_slowly<T>(queue: &mut Queue<T>) -> bool {
-    let is_due = queue.count_lap();
-    if queue.state == State::Ready {
-        if is_due {
-            queue.state = State::Quiet;
-        } else {
-            queue.guard = 0;
-        }
-    }
-    queue.epoch_stamp() != 0
-}
-
-/// Returns the index of `entry` in the ring that begins at `first`.
-#[inline(always)]
-fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
-    (entry.addr() - first.addr()) / (words * size_of::<W>())
-}
-
-/// Fills the free slot `top` and writes `words` as the entry at `sqe`, with the slot's id as the command's.
-/// Returns the cursors for the next one.
-///
-/// # Safety
-/// The queue is not full, its turn is the caller's, and so are the cursors.
-#[inline(always)]
-unsafe fn fill_slot<T>(
-    queue: &Queue<T>,
-    slots: *mut Slot<T>,
-    at: Cursor,
-    mut words: [u64; 8],
-    buffer: DmaBuf,
-    tag: T,
-    list: u32,
-) -> Cursor {
-    // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
-    let slot = unsafe { slots.add(at.top as usize) };
-    // SAFETY: inside the turn nobody else refers to the slots.
-    let slot = unsafe { &mut *slot };
-    let word = slot.word;
-    slot.word = word & 0xffff | u64::from(list) << 32;
-    slot.buffer.write(buffer);
-    slot.tag.write(tag);
-    words[0] |= (word & 0xffff) << 16;
-    // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it. The ring may be
-    // in the device: stores of any width are right there, for an entry is aligned to its 64 bytes, and none is a read.
-    unsafe { at.sqe.cast::<[u64; SQE_WORDS]>().write(words) };
-    // SAFETY: to the next entry, or behind the last.
-    let mut sqe = unsafe { at.sqe.add(SQE_WORDS) };
-    if sqe == queue.sq_end {
-        cold();
-        sqe = queue.sq;
-    }
-    Cursor { sqe, top: (word >> 32) as u32 }
-}
-
-/// Fills a slot like [`fill_slot`], for commands that are submitted out of line.
-///
-/// # Safety
-/// As for [`fill_slot`].
-pub(super) unsafe fn fill<T>(
-    queue: &Queue<T>,
-    at: Cursor,
-    words: [u64; 8],
-    buffer: DmaBuf,
-    tag: T,
-    list: u32,
-) -> Cursor {
-    // SAFETY: the caller's promise.
-    unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) }
-}
-
 impl<T> Iterator for Turn<'_, T> {
     type Item = Completion<T>;
 
@@ -441,10 +334,59 @@ pub(super) fn end<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
     }
 }
 
-impl<T> fmt::Debug for Turn<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("sqe", &self.sqe).field("cqe", &self.cqe).finish_non_exhaustive()
+/// Writes the cursors of a turn back to its queue, and each doorbell whose ring has moved. Returns `true` if one has.
+#[inline(always)]
+pub(super) fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
+    // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
+    // flight.
+    let reaped = cqe != queue.cqe;
+    let submitted = at.sqe != queue.at.sqe;
+    queue.at = at;
+    queue.cqe = cqe;
+    // Stores to the rings, and reads from the rings and from buffers, are complete before the device sees
+    // the doorbell.
+    dma_release();
+    if reaped {
+        // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
+        unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };
+    } else if !submitted {
+        return false;
     }
+    if submitted {
+        let tail = index(queue.sq, at.sqe, SQE_WORDS);
+        // SAFETY: an index below the entries, which both rings have.
+        queue.reap_limit = unsafe { queue.cq.add(tail * CQE_WORDS) };
+        if queue.sq_combining {
+            // Entries may still be in the processor's write-combining buffers.
+            mmio_wmb();
+        }
+        // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
+        unsafe { queue.sq_doorbell.write(tail as u32) };
+    }
+    true
+}
+
+/// Ends a turn whose queue has the stamp 0. Returns `true` if its doorbells may be written, `false` after a reset.
+///
+/// A forged completion has closed the queue. After a lap all is as usual, but for a look for late commands now and then.
+#[cold]
+#[inline(never)]
+fn end_slowly<T>(queue: &mut Queue<T>) -> bool {
+    let is_due = queue.count_lap();
+    if queue.state == State::Ready {
+        if is_due {
+            queue.state = State::Quiet;
+        } else {
+            queue.guard = 0;
+        }
+    }
+    queue.epoch_stamp() != 0
+}
+
+/// Returns the index of `entry` in the ring that begins at `first`.
+#[inline(always)]
+fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
+    (entry.addr() - first.addr()) / (words * size_of::<W>())
 }
 
 /// Counts a turn that neither reaped nor submitted.
@@ -461,6 +403,12 @@ fn count_empty_turn<T>(queue: &mut Queue<T>) {
     }
 }
 
+impl<T> fmt::Debug for Turn<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("sqe", &self.sqe).field("cqe", &self.cqe).finish_non_exhaustive()
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn release(lists: &mut ListPool, list: u32) {
@@ -469,77 +417,4 @@ fn release(lists: &mut ListPool, list: u32) {
     if list != 0 {
         lists.release(list);
     }
-}
-
-/// Submits a transfer whose buffer has no prepared data pointer, or whose blocks have metadata or protection: makes a data
-/// pointer, or refuses the transfer. Returns the cursors after it.
-#[inline(never)]
-pub(super) fn submit_slowly<T>(
-    queue: &mut Queue<T>,
-    at: Cursor,
-    namespaces: u64,
-    (opcode, flags, protect): (NvmOpcode, Dwords, Option<Protect>),
-    extent: &Extent,
-    slba: u64,
-    (buffer, tag): (DmaBuf, T),
-) -> Result<Cursor, Refused<T>> {
-    let plan = Plan::new(extent, opcode, protect, false);
-    let made = match plan {
-        _ if at.top == queue.end_of_free => Err(Refusal::Full),
-        Err(reason) => Err(reason),
-        // Walk the segments once: each is a step in memory. If a later check fails, release the list.
-        Ok(plan) => queue.lists.build(&buffer).and_then(|(pointer, len)| {
-            let last = plan.unit.last(len);
-            let good = last < u64::from(extent.max_blocks)
-                && slba <= extent.last.wrapping_sub(last)
-                && extent.stamp == namespaces
-                && queue.live.device_memory.refuse(opcode, &buffer).is_none();
-            if good {
-                return Ok((pointer, last, plan));
-            }
-            if pointer.list != 0 {
-                queue.lists.release(pointer.list);
-            }
-            Err(Refusal::Length)
-        }),
-    };
-    match made {
-        Ok((DataPointer { prp1, prp2, list, psdt }, last, plan)) => {
-            let first = first_words(opcode, extent) | psdt;
-            let mut words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
-            plan.put(&mut words, extent, slba, 0);
-            // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
-            Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
-        }
-        Err(refusal) => {
-            let full = at.top == queue.end_of_free;
-            let reason = why_refused(queue, full, namespaces, (opcode, extent, slba), plan, &buffer)
-                .unwrap_or(refusal);
-            Err(Refused { reason, buffer, tag })
-        }
-    }
-}
-
-/// Returns the reason why a transfer was refused, in the order in which a caller can act on it; `None` if the
-/// list could not be made.
-#[cold]
-#[inline(never)]
-fn why_refused<T>(
-    queue: &Queue<T>,
-    full: bool,
-    namespaces: u64,
-    (opcode, extent, slba): (NvmOpcode, &Extent, u64),
-    plan: Result<Plan, Refusal>,
-    buffer: &DmaBuf,
-) -> Option<Refusal> {
-    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
-        return Some(refuse_namespace(extent, queue.live.controller, namespaces));
-    }
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(reason) => return Some(reason),
-    };
-    let (space, len) = (queue.lists.space(), buffer.total_len());
-    misfit(&queue.live, space, (opcode, extent, slba), &plan, buffer, len, extent.max_blocks.into())
-        .or_else(|| queue.lists.shape().refuse(buffer, 0..len))
 }

@@ -1,8 +1,8 @@
 //! Commands of the zoned command set that a turn submits: Zone Append, Zone Management Send and Receive.
 
 use super::{
-    Extent, Refusal, Refused, Turn, common::first_words, io::Dwords, plan::Plan, ring::Cursor,
-    turn::submit_slowly,
+    Extent, Refusal, Refused, Turn, common::first_words, io::Dwords, plan::Plan, slot::Cursor,
+    slow::submit_slowly,
 };
 use crate::spec::{NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13};
 use std::ops::Range;

@@ -20,7 +20,8 @@ pub use submit::{Submissions, Vacant};
 use super::{
     Turn,
     common::cold,
-    ring::{CQE_WORDS, Cursor, Queue, SQE_WORDS, Slot},
+    ring::{CQE_WORDS, Queue},
+    slot::{Cursor, SQE_WORDS, Slot},
     turn::{end, publish},
 };
 use std::{

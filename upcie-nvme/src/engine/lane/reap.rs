@@ -7,7 +7,8 @@ use super::{
 use crate::{
     engine::{
         common::cold,
-        ring::{CQE_WORDS, PHASE, Slot, State},
+        ring::{CQE_WORDS, PHASE, State},
+        slot::Slot,
     },
     spec::CompletionEntry,
 };

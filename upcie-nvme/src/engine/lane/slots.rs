@@ -1,7 +1,7 @@
 //! The slots as other threads see them.
 
 use super::word::{ID, tag_of, word_of};
-use crate::engine::ring::{FREE_MASK, Slot};
+use crate::engine::slot::{FREE_MASK, Slot};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The slots of a lane's queue, for a look from other threads.

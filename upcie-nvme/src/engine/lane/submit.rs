@@ -6,7 +6,7 @@ use super::{
 };
 use crate::engine::{
     common::cold,
-    ring::{SQE_WORDS, Slot},
+    slot::{SQE_WORDS, Slot},
 };
 use std::{
     fmt,

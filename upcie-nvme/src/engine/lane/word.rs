@@ -1,6 +1,6 @@
 //! A slot's word by halves, and its tag.
 
-use super::super::ring::Slot;
+use super::super::slot::Slot;
 
 /// Halves of a slot's word, in the order of memory: the id, and the next free slot.
 pub(super) const ID: usize = if cfg!(target_endian = "little") { 0 } else { 1 };

@@ -54,7 +54,7 @@ impl ListPool {
 
     /// Makes a pool over `memory`, aligned to pages, in chunks of `chunk` bytes.
     pub(crate) fn new(memory: DmaBuf, chunk: usize, page_shift: u32) -> Self {
-        // An index has 31 bits (`ring::Slot`).
+        // An index has 31 bits (`slot::Slot`).
         let chunks = (memory.len() / chunk).min(i32::MAX as usize) as u32;
         let next = (1..=chunks).map(|i| if i == chunks { 0 } else { i + 1 }).collect();
         let (space, shape) = (memory.prepared().space, Shape::prps(page_shift));

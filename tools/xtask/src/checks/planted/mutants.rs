@@ -15,6 +15,7 @@ pub struct Mutant {
 
 const TURN: &str = "upcie-nvme/src/engine/turn.rs";
 const RING: &str = "upcie-nvme/src/engine/ring.rs";
+const FILL: &str = "upcie-nvme/src/engine/fill.rs";
 const RETURNED: &str = "upcie-nvme/src/engine/returned.rs";
 const PIECES: &str = "upcie-nvme/src/engine/pieces.rs";
 const BLOCKING: &str = "upcie-nvme/src/namespace/blocking.rs";
@@ -44,7 +45,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "the submission ring wraps one entry early",
-        file: TURN,
+        file: FILL,
         before: "sqe == queue.sq_end",
         after: "sqe.wrapping_add(SQE_WORDS) == queue.sq_end",
     },
@@ -71,13 +72,13 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a command's id is used again at once",
         file: TURN,
         before: "u64::from(id + self.queue.step)",
-        after: "u64::from(id | super::ring::FREE)",
+        after: "u64::from(id | super::slot::FREE)",
     },
     Mutant {
         name: "a completion with a stale id is believed",
         file: TURN,
         before: "slot.word as u32 != id",
-        after: "slot.word as u32 >= super::ring::FREE",
+        after: "slot.word as u32 >= super::slot::FREE",
     },
     Mutant {
         name: "a completion is matched by its place",
@@ -99,7 +100,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "closing a queue forgets a slot",
-        file: RING,
+        file: "upcie-nvme/src/engine/closing.rs",
         before: "for slot in self.slots_mut() {",
         after: "for slot in self.slots_mut().iter_mut().skip(usize::from($on)) {",
     },

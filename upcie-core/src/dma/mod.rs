@@ -21,6 +21,7 @@ mod buddy;
 mod buf;
 mod descriptor;
 mod heap;
+mod heap_kinds;
 mod mapper;
 mod physical;
 mod region;

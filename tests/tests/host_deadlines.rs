@@ -9,7 +9,7 @@ use upcie_nvme::{
     Controller, Error, Failure, Io, Namespace, QueuePair, Wait,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     queue::OnTimeout,
-    spec::{AdminOpcode, NvmOpcode, Status},
+    spec::{AdminOpcode, Command, NvmOpcode, Status},
 };
 use upcie_tests::{deadline, io::only, says};
 
@@ -195,4 +195,36 @@ fn a_command_has_a_limit_of_its_own() {
     assert_eq!(queue.overdue().map(|(tag, _)| *tag).collect::<Vec<_>>(), [2]);
     assert!(!queue.wait(Wait::Poll, LIMIT).unwrap(), "the other has no limit");
     assert_eq!(queue.close().unwrap().len(), 2);
+}
+
+/// Several commands that are each answered within a call's deadline, and together are not.
+#[test]
+fn calls_of_several_commands_have_one_deadline() {
+    const EACH: Duration = Duration::from_secs(2);
+    let slow = |opcode: AdminOpcode| FaultRule::new(Fault::Delay(EACH)).queue(0).opcode(opcode.0);
+    let plan = FaultPlan::new(1).rule(slow(AdminOpcode::CREATE_CQ)).rule(slow(AdminOpcode::CREATE_SQ));
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().timeout(EACH * 3 / 2).from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let is_late = |error: Error| {
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+    };
+    is_late(controller.queue_pair().create::<u64>().map(drop).unwrap_err());
+    // The first blocking call makes the queue pair of such calls.
+    is_late(namespace.flush().unwrap_err());
+    let flush = Command::flush(1);
+    is_late(controller.io(&flush, &mut [], EACH * 3 / 2).unwrap_err());
+    // The caller's deadline covers the creation, too.
+    controller.io(&flush, &mut [], deadline()).unwrap();
+}
+
+#[test]
+fn a_bring_up_of_slow_commands_has_one_deadline() {
+    const EACH: Duration = Duration::from_secs(2);
+    let slow = |opcode: AdminOpcode| FaultRule::new(Fault::Delay(EACH)).queue(0).opcode(opcode.0);
+    let plan = FaultPlan::new(1).rule(slow(AdminOpcode::IDENTIFY)).rule(slow(AdminOpcode::SET_FEATURES));
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let opened = Controller::builder().timeout(EACH * 3 / 2).from_device(device);
+    let error = opened.map(drop).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
 }

@@ -1,6 +1,9 @@
 //! Waiting without an interrupt, outside of the hot path.
 
-use super::Stopwatch;
+use super::{
+    Stopwatch,
+    budget::{counted, note_wait},
+};
 use std::time::Duration;
 
 /// A wait without an interrupt, outside of the hot path: looks often at first, then sleeps for growing times, 1 ms at
@@ -19,6 +22,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Backoff<'c> {
     watch: Stopwatch<'c>,
+    /// At the beginning of the first wait: what the watch has counted, and what the thread has.
+    begun: (Duration, Duration),
     /// The time waited when the limit began to count.
     since: Duration,
     limit: Duration,
@@ -49,6 +54,7 @@ impl<'c> Backoff<'c> {
     pub fn new(watch: Stopwatch<'c>, limit: Duration) -> Self {
         let mut backoff = Self {
             watch,
+            begun: (Duration::ZERO, counted()),
             since: Duration::ZERO,
             limit: Duration::ZERO,
             spins: 0,
@@ -58,6 +64,7 @@ impl<'c> Backoff<'c> {
             expired: false,
         };
         backoff.renew(limit, Duration::MAX);
+        backoff.begun.0 = backoff.since;
         backoff
     }
 
@@ -109,5 +116,13 @@ impl<'c> Backoff<'c> {
             self.checked = self.waited;
         }
         is_due
+    }
+}
+
+impl Drop for Backoff<'_> {
+    /// Tells the thread of the wait: a stopwatch that is read before and after it would take it for a stop.
+    fn drop(&mut self) {
+        let (counted_by_watch, before) = self.begun;
+        note_wait(self.watch.waited().saturating_sub(counted_by_watch), before);
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 thread_local! {
     static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static LIMIT: Cell<Limit> = const { Cell::new(Limit { end: Duration::MAX, whole: Duration::MAX }) };
 }
 
@@ -27,6 +28,18 @@ struct Limit {
 /// Returns the time that this thread has spent in messages in its life.
 pub fn spent() -> Duration {
     SPENT.get()
+}
+
+/// Returns the time of this thread that stopwatches count in full, since it was counted without stops already: in messages, and in
+/// waits that have ended.
+pub(super) fn counted() -> Duration {
+    SPENT.get().saturating_add(WAITED.get())
+}
+
+/// Notes the end of a wait of `waited`; `before` was [`counted`] at its beginning.
+pub(super) fn note_wait(waited: Duration, before: Duration) {
+    let noted = counted().saturating_sub(before);
+    WAITED.set(WAITED.get().saturating_add(waited.saturating_sub(noted)));
 }
 
 /// Adds to [`spent`].

@@ -1,6 +1,6 @@
 //! A stopwatch that does not count stops of the process.
 
-use super::budget::spent;
+use super::budget::counted;
 use crate::clock::{Clock, SystemClock};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ const MAX_SLICE: Duration = Duration::from_millis(250);
 /// A process that was stopped (by a signal, by a debugger, with its whole virtual machine) would miss all of its
 /// deadlines, though the device may have been stopped with it, or could not be polled. The same holds on an overloaded
 /// machine: three late polls don't prove a device dead. If you poll less often than every 250 ms, the effective timeout
-/// is longer. Time that the calling thread spends in messages to the device's server ([`spent`]) counts in full:
+/// is longer. Time that the calling thread spends in messages to the device's server ([`spent`](super::spent)), or in
+/// waits of a [`Backoff`](super::Backoff), counts in full:
 /// otherwise a server that takes seconds for each register could prolong a deadline twentyfold.
 ///
 /// ```
@@ -32,8 +33,8 @@ pub struct Stopwatch<'c> {
     /// Time of the last reading.
     read: Duration,
     waited: Duration,
-    /// Time in messages of the thread at the last reading.
-    spent: Duration,
+    /// What the thread had [`counted`] at the last reading.
+    counted: Duration,
 }
 
 impl Stopwatch<'static> {
@@ -46,12 +47,12 @@ impl Stopwatch<'static> {
 impl<'c> Stopwatch<'c> {
     /// Starts to measure by `clock`.
     pub fn of(clock: &'c dyn Clock) -> Self {
-        Self { clock, read: clock.now(), waited: Duration::ZERO, spent: spent() }
+        Self { clock, read: clock.now(), waited: Duration::ZERO, counted: counted() }
     }
 
     /// Reads the clock, and returns the time waited so far.
     pub fn waited(&mut self) -> Duration {
-        self.waited_at(self.clock.now(), spent())
+        self.waited_at(self.clock.now(), counted())
     }
 
     /// Returns the clock's time at the last reading.
@@ -64,12 +65,12 @@ impl<'c> Stopwatch<'c> {
         self.clock
     }
 
-    pub(super) fn waited_at(&mut self, now: Duration, spent: Duration) -> Duration {
+    pub(super) fn waited_at(&mut self, now: Duration, counted: Duration) -> Duration {
         let passed = now.saturating_sub(self.read);
         // After a move to another thread the difference is meaningless: limit it to the time that has passed.
-        let in_messages = spent.saturating_sub(self.spent).min(passed);
-        self.waited += in_messages + (passed - in_messages).min(MAX_SLICE);
-        (self.read, self.spent) = (now, spent);
+        let in_full = counted.saturating_sub(self.counted).min(passed);
+        self.waited += in_full + (passed - in_full).min(MAX_SLICE);
+        (self.read, self.counted) = (now, counted);
         self.waited
     }
 }

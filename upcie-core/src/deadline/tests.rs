@@ -1,6 +1,6 @@
 //! Budgets, stopwatches and backoffs, by a clock that the test moves.
 
-use super::{Backoff, Budget, MessageWatch, Stopwatch, charge, charged, spent};
+use super::{Backoff, Budget, MessageWatch, Stopwatch, budget::counted, charge, charged, spent};
 use crate::{clock::Clock, testing::ManualClock};
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ fn a_stop_counts_as_one_interval() {
 #[test]
 fn a_look_by_message_counts_in_full() {
     let clock = ManualClock::default();
-    let (mut watch, spent) = (Stopwatch::of(&clock), spent());
+    let (mut watch, spent) = (Stopwatch::of(&clock), counted());
     let (start, ms) = (clock.now(), Duration::from_millis);
     let mut waited = |at, messages| watch.waited_at(start + ms(at), spent + ms(messages));
     assert_eq!(waited(4_900, 4_900), ms(4_900));
@@ -87,4 +87,33 @@ fn a_backoff_ends_by_its_clock_after_one_last_look() {
     backoff.renew(60 * SECOND, 90 * SECOND);
     assert_eq!((backoff.limit(), rounds(&mut backoff).1), (30 * SECOND, 30 * SECOND));
     assert!(!backoff.pause());
+}
+
+#[test]
+fn a_wait_within_a_wait_counts_in_full() {
+    let clock = ManualClock::default();
+    let mut whole = Stopwatch::of(&clock);
+    let wait = |watch, limit| {
+        let mut backoff = Backoff::of_memory(watch, limit, 600 * SECOND);
+        // A message in it is counted once.
+        charge(SECOND);
+        clock.sleep(SECOND);
+        while backoff.pause() {}
+    };
+    wait(Stopwatch::of(&clock), 10 * SECOND);
+    assert_eq!(whole.waited(), 10 * SECOND);
+    // By a copy, twice, and with another wait in between.
+    let copy = whole;
+    wait(copy, 5 * SECOND);
+    let mut outer = Backoff::new(Stopwatch::of(&clock), 20 * SECOND);
+    wait(Stopwatch::of(&clock), 3 * SECOND);
+    while outer.pause() {}
+    drop(outer);
+    assert_eq!(whole.waited(), 35 * SECOND);
+    // A stop within a wait is one interval for all.
+    let mut stopped = Backoff::new(Stopwatch::of(&clock), SECOND);
+    clock.sleep(60 * SECOND);
+    while stopped.pause() {}
+    drop(stopped);
+    assert_eq!(whole.waited(), 36 * SECOND + Duration::from_millis(250));
 }

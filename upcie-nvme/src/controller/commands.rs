@@ -232,7 +232,7 @@ impl Inner {
     }
 
     /// Runs an Identify command like [`identify_page`](Self::identify_page), within `after`.
-    pub(super) fn identify_within(
+    pub(crate) fn identify_within(
         &self,
         command: &Command,
         what: &str,
@@ -251,7 +251,7 @@ impl Inner {
     }
 
     /// Asks for the command set of a namespace like [`command_set`](Self::command_set), within `after`.
-    pub(super) fn command_set_within(&self, nsid: u32, after: Duration) -> Result<Csi> {
+    pub(crate) fn command_set_within(&self, nsid: u32, after: Duration) -> Result<Csi> {
         // Optional before version 1.3: a controller without the list has the NVM command set only.
         let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
         let page = match self.identify_within(&command, "Identify (namespace descriptors)", after) {

@@ -26,8 +26,8 @@ const LIST_BYTES: usize = 64 << 10;
 /// The default priority class; it has no effect under round robin.
 pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 
-/// Creates a queue pair on the controller, with its submission ring in `buffer` if there is one. The controller has the
-/// SGLs that `sgl` asks for ([`Inner::check_sgl`]).
+/// Creates a queue pair on the controller within `limit`, with its submission ring in `buffer` if there is one. The controller
+/// has the SGLs that `sgl` asks for ([`Inner::check_sgl`]).
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
@@ -35,7 +35,9 @@ pub(crate) fn create<T>(
     (list_bytes, sgl): (Option<usize>, SglUse),
     buffer: Option<&Cmb>,
     priority: QueuePriority,
+    limit: Duration,
 ) -> Result<Queue<T>> {
+    let mut watch = inner.stopwatch();
     let page = 1 << inner.page_shift();
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
         // On overflow pass usize::MAX: the heap refuses it with its own error.
@@ -53,7 +55,7 @@ pub(crate) fn create<T>(
     inner.reap_late();
     inner.finish_deletions();
     inner.check_owner("creating a queue pair")?;
-    inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &|| "creating a queue pair".into())?;
+    inner.wait_for_reset(watch, limit, &|| "creating a queue pair".into())?;
     let (qid, ticket) = inner.queue_ids.take(inner.name())?;
     let doorbells = inner
         .registers()
@@ -77,7 +79,8 @@ pub(crate) fn create<T>(
         inner.queue_ids.give_back(ticket);
         return Err(Error::reset_call(inner.name(), "creating a queue pair"));
     }
-    match inner.create_on_controller(&queue, ticket, vector, priority) {
+    let left = limit.saturating_sub(watch.waited());
+    match inner.create_on_controller(&queue, ticket, vector, priority, left) {
         Ok(()) => {
             let device = inner.shared_name().clone();
             emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
@@ -95,7 +98,7 @@ pub(crate) fn create<T>(
 }
 
 impl Inner {
-    /// Creates both queues on the controller.
+    /// Creates both queues on the controller, within `limit`.
     ///
     /// # Errors
     /// Those of [`create_step`](Self::create_step).
@@ -105,12 +108,14 @@ impl Inner {
         ticket: Ticket,
         vector: Option<u16>,
         priority: QueuePriority,
+        limit: Duration,
     ) -> Result<()> {
+        let mut watch = self.stopwatch();
         let (qid, entries, (sq, cq)) = (queue.qid(), queue.capacity() + 1, queue.addresses());
         let cq = Command::create_completion_queue(qid, entries, cq, vector);
         let sq = Command::create_submission_queue(qid, entries, sq, qid, priority);
         for (step, command) in [(Step::CreateCq, cq), (Step::CreateSq, sq)] {
-            self.create_step(ticket, step, &command)?;
+            self.create_step(ticket, step, &command, limit.saturating_sub(watch.waited()))?;
         }
         if self.queue_ids.created(ticket) {
             return Ok(());
@@ -139,7 +144,7 @@ impl Inner {
             self.queue_ids.give_back(ticket);
             return Err((Error::reset_queue(self.name(), what, queue.qid()), true));
         }
-        match self.create_on_controller(queue, ticket, vector, priority) {
+        match self.create_on_controller(queue, ticket, vector, priority, self.timeout()) {
             Ok(()) => {
                 queue.join(epoch);
                 Ok(())
@@ -187,9 +192,8 @@ impl Inner {
     ///
     /// # Errors
     /// The controller's status, or a timeout. Then undo the creation with [`take_back`](Self::take_back).
-    fn create_step(&self, ticket: Ticket, step: Step, command: &Command) -> Result<()> {
+    fn create_step(&self, ticket: Ticket, step: Step, command: &Command, after: Duration) -> Result<()> {
         self.queue_ids.sending(ticket, step);
-        let after = self.link.options.timeout;
         match self.exchange(command, DmaBuf::empty(), step.name(), after, Late::Step(ticket)) {
             Ok(_) => {
                 self.queue_ids.settled(ticket);
@@ -336,7 +340,8 @@ mod tests {
         let controller = Controller::open("emu:size=1M").unwrap();
         let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
         let inner = controller.inner();
-        let mut queue = create::<u64>(inner, 64, None, (None, SglUse::Never), None, PRIORITY).unwrap();
+        let mut queue =
+            create::<u64>(inner, 64, None, (None, SglUse::Never), None, PRIORITY, inner.timeout()).unwrap();
         assert!(inner.delete_queue(queue.qid()).is_ok());
         let Retired(private) = queue.retire();
         assert_eq!(private.len(), 3, "two rings and the lists");

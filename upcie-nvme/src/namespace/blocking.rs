@@ -215,7 +215,9 @@ fn attempt(
         Some(queue) => queue,
         none => {
             let entries = ENTRIES.min(controller.max_queue_entries());
-            let queue = create(controller, entries, None, (None, controller.sgl_use()), None, PRIORITY);
+            let (sgl, left) = (controller.sgl_use(), whole.saturating_sub(watch.waited()));
+            let left = left.min(controller.timeout());
+            let queue = create(controller, entries, None, (None, sgl), None, PRIORITY, left);
             let queue = queue.map_err(|error| of_call(controller, error, what))?;
             none.insert(queue)
         }

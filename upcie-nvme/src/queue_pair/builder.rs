@@ -25,6 +25,7 @@ pub struct QueuePairBuilder<'c> {
     priority: Option<QueuePriority>,
     command_timeout: Option<Duration>,
     on_timeout: OnTimeout,
+    limit: Option<Duration>,
 }
 
 impl Controller {
@@ -40,6 +41,7 @@ impl Controller {
             priority: None,
             command_timeout: None,
             on_timeout: OnTimeout::default(),
+            limit: None,
         }
     }
 }
@@ -110,6 +112,12 @@ impl QueuePairBuilder<'_> {
         self
     }
 
+    /// Sets the time in which the queue pair is created: the controller's timeout by default.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Creates the queue pair on the controller.
     ///
     /// # Errors
@@ -148,6 +156,7 @@ impl QueuePairBuilder<'_> {
             (self.list_bytes, sgl),
             buffer.as_deref(),
             priority,
+            self.limit.unwrap_or(self.controller.timeout()),
         )?;
         self.controller.hand_out(queue.qid());
         if self.command_timeout.is_some() {

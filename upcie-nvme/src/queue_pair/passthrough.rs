@@ -1,10 +1,11 @@
 //! I/O commands that the caller builds.
 
 use crate::{
-    Controller, Error, IdentifyQuery, Result, Wait,
-    spec::{ALL_NAMESPACES, Command, Csi, DataDirection, IdentifyNamespace, KeyValueOpcode, NvmOpcode},
+    Controller, Error, Result, Wait,
+    spec::{ALL_NAMESPACES, Cns, Command, Csi, DataDirection, IdentifyNamespace, KeyValueOpcode, NvmOpcode},
 };
 use std::time::Duration;
+use zerocopy::FromBytes;
 
 /// The data of an I/O command.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +81,12 @@ impl Controller {
     ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata in a buffer of its
     ///   own, and for a command that the controller lacks by its log page Commands Supported and Effects.
     /// - [`Failure::InUse`](crate::Failure::InUse) while a command that changes namespaces is not answered.
-    /// - No queue pair is free; the controller's status, or a timeout.
+    /// - No queue pair is free; the controller's status.
+    /// - [`Failure::Timeout`](crate::Failure::Timeout) when all of that takes longer than `timeout`; then the queue pair is
+    ///   deleted, which may take as long as [`QueuePair::close`](crate::QueuePair::close).
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
+        let mut watch = self.inner().stopwatch();
+        let mut left = || timeout.saturating_sub(watch.waited());
         let mut what = NvmOpcode(command.opcode).to_string();
         let refuse = |what: &str, reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         let plan = data_of(command).ok_or_else(|| {
@@ -89,12 +94,12 @@ impl Controller {
         })?;
         // While this queue pair exists, no command that changes the size of a block is sent, and none was before that is not
         // answered.
-        let mut queue = self.queue_pair().depth(4).create::<()>()?;
+        let mut queue = self.queue_pair().depth(4).within(left()).create::<()>()?;
         self.inner().subsystem().check_settled(self.name(), &what)?;
         let plan = match plan {
             Data::BlocksOrValue | Data::Keys | Data::NoKeys => {
                 // The same opcode has another length there.
-                let has_keys = self.has_keys(command.nsid)?;
+                let has_keys = self.has_keys(command.nsid, left())?;
                 if has_keys {
                     what = KeyValueOpcode(command.opcode).to_string();
                 }
@@ -116,11 +121,11 @@ impl Controller {
             }
             plan => plan,
         };
-        self.check_supported(command, &what, timeout)?;
+        self.check_supported(command, &what, left())?;
         let len = match plan {
             Data::Bytes(len) => len,
             Data::Blocks => {
-                self.plain_block(command.nsid, &what)?.saturating_mul(command.block_count().into())
+                self.plain_block(command.nsid, &what, left())?.saturating_mul(command.block_count().into())
             }
             _ => 0,
         };
@@ -156,7 +161,7 @@ impl Controller {
         let sent = unsafe { turn.submit_raw(&command, buffer, ()) };
         sent.map_err(|refused| Error::refused(self.name(), &*what, refused.reason))?;
         drop(turn);
-        if !queue.wait(Wait::Poll, timeout)? {
+        if !queue.wait(Wait::Poll, left())? {
             return Err(Error::timeout(self.name(), what, timeout));
         }
         let done = queue.turn()?.next();
@@ -172,29 +177,32 @@ impl Controller {
     }
 
     /// Refuses a command that the controller does not have by its log page Commands Supported and Effects.
-    fn check_supported(&self, command: &Command, what: &str, timeout: Duration) -> Result<()> {
+    fn check_supported(&self, command: &Command, what: &str, after: Duration) -> Result<()> {
         let opcode = command.opcode;
         // Flush, Write and Read; or Flush, Store and Retrieve: mandatory, or optional for reasons that its status tells.
         if matches!(opcode, 0x00..=0x02) {
             return Ok(());
         }
+        let mut watch = self.inner().stopwatch();
+        let mut left = || after.saturating_sub(watch.waited());
         let set = match command.nsid {
             0 | ALL_NAMESPACES => Csi::NVM,
-            nsid => self.inner().command_set(nsid)?,
+            nsid => self.inner().command_set_within(nsid, left())?,
         };
-        self.inner().check_io_command(set, opcode, what, timeout)
+        self.inner().check_io_command(set, opcode, what, left())
     }
 
     /// Returns `true` for a key value namespace.
-    fn has_keys(&self, nsid: u32) -> Result<bool> {
+    fn has_keys(&self, nsid: u32, after: Duration) -> Result<bool> {
         let is_one = !matches!(nsid, 0 | ALL_NAMESPACES);
-        Ok(is_one && self.inner().command_set(nsid)? == Csi::KEY_VALUE)
+        Ok(is_one && self.inner().command_set_within(nsid, after)? == Csi::KEY_VALUE)
     }
 
     /// Returns the bytes of a namespace's blocks, for the command `what`.
-    fn plain_block(&self, nsid: u32, what: &str) -> Result<u64> {
-        let query = IdentifyQuery { nsid, ..Default::default() };
-        let id = self.identify_as::<IdentifyNamespace>(&query)?;
+    fn plain_block(&self, nsid: u32, what: &str, after: Duration) -> Result<u64> {
+        let command = Command::identify(Cns::NAMESPACE, nsid, 0);
+        let page = self.inner().identify_within(&command, "Identify (namespace)", after)?;
+        let id = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
         let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         match id.lba_format() {
             Some(format) if format.ms() != 0 && !id.metadata_is_extended() => {

@@ -1,4 +1,6 @@
-//! The checksums of guards, by tables: 16 bytes per step.
+//! The checksums of guards: by tables, 16 bytes per step, and what [`fold`](super::fold) can shorten, by that.
+
+use super::fold::{self, Folds};
 
 /// Bytes of a step.
 const STEP: usize = 16;
@@ -65,6 +67,11 @@ const fn next64(first: &[u64; 256], crc: u64) -> u64 {
     crc >> 8 ^ first[(crc & 0xff) as usize]
 }
 
+/// The powers of x for folding, one for each polynomial.
+pub(super) static FOLDS16: Folds = Folds::new(0x8bb7, 16, false);
+pub(super) static FOLDS32: Folds = Folds::new(0x1edc_6f41, 32, true);
+pub(super) static FOLDS64: Folds = Folds::new(0xad93_d235_94c9_3659, 64, true);
+
 static TABLES16: [[u16; 256]; STEP] = tables!(u16, first16, next16);
 static TABLES32: [[u32; 256]; STEP] = tables!(u32, first32, next32);
 static TABLES64: [[u64; 256]; STEP] = tables!(u64, first64, next64);
@@ -90,33 +97,54 @@ macro_rules! run {
 }
 
 /// Continues a CRC-16/T10-DIF, which begins with 0.
-pub(super) fn update16(mut crc: u16, bytes: &[u8]) -> u16 {
+pub(super) fn update16(mut crc: u16, mut bytes: &[u8]) -> u16 {
     let mix = |mut step: [u8; STEP], crc: u16| {
         let [high, low] = crc.to_be_bytes();
         (step[0], step[1]) = (step[0] ^ high, step[1] ^ low);
         step
     };
     let byte = |crc: u16, byte: u8| crc << 8 ^ TABLES16[0][usize::from((crc >> 8) as u8 ^ byte)];
+    let folded;
+    if let Some((short, rest)) = fold::fold(&FOLDS16, mix([0; STEP], crc), bytes) {
+        (folded, crc) = (short, 0);
+        let short = &folded[..];
+        crc = run!(TABLES16, crc, short, mix, byte);
+        bytes = rest;
+    }
     run!(TABLES16, crc, bytes, mix, byte)
 }
 
 /// Continues a CRC-32C, which begins with all ones and is inverted at its end.
-pub(super) fn update32(mut crc: u32, bytes: &[u8]) -> u32 {
+pub(super) fn update32(mut crc: u32, mut bytes: &[u8]) -> u32 {
     let mix = |mut step: [u8; STEP], crc: u32| {
         step.iter_mut().zip(crc.to_le_bytes()).for_each(|(byte, with)| *byte ^= with);
         step
     };
     let byte = |crc: u32, byte: u8| crc >> 8 ^ TABLES32[0][usize::from(crc as u8 ^ byte)];
+    let folded;
+    if let Some((short, rest)) = fold::fold(&FOLDS32, mix([0; STEP], crc), bytes) {
+        (folded, crc) = (short, 0);
+        let short = &folded[..];
+        crc = run!(TABLES32, crc, short, mix, byte);
+        bytes = rest;
+    }
     run!(TABLES32, crc, bytes, mix, byte)
 }
 
 /// Continues a CRC-64/NVME, which begins with all ones and is inverted at its end.
-pub(super) fn update64(mut crc: u64, bytes: &[u8]) -> u64 {
+pub(super) fn update64(mut crc: u64, mut bytes: &[u8]) -> u64 {
     let mix = |mut step: [u8; STEP], crc: u64| {
         step.iter_mut().zip(crc.to_le_bytes()).for_each(|(byte, with)| *byte ^= with);
         step
     };
     let byte = |crc: u64, byte: u8| crc >> 8 ^ TABLES64[0][usize::from(crc as u8 ^ byte)];
+    let folded;
+    if let Some((short, rest)) = fold::fold(&FOLDS64, mix([0; STEP], crc), bytes) {
+        (folded, crc) = (short, 0);
+        let short = &folded[..];
+        crc = run!(TABLES64, crc, short, mix, byte);
+        bytes = rest;
+    }
     run!(TABLES64, crc, bytes, mix, byte)
 }
 

@@ -46,6 +46,7 @@
 mod command;
 mod crc;
 mod error;
+mod fold;
 mod format;
 mod software;
 #[cfg(test)]

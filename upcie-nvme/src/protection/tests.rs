@@ -48,7 +48,7 @@ fn checksums_have_the_published_check_values() {
 #[test]
 fn checksums_of_any_length_are_those_of_single_bits() {
     let mut random = Random(3);
-    for len in (0..70).chain([511, 512, 520, 4095]) {
+    for len in (0..300).chain([511, 512, 520, 4095]) {
         let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
         assert_eq!(crc16_t10_dif(&bytes), slow16(&bytes), "{len} bytes");
         assert_eq!(u64::from(crc32c(&bytes)), slow_reflected(&bytes, 0x1edc_6f41, 32), "{len} bytes");

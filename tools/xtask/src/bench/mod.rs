@@ -21,7 +21,7 @@ use crate::checks::{assembly, instructions};
 use crate::process::{self, log};
 
 /// Benches that start no other program.
-const ALONE: [&str; 7] = ["hot_path", "async_queue", "heap", "prp", "iova", "memory", "start"];
+const ALONE: [&str; 8] = ["hot_path", "async_queue", "heap", "prp", "protection", "iova", "memory", "start"];
 const HOT_PATH: &str = "hot_path";
 
 #[derive(Debug, clap::Args)]

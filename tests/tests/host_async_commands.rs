@@ -1,4 +1,4 @@
-//! Commands besides plain transfers as futures: metadata and protection, Zone Append, keys and values, Compare and Write.
+//! Commands besides plain transfers as futures.
 
 use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::mpsc, thread};
 use tokio::task::JoinSet;
@@ -6,7 +6,7 @@ use upcie_nvme::{
     AsyncQueue, Controller, DmaBuf, Failure, Io, KeyCommand, Refusal, WithMetadata,
     async_queue::AsyncHandle,
     protection::{Checks, Protect},
-    spec::{Key, KeyList, Status, StoreOptions},
+    spec::{CopyRange, Key, KeyList, Status, StoreOptions},
 };
 use upcie_tests::{
     bent::Bent,
@@ -65,6 +65,69 @@ fn metadata_and_protection_come_back() {
         let is_refused = matches!(error.failure(), Failure::Refused { reason: Refusal::MetadataLength, .. });
         assert!(is_refused, "{error}");
         assert_eq!((short.data.len(), short.metadata.len()), (BLOCK, 32));
+    });
+}
+
+#[test]
+fn optional_commands_of_blocks() {
+    let bed = Bed::open("size=1M,ms=8,pi=1");
+    driven(&bed, 4, async |queue| {
+        let namespace = &bed.namespace;
+        let made = Io::write(namespace, 8).protect(Protect::new().action());
+        let (result, data) = queue.submit(made, filled(&bed, BLOCK, 7)).await;
+        result.unwrap();
+        let blocks = (BLOCK / namespace.block_size()) as u32;
+        queue.verify(namespace, 8, blocks, None).await.0.unwrap();
+        queue.verify(namespace, 8, blocks, Protect::new().check(Checks::all())).await.0.unwrap();
+
+        // Without the action the blocks keep the reference tags of their old place.
+        let mut ranges = filled(&bed, 32, 0);
+        ranges.write_at(0, &CopyRange::new(8, blocks).to_bytes());
+        let (result, ranges) = queue.copy(namespace, ranges, 1, 64).await;
+        result.unwrap();
+        queue.verify(namespace, 64, blocks, Protect::new().check(Checks::GUARD)).await.0.unwrap();
+        let checked = Protect::new().check(Checks::REFERENCE_TAG);
+        let (result, _) = queue.verify(namespace, 64, blocks, checked).await;
+        assert_eq!(result.unwrap_err().status(), Some(Status::REFERENCE_TAG_CHECK_ERROR));
+        let (result, ranges) = queue.copy(namespace, ranges, 2, 64).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::Length, .. }), "{error}");
+        assert_eq!(ranges.len(), 32, "a refusal brings the ranges back");
+
+        queue.write_uncorrectable(namespace, 9, 1).await.0.unwrap();
+        let read = Io::read(namespace, 8).protect(Protect::new().action());
+        let (result, _) = queue.submit(read, data).await;
+        assert_eq!(result.unwrap_err().status(), Some(Status::UNRECOVERED_READ_ERROR));
+        let (result, _) = queue.write_uncorrectable(namespace, namespace.blocks(), 1).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::OutOfRange, .. }), "{error}");
+        assert!(error.to_string().contains("Write Uncorrectable (04h) of 1 blocks"), "{error}");
+    });
+}
+
+#[test]
+fn comparisons_by_tasks_and_handles() {
+    let bed = Bed::open("size=1M");
+    driven(&bed, 4, async |queue| {
+        let namespace = &bed.namespace;
+        let (result, data) = queue.write(namespace, 8, filled(&bed, BLOCK, 7)).await;
+        result.unwrap();
+        let (is_same, data) = queue.compare(namespace, 8, data).await;
+        assert!(is_same.unwrap());
+        let (is_same, data) = queue.compare(namespace, 16, data).await;
+        assert!(!is_same.unwrap(), "those blocks are zeros");
+        assert_eq!(data.to_vec(), [7; BLOCK]);
+        let handle = queue.handle(4).unwrap();
+        let (is_same, _) = handle.compare(namespace, 8, data).await;
+        assert!(is_same.unwrap());
+        let mut ranges = filled(&bed, 32, 0);
+        ranges.write_at(0, &CopyRange::new(8, (BLOCK / namespace.block_size()) as u32).to_bytes());
+        handle.copy(namespace, ranges, 1, 16).await.0.unwrap();
+        let (is_same, _) = handle.compare(namespace, 16, filled(&bed, BLOCK, 7)).await;
+        assert!(is_same.unwrap(), "the copy has arrived");
+        handle.write_uncorrectable(namespace, 16, 1).await.0.unwrap();
+        let (result, _) = handle.verify(namespace, 16, 1, None).await;
+        assert_eq!(result.unwrap_err().status(), Some(Status::UNRECOVERED_READ_ERROR));
     });
 }
 

@@ -53,6 +53,27 @@ pub(super) enum Command {
         extent: Extent,
         zone: u64,
     },
+    Compare {
+        extent: Extent,
+        slba: u64,
+    },
+    Verify {
+        extent: Extent,
+        slba: u64,
+        blocks: u32,
+        protect: Option<Protect>,
+    },
+    WriteUncorrectable {
+        extent: Extent,
+        slba: u64,
+        blocks: u32,
+    },
+    /// The buffer has the ranges.
+    Copy {
+        extent: Extent,
+        count: usize,
+        slba: u64,
+    },
     /// The buffer is a chain: as many segments are expected, and those behind them are written.
     CompareAndWrite {
         extent: Extent,
@@ -127,6 +148,17 @@ impl Command {
                 turn.submit_with_metadata(io, WithMetadata::from(buffer), token)?;
             }
             Self::Append { extent, zone } => turn.append(extent, *zone, buffer, token)?,
+            Self::Compare { extent, slba } => turn.compare(extent, *slba, buffer, token)?,
+            Self::Verify { extent, slba, blocks, protect: None } => {
+                turn.verify(extent, *slba, *blocks, token)?;
+            }
+            Self::Verify { extent, slba, blocks, protect: Some(protect) } => {
+                turn.verify_protected(extent, *slba, *blocks, *protect, token)?;
+            }
+            Self::WriteUncorrectable { extent, slba, blocks } => {
+                turn.write_uncorrectable(extent, *slba, *blocks, token)?;
+            }
+            Self::Copy { extent, count, slba } => turn.copy(extent, buffer, *count, *slba, token)?,
             Self::Key { extent, action } => {
                 turn.submit_key(KeyCommand { extent, kind: *action }, buffer, token)?;
             }
@@ -182,9 +214,24 @@ impl Command {
                 extent.nsid()
             ),
             Self::Flush { extent } => format!("{} of namespace {}", NvmOpcode::FLUSH, extent.nsid()),
-            Self::Zeroes { extent, slba, blocks, .. } => format!(
-                "{} to {blocks} blocks from block {slba} on of namespace {}",
-                NvmOpcode::WRITE_ZEROES,
+            Self::Zeroes { extent, slba, blocks, .. } => {
+                describe_blocks(NvmOpcode::WRITE_ZEROES, extent, *slba, *blocks)
+            }
+            Self::Verify { extent, slba, blocks, .. } => {
+                describe_blocks(NvmOpcode::VERIFY, extent, *slba, *blocks)
+            }
+            Self::WriteUncorrectable { extent, slba, blocks } => {
+                describe_blocks(NvmOpcode::WRITE_UNCORRECTABLE, extent, *slba, *blocks)
+            }
+            Self::Compare { extent, slba } => format!(
+                "{} of {} bytes at block {slba} of namespace {}",
+                NvmOpcode::COMPARE,
+                buffer.total_len(),
+                extent.nsid()
+            ),
+            Self::Copy { extent, count, slba } => format!(
+                "{} of {count} ranges to block {slba} of namespace {}",
+                NvmOpcode::COPY,
                 extent.nsid()
             ),
             Self::Deallocate { extent, count } => {
@@ -204,6 +251,11 @@ impl Command {
             Self::Key { extent, action } => describe_key(extent, *action, buffer.total_len()),
         }
     }
+}
+
+#[cold]
+fn describe_blocks(opcode: NvmOpcode, extent: &Extent, slba: u64, blocks: u32) -> String {
+    format!("{opcode} of {blocks} blocks from block {slba} on of namespace {}", extent.nsid())
 }
 
 #[cold]

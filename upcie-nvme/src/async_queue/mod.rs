@@ -83,8 +83,10 @@
 //! [`submit`](AsyncQueue::submit) takes options, placement and protection of an [`Io`](crate::Io),
 //! [`submit_with_metadata`](AsyncQueue::submit_with_metadata) metadata apart from the data,
 //! [`append`](AsyncQueue::append) returns the block that a zone has written,
-//! [`submit_key`](AsyncQueue::submit_key) has the commands of keys and values, and
-//! [`compare_and_write`](AsyncQueue::compare_and_write) both commands as one future.
+//! [`submit_key`](AsyncQueue::submit_key) has the commands of keys and values,
+//! [`compare`](AsyncQueue::compare), [`verify`](AsyncQueue::verify), [`write_uncorrectable`](AsyncQueue::write_uncorrectable) and
+//! [`copy`](AsyncQueue::copy) are the optional commands of blocks, and
+//! [`compare_and_write`](AsyncQueue::compare_and_write) is two commands as one future.
 //!
 //! # Order, room and memory
 //! Commands are submitted in the order of their futures' first polls. As many are in flight as the queue pair has room for; the

@@ -1,4 +1,4 @@
-//! Futures of commands besides those that each controller has: metadata, Zone Append, keys and values, Compare and Write.
+//! Futures of commands besides those that each controller has.
 
 use super::{
     command::Command,
@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Result,
     engine::{Extent, Io, KeyCommand, WithMetadata},
+    protection::Protect,
 };
 use upcie_core::dma::DmaBuf;
 
@@ -104,6 +105,81 @@ impl AsyncQueue {
         self.command(command.into(), buffer)
     }
 
+    /// Compares all of `buffer`, a whole number of blocks, with the blocks from `slba` on
+    /// ([`Turn::compare`](crate::Turn::compare)). The future resolves to `false` if they differ, and to the buffer.
+    ///
+    /// ```
+    /// # use upcie_nvme::Controller;
+    /// # let controller = Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let queue = controller.queue_pair().create_async()?;
+    /// # smol::block_on(async {
+    /// let mut buffer = controller.alloc(4096)?;
+    /// buffer.fill(7);
+    /// let (is_same, buffer) = queue.compare(&namespace, 0, buffer).await;
+    /// assert!(!is_same?, "the blocks are zeros");
+    /// # drop(buffer);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compare(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        buffer: DmaBuf,
+    ) -> Submission<(Result<bool>, DmaBuf)> {
+        self.command(Command::Compare { extent: *namespace.as_ref(), slba }, buffer)
+    }
+
+    /// Lets the controller read `blocks` blocks from `slba` on without a transfer ([`Turn::verify`](crate::Turn::verify)), and check
+    /// their protection information as `protect` says ([`Turn::verify_protected`](crate::Turn::verify_protected)). The future's
+    /// buffer is empty.
+    pub fn verify(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+        protect: impl Into<Option<Protect>>,
+    ) -> Submission {
+        self.command(verify(namespace, slba, blocks, protect), DmaBuf::empty())
+    }
+
+    /// Makes reads of `blocks` blocks from `slba` on fail until they are written
+    /// ([`Turn::write_uncorrectable`](crate::Turn::write_uncorrectable)). The future's buffer is empty.
+    pub fn write_uncorrectable(&self, namespace: &impl AsRef<Extent>, slba: u64, blocks: u32) -> Submission {
+        let extent = *namespace.as_ref();
+        self.command(Command::WriteUncorrectable { extent, slba, blocks }, DmaBuf::empty())
+    }
+
+    /// Copies the blocks in the first `count` [`CopyRange`](crate::spec::CopyRange)s of `ranges` to the blocks from `slba` on,
+    /// within the controller ([`Turn::copy`](crate::Turn::copy)).
+    ///
+    /// ```
+    /// # use upcie_nvme::Controller;
+    /// use upcie_nvme::spec::CopyRange;
+    ///
+    /// let controller = Controller::open("emu:size=1M")?;
+    /// let namespace = controller.namespace(1)?;
+    /// let queue = controller.queue_pair().create_async()?;
+    /// # smol::block_on(async {
+    /// let mut ranges = controller.alloc(size_of::<CopyRange>())?;
+    /// ranges.write_at(0, &CopyRange::new(0, 16).to_bytes());
+    /// queue.copy(&namespace, ranges, 1, 512).await.0?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        ranges: DmaBuf,
+        count: usize,
+        slba: u64,
+    ) -> Submission {
+        self.command(Command::Copy { extent: *namespace.as_ref(), count, slba }, ranges)
+    }
+
     /// Writes all of `new` to the blocks from `slba` on if they have the data of `expected`, which is as long; no other command of
     /// any host comes in between ([`Turn::compare_and_write`](crate::Turn::compare_and_write)). The future resolves to `false` if the
     /// blocks differ, when nothing was written, and to both buffers. The operation takes two places in the queue.
@@ -166,6 +242,49 @@ impl AsyncHandle {
         self.command(command.into(), buffer)
     }
 
+    /// Compares blocks like [`AsyncQueue::compare`].
+    pub fn compare(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        buffer: DmaBuf,
+    ) -> RemoteSubmission<(Result<bool>, DmaBuf)> {
+        self.command(Command::Compare { extent: *namespace.as_ref(), slba }, buffer)
+    }
+
+    /// Verifies blocks like [`AsyncQueue::verify`].
+    pub fn verify(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+        protect: impl Into<Option<Protect>>,
+    ) -> RemoteSubmission {
+        self.command(verify(namespace, slba, blocks, protect), DmaBuf::empty())
+    }
+
+    /// Makes blocks unreadable like [`AsyncQueue::write_uncorrectable`].
+    pub fn write_uncorrectable(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+    ) -> RemoteSubmission {
+        let extent = *namespace.as_ref();
+        self.command(Command::WriteUncorrectable { extent, slba, blocks }, DmaBuf::empty())
+    }
+
+    /// Copies blocks like [`AsyncQueue::copy`].
+    pub fn copy(
+        &self,
+        namespace: &impl AsRef<Extent>,
+        ranges: DmaBuf,
+        count: usize,
+        slba: u64,
+    ) -> RemoteSubmission {
+        self.command(Command::Copy { extent: *namespace.as_ref(), count, slba }, ranges)
+    }
+
     /// Compares and writes like [`AsyncQueue::compare_and_write`].
     pub fn compare_and_write(
         &self,
@@ -177,6 +296,15 @@ impl AsyncHandle {
         let (command, buffer) = compare_and_write(namespace, slba, expected, new);
         self.command(command, buffer)
     }
+}
+
+fn verify(
+    namespace: &impl AsRef<Extent>,
+    slba: u64,
+    blocks: u32,
+    protect: impl Into<Option<Protect>>,
+) -> Command {
+    Command::Verify { extent: *namespace.as_ref(), slba, blocks, protect: protect.into() }
 }
 
 fn compare_and_write(

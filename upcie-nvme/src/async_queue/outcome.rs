@@ -38,13 +38,23 @@ impl Outcome for (Result<()>, WithMetadata) {
 }
 
 /// The outcome of a comparison.
+impl Outcome for (Result<bool>, DmaBuf) {
+    fn of((result, buffer): Answer, _: usize) -> Self {
+        (is_same(result), buffer)
+    }
+}
+
+/// The outcome of a comparison, and of what was written after it.
 impl Outcome for (Result<bool>, [DmaBuf; 2]) {
     fn of((result, buffer): Answer, segments: usize) -> Self {
-        let is_same = match result {
-            Ok(_) => Ok(true),
-            Err(error) if error.status() == Some(Status::COMPARE_FAILURE) => Ok(false),
-            Err(error) => Err(error),
-        };
-        (is_same, split(buffer, segments))
+        (is_same(result), split(buffer, segments))
+    }
+}
+
+fn is_same(result: Result<u64>) -> Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.status() == Some(Status::COMPARE_FAILURE) => Ok(false),
+        Err(error) => Err(error),
     }
 }

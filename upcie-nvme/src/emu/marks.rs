@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, ops::Range};
 
 /// The bytes of the media that were marked by Write Uncorrectable: the end of each marked range, by its start. They are
-/// readable again once they are written. The marks last as long as the controller.
+/// readable again once they are written. The marks last as long as the controller. Of scattered ones it keeps so many that a
+/// client can't take all of the memory.
 #[derive(Debug, Default)]
 pub(super) struct Marks(BTreeMap<u64, u64>);
+
+/// The most ranges.
+const MOST: usize = 1 << 16;
 
 impl Marks {
     /// Returns `true` if nothing is marked.
@@ -20,13 +24,23 @@ impl Marks {
         self.touching(&range).next().is_some()
     }
 
-    /// Marks a range.
-    pub fn set(&mut self, range: Range<u64>) {
-        self.clear(range.clone());
+    /// Marks a range; returns `false` if there are too many already.
+    pub fn set(&mut self, mut range: Range<u64>) -> bool {
+        // Those that overlap it or lie beside it become part of it.
+        let wider = range.start.saturating_sub(1)..range.end.saturating_add(1);
+        let beside: Vec<_> = self.touching(&wider).collect();
+        if beside.is_empty() && self.0.len() >= MOST {
+            return false;
+        }
+        for (start, end) in beside {
+            self.0.remove(&start);
+            range = range.start.min(start)..range.end.max(end);
+        }
         self.0.insert(range.start, range.end);
+        true
     }
 
-    /// Removes the marks in a range.
+    /// Removes the marks in a range. If there are too many ranges for two parts of one, the part behind is lost.
     #[cold]
     pub fn clear(&mut self, range: Range<u64>) {
         let touched: Vec<_> = self.touching(&range).collect();
@@ -35,7 +49,7 @@ impl Marks {
             if start < range.start {
                 self.0.insert(start, range.start);
             }
-            if range.end < end {
+            if range.end < end && self.0.len() < MOST {
                 self.0.insert(range.end, end);
             }
         }
@@ -67,10 +81,24 @@ mod tests {
             marks.clear(range.clone());
             let marked = random.one_in(3);
             if marked {
-                marks.set(range.clone());
+                assert!(marks.set(range.clone()));
             }
             model[start..end].fill(marked);
             assert_eq!(marks.is_empty(), model.iter().all(|&marked| !marked));
         }
+    }
+    #[test]
+    fn their_number_is_bounded() {
+        let mut marks = Marks::default();
+        for range in 0..MOST as u64 {
+            assert!(marks.set(2 * range..2 * range + 1));
+        }
+        let (far, end) = (1 << 40, 2 * MOST as u64);
+        assert!(!marks.set(far..far + 1), "one more");
+        assert!(marks.set(end - 1..end + 9), "a longer one");
+        marks.clear(end..end + 1);
+        assert!(marks.touch(end - 1..end) && !marks.touch(end..end + 9), "no further range");
+        marks.clear(0..end);
+        assert!(marks.is_empty() && marks.set(far..far + 1));
     }
 }

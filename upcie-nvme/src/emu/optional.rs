@@ -62,8 +62,7 @@ impl<M: Media> Io<M> {
             }
             _ => {
                 self.writable()?;
-                self.marks.set(offset..offset + len);
-                Ok(0)
+                if self.marks.set(offset..offset + len) { Ok(0) } else { Err(Status::INTERNAL_ERROR) }
             }
         }
     }

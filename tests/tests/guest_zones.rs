@@ -49,6 +49,11 @@ fn reports_list_the_zones_of_a_state() {
 }
 
 #[test]
+fn extensions_stay_until_a_reset() {
+    on_it(zones::extensions_stay_until_a_reset);
+}
+
+#[test]
 fn a_random_write_area_takes_any_order() {
     on_it(zones::a_random_write_area_takes_any_order);
 }

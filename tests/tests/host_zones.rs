@@ -19,7 +19,7 @@ use upcie_tests::{
 const OPTIONS: [&str; 2] = [
     "size=1M,namespaces=2,zoned=false+true,zone-size=64K,zone-capacity=48K,max-open=3,max-active=5,zrwa=16K,zasl=16K",
     // All limits differ, blocks too, and a transfer takes several commands.
-    "size=4M,lba=4096,zoned=true,zone-size=256K,zone-capacity=192K,max-open=4,max-active=7,zrwa=64K,zrwas=1,mdts=16K",
+    "size=4M,lba=4096,zoned=true,zone-size=256K,zone-capacity=192K,max-open=4,max-active=7,zrwa=64K,zrwas=1,mdts=16K,zde=128",
 ];
 
 /// Runs a check on the embedded controller and on a server of its own.
@@ -66,6 +66,26 @@ fn a_long_transfer_goes_zone_by_zone() {
 #[test]
 fn reports_list_the_zones_of_a_state() {
     on_each(zones::reports_list_the_zones_of_a_state);
+}
+
+#[test]
+fn extensions_stay_until_a_reset() {
+    on_each(zones::extensions_stay_until_a_reset);
+}
+
+/// An extension that is longer than a transfer.
+#[test]
+fn long_extensions_are_refused() {
+    let controller = Controller::open("emu:size=1M,zoned=true,zone-size=64K,zde=16320,mdts=8K").unwrap();
+    let zones = controller.namespace(1).unwrap().zones().unwrap();
+    let error = zones.set_extension(0, &vec![1; zones.extension_size()]).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::TooLong, .. }), "{error}");
+    says(&zones.report_extended(0, 1).unwrap_err(), &["no room for a zone's extension of 16320 bytes"]);
+    for (options, part) in
+        [("zde=100", "a multiple of 64"), ("zde=16384", "up to 16320"), ("zde=64", "zoned=true")]
+    {
+        says(&Controller::open(format!("emu:{options}")).unwrap_err(), &[part]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 
 /// A plain namespace of 1 MiB, then a zoned one.
-const OPTIONS: &str = "size=1M,namespaces=2,zoned=false+true,zone-size=64K,zone-capacity=48K,max-open=3,max-active=5,zrwa=16K,zasl=16K";
+const OPTIONS: &str = "size=1M,namespaces=2,zoned=false+true,zone-size=64K,zone-capacity=48K,max-open=3,max-active=5,zrwa=16K,zasl=16K,zde=64";
 
 fn text(arguments: &str) -> String {
     String::from_utf8(succeeds(run(arguments))).unwrap()
@@ -38,6 +38,21 @@ fn zones_are_reported_changed_and_appended_to() {
     );
     let shown = text(&format!("zns report-zones {emu} --count 2"));
     assert!(shown.contains("16 zones of 128 blocks; listed: 2") && shown.contains("SLBA: 0x80"), "{shown}");
+
+    // A name for a zone, in its descriptor extension.
+    let name = dir.path("name");
+    fs::write(&name, b"log").unwrap();
+    let named = json(&format!("zns set-zone-desc {emu} --start-lba 640 --data {name}"));
+    assert_eq!((&named["slba"], &named["bytes"]), (&640.into(), &64.into()));
+    let extended = json(&format!("zns report-zones {emu} --start-lba 512 --count 2 --extended"));
+    assert_eq!(extended["zone_list"][0]["ext_data"], "Not valid");
+    let bytes = extended["zone_list"][1]["ext_data"].as_array().unwrap();
+    assert_eq!((bytes.len(), &bytes[..4]), (64, &[b'l'.into(), b'o'.into(), b'g'.into(), 0.into()][..]));
+    let shown = text(&format!("zns report-zones {emu} -s 640 -d 1 -E"));
+    assert!(shown.contains("State: CLOSED") && shown.contains("\n    6c 6f 67 00 "), "{shown}");
+    let again = fails(1, run(&format!("zns set-zone-desc {emu} -s 640 --data {name}")));
+    assert!(again.contains("Invalid Zone State Transition"), "{again}");
+    text(&format!("zns reset-zone {emu} -s 640 --destructive"));
 
     let record = dir.path("record");
     fs::write(&record, [7; 1024]).unwrap();

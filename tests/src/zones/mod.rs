@@ -12,8 +12,8 @@ use crate::{
     says,
 };
 use upcie_nvme::{
-    Controller, Namespace, ZoneSelect, Zones,
-    spec::{Csi, Status, ZoneFilter, ZoneState},
+    Controller, Failure, Namespace, Refusal, ZoneSelect, Zones,
+    spec::{Csi, Status, ZoneDescriptor, ZoneFilter, ZoneState},
 };
 
 /// The zoned namespace of a controller, empty.
@@ -241,6 +241,58 @@ pub fn reports_list_the_zones_of_a_state(zoned: &Zoned) {
     // Zones are listed from the one of any block on.
     assert_eq!(starts(ZoneFilter::ALL, zoned.start(4) + 1), (4..count).collect::<Vec<_>>());
     assert_eq!(zones.report(zoned.start(3), 2).unwrap().len(), 2);
+}
+
+/// Checks that a zone keeps its descriptor extension until it is reset.
+pub fn extensions_stay_until_a_reset(zoned: &Zoned) {
+    let (zones, size) = (&zoned.zones, zoned.zones.extension_size());
+    let named = |name: &[u8]| {
+        let mut extension = vec![0; size];
+        extension[..name.len()].copy_from_slice(name);
+        extension
+    };
+    if size == 0 {
+        says(&zones.set_extension(0, &[1; 64]).unwrap_err(), &["Set Zone Descriptor Extension"]);
+        says(&zones.report_extended(0, 1).unwrap_err(), &["no descriptor extensions"]);
+        return;
+    }
+    let set = |zone, name: &[u8]| Zoned::status(zones.set_extension(zoned.start(zone), &named(name)));
+    assert_eq!(set(1, b"one"), Status::SUCCESS);
+    assert_eq!(set(3, b"three"), Status::SUCCESS);
+    assert_eq!(zoned.state(1), (ZoneState::CLOSED, Some(0)));
+    // QEMU's controller stores the bytes, and refuses the command after that.
+    let again: &[u8] = if zoned.strict { b"again" } else { b"one" };
+    assert_eq!(set(1, again), Status::ZONE_INVALID_TRANSITION);
+    let shown = || -> Vec<Option<Vec<u8>>> {
+        let found = zones.report_extended(zoned.start(1), 3).unwrap();
+        let valid =
+            |(zone, extension): (ZoneDescriptor, _)| zone.attributes.extension_valid().then_some(extension);
+        found.into_iter().map(valid).collect()
+    };
+    assert_eq!(shown(), [Some(named(b"one")), None, Some(named(b"three"))]);
+    // It stays when the zone is written and full.
+    zoned.write(zoned.start(1), 1).unwrap();
+    zones.finish(ZoneSelect::At(zoned.start(1))).unwrap();
+    assert_eq!(shown()[0], Some(named(b"one")));
+    zones.reset(ZoneSelect::At(zoned.start(1))).unwrap();
+    assert_eq!(shown(), [None, None, Some(named(b"three"))]);
+    // All zones: each with its own.
+    let all = zones.report_extended(0, usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, zones.count());
+    let valid: Vec<_> = all.iter().filter(|(zone, _)| zone.attributes.extension_valid()).collect();
+    assert_eq!((valid.len(), valid[0].0.start), (1, zoned.start(3)));
+    for wrong in [size - 1, size + 64, 0] {
+        let error = zones.set_extension(zoned.start(2), &vec![1; wrong]).unwrap_err();
+        let is_refused = matches!(error.failure(), Failure::Refused { reason: Refusal::Length, .. });
+        assert!(is_refused, "{error}");
+    }
+    let inside = zones.set_extension(zoned.start(2) + 1, &named(b"x")).unwrap_err();
+    assert!(matches!(inside.failure(), Failure::Refused { reason: Refusal::ZoneStart, .. }), "{inside}");
+    // Such zones are active.
+    let most = zones.max_active().expect("a limit");
+    zones.reset(ZoneSelect::All).unwrap();
+    (0..u64::from(most)).for_each(|zone| assert_eq!(set(zone, b"x"), Status::SUCCESS));
+    assert_eq!(set(most.into(), b"x"), Status::TOO_MANY_ACTIVE_ZONES);
 }
 
 /// Checks that the blocks of a random write area are written in any order, until they are committed.

@@ -35,6 +35,7 @@ pub const KEYS: &str = "  \
   zasl=BYTES        the most bytes of a Zone Append, a power of two
   zrwa=BYTES        random write area of a zone, up to 16M
   zrwas=N           the most zones with such an area, 16 by default
+  zde=BYTES         descriptor extension of a zone, a multiple of 64
   cross-zone-reads=true  reads may cross the boundary of two zones
   read-only-zones=N at the end of each zoned namespace
   fdp=true          have flexible data placement

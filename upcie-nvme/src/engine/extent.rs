@@ -51,6 +51,8 @@ pub(crate) struct ZoneLimits {
     pub(crate) blocks: u64,
     /// Blocks that one Zone Append may write.
     pub(crate) append: u32,
+    /// Bytes of a zone's descriptor extension; 0 if zones have none.
+    pub(crate) extension: u32,
 }
 
 /// The keys of a namespace, as far as submission depends on them.

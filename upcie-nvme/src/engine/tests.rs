@@ -34,7 +34,7 @@ const EXTENT: Extent = Extent {
     max_zeroes: 0,
     deallocates: false,
     optional: crate::spec::OptionalCommands::empty(),
-    zones: ZoneLimits { blocks: 0, append: 0 },
+    zones: ZoneLimits { blocks: 0, append: 0, extension: 0 },
     keys: KeyLimits { key: 0, value: 0, transfer: 0 },
     fused: 0,
     format: crate::protection::BlockFormat::new(512, 0, false),

@@ -102,7 +102,7 @@ impl<T> Turn<'_, T> {
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::ZoneStart`],
     /// [`Refusal::OutOfRange`], or [`Refusal::Length`] for an action that sends data
-    /// ([`ZoneAction::SET_DESCRIPTOR_EXTENSION`]).
+    /// ([`set_zone_extension_held`](Self::set_zone_extension_held)).
     pub fn manage_zones(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -136,6 +136,41 @@ impl<T> Turn<'_, T> {
         }
     }
 
+    /// Submits a Zone Management Send that sets the descriptor extension of the empty zone that begins with block `zone` to the
+    /// bytes `part` of `held`, which stays with the caller: as many as an extension has. The zone is closed then.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::ZoneStart`],
+    /// [`Refusal::OutOfRange`], [`Refusal::Length`] for another number of bytes, or if zones have no extensions, or
+    /// [`Refusal::TooLong`] for an extension that is longer than a transfer.
+    pub unsafe fn set_zone_extension_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        zone: u64,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let len = part.end.wrapping_sub(part.start);
+        let made = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
+            if len == 0 || len != extent.zones.extension as usize {
+                return Err(Refusal::Length);
+            }
+            if len > extent.max_transfer() {
+                return Err(Refusal::TooLong);
+            }
+            let dword = ZoneSendDword13::new().with_action(ZoneAction::SET_DESCRIPTOR_EXTENSION);
+            let first = first_words(NvmOpcode::ZONE_MANAGEMENT_SEND, extent);
+            let words = [first, 0, 0, 0, 0, zone, u64::from(dword.into_bits()) << 32, 0];
+            Ok((words, self.pointer(NvmOpcode::ZONE_MANAGEMENT_SEND, held, part.start, len)?))
+        });
+        self.push_held(made, tag)
+    }
+
     /// Submits a Zone Management Receive: fills the bytes `part` of `held`, which stays with the caller, with a partial report
     /// of the zones that match `filter`, from the zone of block `slba` on: a [`ZoneReportHeader`], then
     /// [`ZoneDescriptor`](crate::spec::ZoneDescriptor)s.
@@ -155,7 +190,52 @@ impl<T> Turn<'_, T> {
         part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
+        let dword = ZoneReceiveDword13::new().with_filter(filter).with_partial(true);
+        // SAFETY: the caller's promise.
+        unsafe { self.receive_zones(namespace.as_ref(), slba, dword, held, part, tag) }
+    }
+
+    /// Submits a report like [`report_zones_held`](Self::report_zones_held), in which each descriptor is followed by its zone's
+    /// descriptor extension.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// Those of [`report_zones_held`](Self::report_zones_held); the reason is [`Refusal::Length`], too, if zones have no
+    /// extensions.
+    pub unsafe fn report_extended_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        filter: ZoneFilter,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
+        if extent.is_zoned() && extent.zones.extension == 0 {
+            return Err(Refused { reason: Refusal::Length, buffer: DmaBuf::empty(), tag });
+        }
+        let action = ZoneReceiveDword13::EXTENDED_REPORT;
+        let dword = ZoneReceiveDword13::new().with_action(action).with_filter(filter).with_partial(true);
+        // SAFETY: the caller's promise.
+        unsafe { self.receive_zones(extent, slba, dword, held, part, tag) }
+    }
+
+    /// Submits a Zone Management Receive.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    unsafe fn receive_zones(
+        &mut self,
+        extent: &Extent,
+        slba: u64,
+        dword: ZoneReceiveDword13,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
         let len = part.end.wrapping_sub(part.start);
         let made = self.zone_of(extent, ZoneSelect::All).and_then(|_| {
             if let Some(reason) = extent.misplaced(slba, 1) {
@@ -164,7 +244,6 @@ impl<T> Turn<'_, T> {
             if len < size_of::<ZoneReportHeader>() || len % 4 != 0 || len > extent.max_transfer() {
                 return Err(Refusal::Length);
             }
-            let dword = ZoneReceiveDword13::new().with_filter(filter).with_partial(true);
             let last = (len / 4 - 1) as u64 | u64::from(dword.into_bits()) << 32;
             let words = [first_words(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, extent), 0, 0, 0, 0, slba, last, 0];
             Ok((words, self.pointer(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, held, part.start, len)?))

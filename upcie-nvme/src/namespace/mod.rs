@@ -14,6 +14,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod vectored;
+mod zone_extensions;
 mod zone_limits;
 mod zones;
 

@@ -26,7 +26,9 @@ pub(super) fn ask(
     };
     let id = ZonedNamespace::read_from_bytes(&page[..]).expect("one page");
     let index = identify.format_index();
-    let blocks = id.format_extensions.get(index).map_or(0, |format| format.zone_size);
+    let format_of_zones = id.format_extensions.get(index);
+    let blocks = format_of_zones.map_or(0, |format| format.zone_size);
+    let extension = format_of_zones.map_or(0, |format| format.extension_size());
     if blocks == 0 {
         return Ok(Err("its zones have no blocks (ZSZE)".into()));
     }
@@ -45,5 +47,5 @@ pub(super) fn ask(
     };
     let block = format.transfer_size().max(1) as u64;
     let most = (controller.max_transfer().min(bytes) / block).min(65536).min(blocks);
-    Ok(Ok((ZoneLimits { blocks, append: most as u32 }, id)))
+    Ok(Ok((ZoneLimits { blocks, append: most as u32, extension }, id)))
 }

@@ -41,8 +41,11 @@ const HEADER: usize = size_of::<ZoneReportHeader>();
 /// ```
 #[derive(Debug, Clone)]
 pub struct Zones {
-    namespace: Namespace,
+    pub(super) namespace: Namespace,
 }
+
+/// A zone of a report, and the bytes of its descriptor extension.
+pub(super) type Reported = (ZoneDescriptor, Vec<u8>);
 
 impl Namespace {
     /// Returns the namespace's zones.
@@ -128,6 +131,17 @@ impl Zones {
     /// # Errors
     /// Those of [`report`](Self::report).
     pub fn report_some(&self, filter: ZoneFilter, first: u64, most: usize) -> Result<Vec<ZoneDescriptor>> {
+        Ok(self.list(filter, first, most, 0)?.into_iter().map(|(zone, _)| zone).collect())
+    }
+
+    /// Lists zones, each with its descriptor extension of `extension` bytes.
+    pub(super) fn list(
+        &self,
+        filter: ZoneFilter,
+        first: u64,
+        most: usize,
+        extension: usize,
+    ) -> Result<Vec<Reported>> {
         let namespace = &self.namespace;
         namespace.check_usable()?;
         let what = || {
@@ -138,12 +152,16 @@ impl Zones {
             )
         };
         let lie = |reason| Error::protocol(namespace.controller.name(), what(), reason);
-        let piece = PIECE.min((namespace.extent.max_transfer() - HEADER) / DESCRIPTOR);
-        let mut zones: Vec<ZoneDescriptor> = Vec::new();
+        let piece = PIECE.min((namespace.extent.max_transfer() - HEADER) / (DESCRIPTOR + extension));
+        if piece == 0 {
+            let reason = format!("one transfer has no room for a zone's extension of {extension} bytes");
+            return Err(Error::unsupported(namespace.controller.name(), reason));
+        }
+        let mut zones: Vec<Reported> = Vec::new();
         let mut next = self.zone_of(first);
         while zones.len() < most && (zones.is_empty() || next < namespace.blocks()) {
             let wanted = piece.min(most - zones.len());
-            let found = self.report_piece(filter, next, wanted, &what)?;
+            let found = self.report_piece(filter, next, (wanted, extension), &what)?;
             if found.is_empty() {
                 break;
             }
@@ -159,21 +177,26 @@ impl Zones {
         &self,
         filter: ZoneFilter,
         first: u64,
-        most: usize,
+        (most, extension): (usize, usize),
         what: What<'_>,
-    ) -> Result<Vec<ZoneDescriptor>> {
+    ) -> Result<Vec<Reported>> {
         let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
-        let len = HEADER + most * DESCRIPTOR;
+        let len = HEADER + most * (DESCRIPTOR + extension);
         let mut buffer = controller.whole_pages(len)?;
         let how = (Tries::of(controller), Order::Any);
         run(controller, &mut buffer, what, 0, how, |turn, held, _| {
-            // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
-            // in flight, or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.report_zones_held(extent, first, filter, held, 0..len, 0) }.map(|()| false)
+            let sent = match extension {
+                // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing
+                // is in flight, or once the queue has been deleted, and leaks it otherwise.
+                0 => unsafe { turn.report_zones_held(extent, first, filter, held, 0..len, 0) },
+                // SAFETY: as above.
+                _ => unsafe { turn.report_extended_held(extent, first, filter, held, 0..len, 0) },
+            };
+            sent.map(|()| false)
         })?;
         let mut bytes = vec![0; len];
         buffer.read_at(0, &mut bytes);
-        Ok(decode(&bytes, most))
+        Ok(decode(&bytes, most, extension))
     }
 
     /// Opens a zone, or all closed ones: it stays open until it is closed, finished, full or reset.
@@ -283,24 +306,27 @@ impl Zones {
         .map(drop)
     }
 
-    fn nsid(&self) -> u32 {
+    pub(super) fn nsid(&self) -> u32 {
         self.namespace.nsid()
     }
 }
 
-/// Returns the zones in a report, at most `most`.
-fn decode(report: &[u8], most: usize) -> Vec<ZoneDescriptor> {
+/// Returns the zones in a report, at most `most`, each with its extension of `extension` bytes.
+fn decode(report: &[u8], most: usize, extension: usize) -> Vec<Reported> {
     let Ok((header, rest)) = ZoneReportHeader::read_from_prefix(report) else { return Vec::new() };
     // The count is the controller's word: no more than there are.
     let count = usize::try_from(header.count).unwrap_or(usize::MAX).min(most);
-    let zones = rest.chunks_exact(DESCRIPTOR).take(count);
-    zones.filter_map(|zone| ZoneDescriptor::read_from_bytes(zone).ok()).collect()
+    let zones = rest.chunks_exact(DESCRIPTOR + extension).take(count);
+    zones
+        .filter_map(|zone| ZoneDescriptor::read_from_prefix(zone).ok())
+        .map(|(zone, extension)| (zone, extension.to_vec()))
+        .collect()
 }
 
 /// Returns the block behind the zones of a report that begins with block `next`, of a namespace of `blocks` blocks in zones of
 /// `size`; `None` if they are not in the order of their blocks.
-fn follow(zones: &[ZoneDescriptor], next: u64, size: u64, blocks: u64) -> Option<u64> {
-    zones.iter().try_fold(next, |next, zone| {
+fn follow(zones: &[Reported], next: u64, size: u64, blocks: u64) -> Option<u64> {
+    zones.iter().try_fold(next, |next, (zone, _)| {
         let good = zone.start >= next && zone.start < blocks && zone.start % size == 0;
         good.then(|| zone.start.saturating_add(size))
     })
@@ -312,8 +338,8 @@ mod tests {
     use upcie_core::testing::Random;
     use zerocopy::{FromZeros, IntoBytes};
 
-    fn zones(starts: &[u64]) -> Vec<ZoneDescriptor> {
-        let zone = |&start: &u64| ZoneDescriptor { start, ..FromZeros::new_zeroed() };
+    fn zones(starts: &[u64]) -> Vec<Reported> {
+        let zone = |&start: &u64| (ZoneDescriptor { start, ..FromZeros::new_zeroed() }, Vec::new());
         starts.iter().map(zone).collect()
     }
 
@@ -332,14 +358,15 @@ mod tests {
         for _ in 0..1000 {
             let mut bytes = vec![0; random.below(1024)];
             bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
-            let most = random.below(9);
-            let found = decode(&bytes, most);
-            assert!(found.len() <= most && found.len() * DESCRIPTOR <= bytes.len());
+            let (most, extension) = (random.below(9), random.below(3) * 64);
+            let found = decode(&bytes, most, extension);
+            assert!(found.len() <= most && found.len() * (DESCRIPTOR + extension) <= bytes.len());
+            assert!(found.iter().all(|(_, found)| found.len() == extension));
             let _ = follow(&found, 0, 1 + random.below(4096) as u64, random.next());
         }
         let mut bytes = 1_u64.to_le_bytes().to_vec();
         bytes.resize(HEADER, 0);
-        bytes.extend(zones(&[8, 16]).as_bytes());
-        assert_eq!(decode(&bytes, 9), zones(&[8]), "as many as the header counts");
+        zones(&[8, 16]).iter().for_each(|(zone, _)| bytes.extend(zone.as_bytes()));
+        assert_eq!(decode(&bytes, 9, 0), zones(&[8]), "as many as the header counts");
     }
 }

@@ -110,7 +110,7 @@ pub struct ZoneSendDword13 {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct ZoneReceiveDword13 {
-    /// The action (ZRA): 0 reports zones, 1 reports zones with their descriptor extensions.
+    /// The action (ZRA): [`REPORT`](Self::REPORT) or [`EXTENDED_REPORT`](Self::EXTENDED_REPORT).
     pub action: u8,
     /// The zones to list (ZRASF).
     #[bits(8)]
@@ -207,6 +207,13 @@ structure! {
         0 count: u64 => number;
         8 reserved8: [u8; 56];
     }
+}
+
+impl ZoneReceiveDword13 {
+    /// The action that reports zones.
+    pub const REPORT: u8 = 0;
+    /// The action that reports zones with their descriptor extensions.
+    pub const EXTENDED_REPORT: u8 = 1;
 }
 
 /// Commands of the zoned command set.

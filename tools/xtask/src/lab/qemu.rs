@@ -53,7 +53,7 @@ const ZONED: &[&str] = &[
     "nvme-ns,drive=d1,bus=nvD,nsid=1",
     "nvme-ns,drive=d2,bus=nvD,nsid=2,logical_block_size=4096,physical_block_size=4096,zoned=true,\
      zoned.zone_size=1M,zoned.zone_capacity=768K,zoned.max_open=3,zoned.max_active=5,\
-     zoned.numzrwa=2,zoned.zrwas=64K,zoned.zrwafg=16K",
+     zoned.numzrwa=2,zoned.zrwas=64K,zoned.zrwafg=16K,zoned.descr_ext_size=64",
 ];
 
 /// Disk image of controller E.

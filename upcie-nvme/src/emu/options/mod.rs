@@ -13,8 +13,8 @@ mod tests;
 pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
 pub(crate) use text::name;
-pub(super) use zones::GRANULARITY;
 pub use zones::ZoneOptions;
+pub(super) use zones::{EXTENSION_UNIT, GRANULARITY};
 
 use super::{
     Error, Sgls, boot,

@@ -11,6 +11,10 @@ use std::fmt;
 const UNIT: u64 = 4096;
 /// The most zones of a namespace.
 const MOST: u64 = 1 << 20;
+/// The unit of descriptor extensions in bytes.
+pub(in super::super) const EXTENSION_UNIT: u64 = 64;
+/// The most bytes that the extensions of a namespace's zones take.
+const MOST_EXTENSIONS: u64 = 1 << 30;
 /// The granularity of random write areas in bytes.
 pub(in super::super) const GRANULARITY: u64 = 4096;
 
@@ -34,6 +38,8 @@ pub struct ZoneOptions {
     pub random_write_area: u64,
     /// `zrwas=`: the most zones with a random write area. Default 16.
     pub random_write_areas: u32,
+    /// `zde=`: bytes of a zone's descriptor extension, a multiple of 64 up to 16320. Default 0: zones have none.
+    pub descriptor_extension: u32,
     /// `cross-zone-reads=true`: a read may cross the boundary of two zones.
     pub cross_reads: bool,
     /// `read-only-zones=`: the number of zones at the end of a namespace that are read-only. Default 0.
@@ -51,6 +57,7 @@ impl Default for ZoneOptions {
             append: None,
             random_write_area: 0,
             random_write_areas: 16,
+            descriptor_extension: 0,
             cross_reads: false,
             read_only: 0,
         }
@@ -109,6 +116,13 @@ impl ZoneOptions {
                     Some(bytes()?).filter(|&size| size <= 16 << 20).ok_or_else(|| bad("up to 16M"))?;
             }
             "zrwas" => self.random_write_areas = number(value, 1, 65536).ok_or_else(|| bad("1 to 65536"))?,
+            "zde" => {
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if size % EXTENSION_UNIT != 0 || size > 255 * EXTENSION_UNIT {
+                    return Err(bad("a multiple of 64 bytes up to 16320"));
+                }
+                self.descriptor_extension = size as u32;
+            }
             "cross-zone-reads" => self.cross_reads = truth(value)?,
             "read-only-zones" => self.read_only = number(value, 0, 65536).ok_or_else(|| bad("0 to 65536"))?,
             _ => return Ok(false),
@@ -157,6 +171,10 @@ impl ZoneOptions {
                 format!("a namespace has {MOST} zones at most"),
             );
         }
+        if size / self.size * u64::from(self.descriptor_extension) > MOST_EXTENSIONS {
+            let reason = "the extensions of all zones of a namespace take 1 GiB at most";
+            return bad(format!("zde={}", self.descriptor_extension), reason.into());
+        }
         if u64::from(self.read_only) > size / self.size {
             return bad(
                 format!("read-only-zones={}", self.read_only),
@@ -187,6 +205,7 @@ impl ZoneOptions {
         put(self.append.is_some(), "zasl", &Bytes(self.append.unwrap_or_default().into()));
         put(self.random_write_area != 0, "zrwa", &Bytes(self.random_write_area));
         put(self.random_write_areas != default.random_write_areas, "zrwas", &self.random_write_areas);
+        put(self.descriptor_extension != 0, "zde", &self.descriptor_extension);
         put(self.cross_reads, "cross-zone-reads", &self.cross_reads);
         put(self.read_only != 0, "read-only-zones", &self.read_only);
         all

@@ -7,7 +7,9 @@ use super::{
     },
     Fields, HAS_RESULT, Zones,
 };
-use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneReceiveDword13, ZoneSendDword13};
+use crate::spec::{
+    Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
+};
 use zerocopy::IntoBytes;
 
 impl<M: Media> Io<M> {
@@ -112,7 +114,12 @@ impl<M: Media> Io<M> {
                 let blocks = self.blocks_of_copy(host, index, fields)?;
                 self.write_zone(host, index, fields, slba, blocks)
             }
-            NvmOpcode::ZONE_MANAGEMENT_SEND => self.manage_zones(index, fields),
+            NvmOpcode::ZONE_MANAGEMENT_SEND => match ZoneSendDword13::from_bits(fields.dwords[3]) {
+                dword if dword.action() == ZoneAction::SET_DESCRIPTOR_EXTENSION => {
+                    self.set_extension(host, index, fields, dword)
+                }
+                dword => self.manage_zones(index, fields, dword),
+            },
             NvmOpcode::ZONE_MANAGEMENT_RECEIVE => {
                 let dword = ZoneReceiveDword13::from_bits(fields.dwords[3]);
                 let len = (u64::from(fields.dwords[2]) + 1) * 4;
@@ -192,12 +199,31 @@ impl<M: Media> Io<M> {
         })
     }
 
-    fn manage_zones(&mut self, index: usize, fields: Fields) -> Result<u64, Status> {
+    /// Sets a zone's descriptor extension. The command's data has the length of one.
+    fn set_extension(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: usize,
+        fields: Fields,
+        dword: ZoneSendDword13,
+    ) -> Result<u64, Status> {
+        self.writable()?;
+        let zones = self.zones(index)?;
+        let (zone, len) = (zones.check_extension(fields.slba(), dword)?, zones.extension_size());
+        let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
+        let mut extension = vec![0; len];
+        if self.media.moves_data() {
+            data.fetch(host, self.page, &mut extension)?;
+        }
+        self.zones(index)?.set_extension(zone, extension);
+        Ok(len as u64)
+    }
+
+    fn manage_zones(&mut self, index: usize, fields: Fields, dword: ZoneSendDword13) -> Result<u64, Status> {
         if fields.flags & (Command::PSDT | 0x03) != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         self.writable()?;
-        let dword = ZoneSendDword13::from_bits(fields.dwords[3]);
         let lost = self.zones(index)?.manage(fields.slba(), dword)?;
         let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
         for blocks in lost {

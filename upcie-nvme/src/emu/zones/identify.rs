@@ -5,7 +5,7 @@ use super::super::{
     formats::FORMATS,
     key_value::{self, Keys},
     namespace::Namespace,
-    options::GRANULARITY,
+    options::{EXTENSION_UNIT, GRANULARITY},
 };
 use crate::spec::{
     Cns, Command, Csi, IdentifyDword10, IdentifyDword11, NamespaceList, Status, ZonedController,
@@ -112,6 +112,8 @@ fn namespace(options: &Options, shift: u8) -> Vec<u8> {
     }
     for (extension, format) in id.format_extensions.iter_mut().zip(FORMATS) {
         extension.zone_size = zones.size >> format.shift;
+        extension.zone_descriptor_extension_size =
+            (u64::from(zones.descriptor_extension) / EXTENSION_UNIT) as u8;
     }
     id.as_bytes().to_vec()
 }

@@ -38,6 +38,8 @@ pub(in super::super) struct Zones {
     /// The zones that were opened implicitly, the first one first: the controller closes them when others are to be opened.
     implicit: BTreeMap<u64, usize>,
     openings: u64,
+    /// The descriptor extensions that were set, by the index of their zone.
+    extensions: BTreeMap<usize, Vec<u8>>,
 }
 
 /// The place of a write: the zone, and the first block behind it, counted from that of the zone.
@@ -67,6 +69,7 @@ impl Zones {
             areas: 0,
             implicit: BTreeMap::new(),
             openings: 0,
+            extensions: BTreeMap::new(),
             options: options.clone(),
         }
     }
@@ -237,7 +240,6 @@ impl Zones {
             ZoneAction::CLOSE | ZoneAction::FINISH | ZoneAction::RESET | ZoneAction::OFFLINE => {
                 return Err(INVALID_TRANSITION);
             }
-            // No descriptor extensions.
             _ => return Err(INVALID_FIELD),
         }
         Ok(None)
@@ -278,6 +280,38 @@ impl Zones {
         Ok(())
     }
 
+    /// Returns the bytes of a zone's descriptor extension; 0 if zones have none.
+    pub fn extension_size(&self) -> usize {
+        self.options.descriptor_extension as usize
+    }
+
+    /// Checks a Zone Management Send that sets the descriptor extension of the zone that begins with block `slba`; returns the
+    /// zone's index.
+    pub fn check_extension(&self, slba: u64, dword: ZoneSendDword13) -> Result<usize, Status> {
+        if dword.select_all() || dword.allocate_random_write_area() || self.extension_size() == 0 {
+            return Err(INVALID_FIELD);
+        }
+        let (index, zone) = self.beginning(slba)?;
+        if zone.state != ZoneState::EMPTY {
+            return Err(INVALID_TRANSITION);
+        }
+        match self.options.max_active {
+            Some(most) if self.active >= most => Err(Status::TOO_MANY_ACTIVE_ZONES),
+            _ => Ok(index),
+        }
+    }
+
+    /// Sets the descriptor extension of an empty zone, which is closed then.
+    pub fn set_extension(&mut self, index: usize, extension: Vec<u8>) {
+        self.set(index, ZoneState::CLOSED);
+        self.extensions.insert(index, extension);
+    }
+
+    /// Returns the bytes of a zone's descriptor extension, if they were set.
+    pub fn extension(&self, index: usize) -> Option<&[u8]> {
+        self.extensions.get(&index).map(Vec::as_slice)
+    }
+
     /// Commits the random write area of a zone up to a block.
     fn flush_area(&mut self, last: u64) -> Result<(), Status> {
         let (index, offset, zone) = self.zone(last)?;
@@ -314,6 +348,9 @@ impl Zones {
             zone.opened = self.openings;
             self.implicit.insert(self.openings, index);
         }
+        if state == ZoneState::EMPTY {
+            self.extensions.remove(&index);
+        }
         if !state.is_active() && std::mem::take(&mut zone.area) {
             self.areas -= 1;
         }
@@ -331,7 +368,9 @@ impl Zones {
         let mut descriptor = ZoneDescriptor::new_zeroed();
         descriptor.zone_type = ZoneType::SEQUENTIAL_WRITE_REQUIRED.0;
         descriptor.zone_state = zone.state.0 << 4;
-        descriptor.attributes = ZoneAttributes::new().with_random_write_area(zone.area);
+        descriptor.attributes = ZoneAttributes::new()
+            .with_random_write_area(zone.area)
+            .with_extension_valid(self.extensions.contains_key(&index));
         (descriptor.capacity, descriptor.start) = (self.capacity, start);
         let has_pointer = zone.state.has_write_pointer();
         descriptor.write_pointer = if has_pointer { start + zone.pointer } else { u64::MAX };

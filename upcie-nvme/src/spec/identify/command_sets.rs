@@ -133,6 +133,14 @@ structure! {
     }
 }
 
+impl ZonedLbaFormat {
+    /// Returns the bytes of a zone's descriptor extension; 0 if zones have none.
+    #[must_use]
+    pub const fn extension_size(&self) -> u32 {
+        self.zone_descriptor_extension_size as u32 * 64
+    }
+}
+
 impl ZonedNamespace {
     fn shown_formats(&self) -> super::super::fields::Value {
         let used = self.format_extensions.iter().rposition(|format| format.zone_size != 0);

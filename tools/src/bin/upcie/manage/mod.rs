@@ -20,6 +20,7 @@ mod sanitize;
 mod security;
 mod self_test;
 mod virtualization;
+mod zone_reports;
 mod zones;
 
 pub use boot::{BootArgs, EXAMPLES as BOOT_EXAMPLES, run as boot};

@@ -1,14 +1,17 @@
 //! `upcie zns`: the zones of a namespace: reports, changes of their states, appends.
 
-use super::common::{Common, Effect, namespace_of, read};
+use super::{
+    common::{Common, Effect, namespace_of, read},
+    zone_reports::{ExtensionArgs, ReportArgs, report, set_extension, state_name},
+};
 use crate::{guard::Consent, outcome::Outcome, structures::parse, units};
 use anyhow::{Context, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, path::PathBuf};
+use std::path::PathBuf;
 use upcie_nvme::{
     Controller, IdentifyQuery, ZoneSelect, Zones,
-    spec::{Csi, Structure, ZoneDescriptor, ZoneFilter, ZoneState, ZonedController},
+    spec::{Csi, Structure, ZonedController},
 };
 
 /// Text below the options of `--help`.
@@ -16,6 +19,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   upcie zns report-zones emu:zoned=true --count 4
   upcie zns report-zones 0000:01:00.0 --namespace 2 --state full --json
+  upcie zns set-zone-desc 0000:01:00.0 --start-lba 0 --data name.bin
   upcie zns zone-append 0000:01:00.0 --start-lba 0x8000 --data record.bin --destructive
   upcie zns reset-zone 0000:01:00.0 --start-lba 0x8000 --destructive
   upcie zns open-zone 0000:01:00.0 --start-lba 0 --zrwaa
@@ -34,6 +38,8 @@ pub struct ZnsArgs {
 enum Verb {
     /// List zones: their states and write pointers
     ReportZones(ReportArgs),
+    /// Set the descriptor extension of an empty zone: bytes of the host's own
+    SetZoneDesc(ExtensionArgs),
     /// Open a zone, or all closed ones
     OpenZone(OpenArgs),
     /// Close an open zone, or all
@@ -56,27 +62,12 @@ enum Verb {
 
 /// The device and its namespace.
 #[derive(Debug, Args)]
-struct Which {
+pub(super) struct Which {
     #[command(flatten)]
     common: Common,
     /// Namespace; the first zoned one by default
     #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>)]
     namespace: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-struct ReportArgs {
-    #[command(flatten)]
-    which: Which,
-    /// Block from whose zone on zones are listed
-    #[arg(long, short = 's', value_name = "LBA", value_parser = parse::<u64>, default_value = "0")]
-    start_lba: u64,
-    /// The most zones to list; all by default
-    #[arg(long, short = 'd', alias = "descs", value_name = "N", value_parser = parse::<u64>)]
-    count: Option<u64>,
-    /// The zones to list
-    #[arg(long, short = 'S', value_enum, default_value = "all")]
-    state: State,
 }
 
 #[derive(Debug, Args)]
@@ -133,37 +124,17 @@ struct IdArgs {
     which: Which,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum State {
-    #[value(alias = "0")]
-    All,
-    #[value(alias = "1")]
-    Empty,
-    #[value(alias = "2")]
-    ImplicitlyOpened,
-    #[value(alias = "3")]
-    ExplicitlyOpened,
-    #[value(alias = "4")]
-    Closed,
-    #[value(alias = "5")]
-    Full,
-    #[value(alias = "6")]
-    ReadOnly,
-    #[value(alias = "7")]
-    Offline,
-}
-
 impl Which {
-    fn name(&self, namespace: u32) -> String {
+    pub(super) fn name(&self, namespace: u32) -> String {
         format!("namespace {namespace}")
     }
 
     /// Returns the zones of the namespace.
-    fn zones(&self, controller: &Controller) -> anyhow::Result<Zones> {
+    pub(super) fn zones(&self, controller: &Controller) -> anyhow::Result<Zones> {
         Ok(namespace_of(controller, self.namespace, Csi::ZONED, "zones")?.zones()?)
     }
 
-    fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Zones)> {
+    pub(super) fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Zones)> {
         let controller = self.common.open(effect, consent)?;
         let zones = self.zones(&controller)?;
         Ok((controller, zones))
@@ -175,7 +146,7 @@ impl Which {
             .erased(self.namespace, consent, |controller| Ok(self.zones(controller)?.namespace().nsid()))
     }
 
-    fn print(
+    pub(super) fn print(
         &self,
         controller: &Controller,
         text: &str,
@@ -189,6 +160,7 @@ impl Which {
 pub fn run(args: &ZnsArgs) -> anyhow::Result<Outcome> {
     match &args.verb {
         Verb::ReportZones(args) => report(args),
+        Verb::SetZoneDesc(args) => set_extension(args),
         Verb::OpenZone(args) => change(&args.zone, Change::Open(args.zrwaa)),
         Verb::CloseZone(args) => change(args, Change::Close),
         Verb::FinishZone(args) => change(args, Change::Finish),
@@ -199,76 +171,6 @@ pub fn run(args: &ZnsArgs) -> anyhow::Result<Outcome> {
         Verb::IdNs(args) => identify_namespace(&args.which),
         Verb::IdCtrl(args) => identify_controller(&args.which),
     }
-}
-
-/// nvme-cli's name of a state.
-fn state_name(state: ZoneState) -> &'static str {
-    match state {
-        ZoneState::EMPTY => "EMPTY",
-        ZoneState::IMPLICITLY_OPENED => "IMP_OPENED",
-        ZoneState::EXPLICITLY_OPENED => "EXP_OPENED",
-        ZoneState::CLOSED => "CLOSED",
-        ZoneState::READ_ONLY => "READONLY",
-        ZoneState::FULL => "FULL",
-        ZoneState::OFFLINE => "OFFLINE",
-        _ => "Unknown State",
-    }
-}
-
-fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
-    let (controller, zones) = args.which.open(Effect::Reads, Consent::default())?;
-    let filter = match args.state {
-        State::All => ZoneFilter::ALL,
-        State::Empty => ZoneFilter::EMPTY,
-        State::ImplicitlyOpened => ZoneFilter::IMPLICITLY_OPENED,
-        State::ExplicitlyOpened => ZoneFilter::EXPLICITLY_OPENED,
-        State::Closed => ZoneFilter::CLOSED,
-        State::Full => ZoneFilter::FULL,
-        State::ReadOnly => ZoneFilter::READ_ONLY,
-        State::Offline => ZoneFilter::OFFLINE,
-    };
-    let most = args.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-    let found = zones.report_some(filter, args.start_lba, most)?;
-    let nsid = zones.namespace().nsid();
-    let mut text = format!(
-        "{}: {} zones of {} blocks; listed: {}",
-        args.which.name(nsid),
-        zones.count(),
-        zones.zone_blocks(),
-        found.len()
-    );
-    for zone in &found {
-        let pointer = match zone.state().has_write_pointer() {
-            true => format!("{:#x}", zone.write_pointer),
-            false => "-".into(),
-        };
-        write!(
-            text,
-            "\n  SLBA: {:<#12x} WP: {pointer:<12} Cap: {:<#10x} State: {}",
-            zone.start,
-            zone.capacity,
-            state_name(zone.state()),
-        )?;
-        if zone.attributes.random_write_area() {
-            text += ", random write area";
-        }
-    }
-    let list: Vec<Value> = found.iter().map(listed).collect();
-    let fields = [("namespace", nsid.into()), ("nr_zones", found.len().into()), ("zone_list", list.into())];
-    args.which.print(&controller, &text, &fields)
-}
-
-/// Describes a zone by nvme-cli's names.
-fn listed(zone: &ZoneDescriptor) -> Value {
-    json!({
-        "slba": zone.start,
-        "wp": zone.write_pointer,
-        "cap": zone.capacity,
-        "state": state_name(zone.state()),
-        "type": if zone.kind().0 == 2 { "SEQWRITE_REQ" } else { "Unknown" },
-        "attrs": zone.attributes.into_bits(),
-        "attrs_info": zone.attribute_information,
-    })
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Backoff<'c> {
     watch: Stopwatch<'c>,
-    /// At the beginning of the first wait: what the watch has counted, and what the thread has.
+    /// The times that the watch and the thread had counted when the first wait began.
     begun: (Duration, Duration),
     /// The time waited when the limit began to count.
     since: Duration,

@@ -33,7 +33,7 @@ pub struct Stopwatch<'c> {
     /// Time of the last reading.
     read: Duration,
     waited: Duration,
-    /// What the thread had [`counted`] at the last reading.
+    /// The thread's time that was [`counted`] at the last reading.
     counted: Duration,
 }
 

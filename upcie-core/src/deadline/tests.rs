@@ -102,7 +102,7 @@ fn a_wait_within_a_wait_counts_in_full() {
     };
     wait(Stopwatch::of(&clock), 10 * SECOND);
     assert_eq!(whole.waited(), 10 * SECOND);
-    // By a copy, twice, and with another wait in between.
+    // A copy tells of its wait as well, and so does a wait with another one in it.
     let copy = whole;
     wait(copy, 5 * SECOND);
     let mut outer = Backoff::new(Stopwatch::of(&clock), 20 * SECOND);

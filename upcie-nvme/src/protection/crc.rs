@@ -1,6 +1,6 @@
 //! The checksums of guards: by tables, 16 bytes per step, and what [`fold`](super::fold) can shorten, by that.
 
-use super::fold::{self, Folds};
+use super::fold::{Folds, fold};
 
 /// Bytes of a step.
 const STEP: usize = 16;
@@ -76,6 +76,14 @@ static TABLES16: [[u16; 256]; STEP] = tables!(u16, first16, next16);
 static TABLES32: [[u32; 256]; STEP] = tables!(u32, first32, next32);
 static TABLES64: [[u64; 256]; STEP] = tables!(u64, first64, next64);
 
+/// Returns the remainder of the 16 bytes of a step.
+macro_rules! step {
+    ($tables:ident, $step:expr) => {{
+        let step: [u8; STEP] = $step;
+        $tables.iter().rev().zip(step).fold(0, |crc, (table, byte)| crc ^ table[usize::from(byte)])
+    }};
+}
+
 /// Continues a remainder with bytes, 16 at a time: `mix` adds the remainder to the first bytes of a step, `byte` takes one
 /// byte.
 macro_rules! run {
@@ -83,11 +91,7 @@ macro_rules! run {
         let steps = $bytes.chunks_exact(STEP);
         let rest = steps.remainder();
         for step in steps.filter_map(|step| step.first_chunk::<STEP>()) {
-            let step: [u8; STEP] = $mix(*step, $crc);
-            $crc = 0;
-            for (table, byte) in $tables.iter().rev().zip(step) {
-                $crc ^= table[usize::from(byte)];
-            }
+            $crc = step!($tables, $mix(*step, $crc));
         }
         for byte in rest {
             $crc = $byte($crc, *byte);
@@ -104,12 +108,8 @@ pub(super) fn update16(mut crc: u16, mut bytes: &[u8]) -> u16 {
         step
     };
     let byte = |crc: u16, byte: u8| crc << 8 ^ TABLES16[0][usize::from((crc >> 8) as u8 ^ byte)];
-    let folded;
-    if let Some((short, rest)) = fold::fold(&FOLDS16, mix([0; STEP], crc), bytes) {
-        (folded, crc) = (short, 0);
-        let short = &folded[..];
-        crc = run!(TABLES16, crc, short, mix, byte);
-        bytes = rest;
+    if let Some((short, rest)) = fold(&FOLDS16, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = (step!(TABLES16, short), rest);
     }
     run!(TABLES16, crc, bytes, mix, byte)
 }
@@ -121,12 +121,8 @@ pub(super) fn update32(mut crc: u32, mut bytes: &[u8]) -> u32 {
         step
     };
     let byte = |crc: u32, byte: u8| crc >> 8 ^ TABLES32[0][usize::from(crc as u8 ^ byte)];
-    let folded;
-    if let Some((short, rest)) = fold::fold(&FOLDS32, mix([0; STEP], crc), bytes) {
-        (folded, crc) = (short, 0);
-        let short = &folded[..];
-        crc = run!(TABLES32, crc, short, mix, byte);
-        bytes = rest;
+    if let Some((short, rest)) = fold(&FOLDS32, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = (step!(TABLES32, short), rest);
     }
     run!(TABLES32, crc, bytes, mix, byte)
 }
@@ -138,12 +134,8 @@ pub(super) fn update64(mut crc: u64, mut bytes: &[u8]) -> u64 {
         step
     };
     let byte = |crc: u64, byte: u8| crc >> 8 ^ TABLES64[0][usize::from(crc as u8 ^ byte)];
-    let folded;
-    if let Some((short, rest)) = fold::fold(&FOLDS64, mix([0; STEP], crc), bytes) {
-        (folded, crc) = (short, 0);
-        let short = &folded[..];
-        crc = run!(TABLES64, crc, short, mix, byte);
-        bytes = rest;
+    if let Some((short, rest)) = fold(&FOLDS64, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = (step!(TABLES64, short), rest);
     }
     run!(TABLES64, crc, bytes, mix, byte)
 }

@@ -13,13 +13,13 @@ pub(super) use powers::{Folds, LANE};
 /// are less than 16. `first` is added to the first 16 bytes. `None` if the message is short, or the processor can't.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn fold<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8]) -> Option<([u8; LANE], &'b [u8])> {
-    let has_narrow = is_x86_feature_detected!("pclmulqdq") && is_x86_feature_detected!("ssse3");
-    let has_wide = is_x86_feature_detected!("vpclmulqdq") && is_x86_feature_detected!("avx2");
+    let has_narrow = || is_x86_feature_detected!("pclmulqdq") && is_x86_feature_detected!("ssse3");
+    let has_wide = || is_x86_feature_detected!("vpclmulqdq") && is_x86_feature_detected!("avx2");
     match bytes.len() / LANE {
         // SAFETY: the processor has the features, and the message the lanes.
-        8.. if has_narrow && has_wide => Some(unsafe { x86::wide(folds, first, bytes) }),
+        8.. if has_narrow() && has_wide() => Some(unsafe { x86::wide(folds, first, bytes) }),
         // SAFETY: as above.
-        4.. if has_narrow => Some(unsafe { x86::narrow(folds, first, bytes) }),
+        4.. if has_narrow() => Some(unsafe { x86::narrow(folds, first, bytes) }),
         _ => None,
     }
 }

@@ -3,11 +3,13 @@
 
 use nix::{
     errno::Errno,
+    sched::{CloneFlags, unshare},
     sys::wait::{WaitStatus, waitpid},
     unistd::Pid,
 };
 use std::{
     os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering},
 };
 use upcie_core::{
@@ -19,31 +21,63 @@ use upcie_tests::{
     deadline,
     device::namespaces,
     io::{create, only, read},
-    left_out, on_each_device, process, raw, scaled,
+    left_out, on_each_device, raw, scaled,
 };
 
-/// Asserts that `work` succeeds in a child that clone(2) makes with `flags`. Returns `false` if the system
-/// can't make such a child.
-fn in_child(flags: i32, work: impl FnOnce() -> Result<(), String>) -> bool {
-    // SAFETY: without CLONE_VM and a stack this is fork(2). The child takes no locks but those of the
-    // allocator and of standard error, which no other thread holds here, and it ends by `_exit`.
-    let child = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags | libc::SIGCHLD), 0, 0, 0, 0) };
+/// Where the child of a test is.
+#[derive(Clone, Copy, Debug)]
+enum Child {
+    /// It is a child of this process.
+    Fork,
+    /// It is the first process of a pid namespace.
+    Nested,
+}
+
+/// Asserts that `work` succeeds in a child. Returns `false` if this user may not make such a child.
+///
+/// The child comes from glibc's fork(2): after a plain clone(2) it waits for ever for a lock of the allocator that some
+/// other thread held, such as one that is about to end.
+fn in_child(child: Child, work: impl FnOnce() -> Result<(), String>) -> bool {
+    /// The exit code of a child that this user may not make.
+    const NOT_ALLOWED: i32 = 77;
+    let code = in_fork(|| match child {
+        Child::Fork => code(work()),
+        // The children of this child are in the new namespace.
+        Child::Nested => match unshare(CloneFlags::CLONE_NEWPID) {
+            Err(Errno::EPERM) => NOT_ALLOWED,
+            Err(_) => 2,
+            Ok(()) => in_fork(|| if std::process::id() == 1 { code(work()) } else { 3 }),
+        },
+    });
+    assert!([0, NOT_ALLOWED].contains(&code), "the child's exit code is {code}: {child:?}");
+    code == 0
+}
+
+/// Returns the exit code of `result`, and tells its text.
+fn code(result: Result<(), String>) -> i32 {
+    let Err(text) = result else { return 0 };
+    // Standard error itself: what `eprintln` gets here belongs to the parent's test.
+    let _ = nix::unistd::write(std::io::stderr(), format!("in the child: {text}\n").as_bytes());
+    1
+}
+
+/// Returns the exit code of a child that does `work`. It is 100 if a signal has ended the child, as one does at the
+/// deadline.
+fn in_fork(work: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: glibc makes its allocator usable in the child, which takes no lock that a thread of its parent may hold,
+    // and ends by `_exit`.
+    let child = unsafe { libc::fork() };
     if child == 0 {
-        let result = work();
-        if let Err(text) = &result {
-            eprintln!("in the child: {text}");
-        }
+        // SAFETY: the signal ends a child that waits for ever.
+        unsafe { libc::alarm(deadline().as_secs() as u32) };
+        let code = catch_unwind(AssertUnwindSafe(work)).unwrap_or(101);
         // SAFETY: ends the process at once.
-        unsafe { libc::_exit(result.is_err().into()) }
+        unsafe { libc::_exit(code) }
     }
-    if child < 0 {
-        assert_eq!(Errno::last(), Errno::EPERM);
-        return false;
+    match waitpid(Pid::from_raw(child), None) {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        _ => 100,
     }
-    let child = Pid::from_raw(child as i32);
-    let ended = process::within(deadline(), move || waitpid(child, None));
-    assert_eq!(ended, Ok(WaitStatus::Exited(child, 0)), "the child");
-    true
 }
 
 /// Calls everything that reaches the device or waits for it. Returns the first call that was not refused, or
@@ -94,9 +128,9 @@ fn a_childs_turns_waits_and_commands_are_refused() {
         let (namespace, _) = namespaces(&controller).remove(0);
         let mut queue = create::<u64>(device.queue_pair(&controller, 1).depth(8));
         let mut buffer = controller.alloc(4096).unwrap();
-        for (what, flags) in [("clone", 0), ("a pid namespace", libc::CLONE_NEWPID)] {
-            if !in_child(flags, || try_all(&controller, &namespace, &mut queue, &mut buffer)) {
-                left_out(format!("{what}: this user may not make one"));
+        for child in [Child::Fork, Child::Nested] {
+            if !in_child(child, || try_all(&controller, &namespace, &mut queue, &mut buffer)) {
+                left_out("a pid namespace: this user may not make one");
             }
             // The parent can still use all of them.
             queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 3).unwrap();
@@ -139,7 +173,7 @@ fn a_childs_raw_calls_on_a_device_are_refused() {
         let command = transport.command().unwrap();
         // Before the fork, so that the child allocates as little as possible.
         let events = EventFd::new().unwrap();
-        assert!(in_child(0, || try_raw(&*transport, &events)));
+        assert!(in_child(Child::Fork, || try_raw(&*transport, &events)));
         assert_eq!(transport.command().unwrap(), command, "nothing of the device has changed");
     });
 }
@@ -155,24 +189,16 @@ fn a_child_opens_a_device_of_its_own_while_its_parent_opens_some() {
             }
         });
         for round in 0..scaled(20) {
-            // SAFETY: glibc makes its allocator and threads usable in the child, which takes no other lock that the parent's
-            // threads may hold, and ends by `_exit`.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: the signal ends a child that waits for ever.
-                unsafe { libc::alarm(deadline().as_secs() as u32) };
+            let code = in_fork(|| {
                 let works = Controller::open("emu:size=1M").is_ok_and(|controller| {
                     let namespace = controller.namespace(1).expect("its namespace");
                     namespace.write_at(0, &[7; 4096]).is_ok()
                 });
-                // SAFETY: ends the process at once.
-                unsafe { libc::_exit((!works).into()) }
-            }
-            let child = Pid::from_raw(child);
-            let ended = process::within(2 * deadline(), move || waitpid(child, None));
-            if ended != Ok(WaitStatus::Exited(child, 0)) {
+                (!works).into()
+            });
+            if code != 0 {
                 stop.store(true, Ordering::Relaxed);
-                panic!("round {round}: {ended:?}");
+                panic!("round {round}: the child's exit code is {code}");
             }
         }
         stop.store(true, Ordering::Relaxed);

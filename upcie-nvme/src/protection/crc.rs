@@ -108,8 +108,8 @@ pub(super) fn update16(mut crc: u16, mut bytes: &[u8]) -> u16 {
         step
     };
     let byte = |crc: u16, byte: u8| crc << 8 ^ TABLES16[0][usize::from((crc >> 8) as u8 ^ byte)];
-    if let Some((short, rest)) = fold(&FOLDS16, mix([0; STEP], crc), bytes) {
-        (crc, bytes) = (step!(TABLES16, short), rest);
+    if let Some((remainder, rest)) = fold(&FOLDS16, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = ((remainder >> 48) as u16, rest);
     }
     run!(TABLES16, crc, bytes, mix, byte)
 }
@@ -121,8 +121,8 @@ pub(super) fn update32(mut crc: u32, mut bytes: &[u8]) -> u32 {
         step
     };
     let byte = |crc: u32, byte: u8| crc >> 8 ^ TABLES32[0][usize::from(crc as u8 ^ byte)];
-    if let Some((short, rest)) = fold(&FOLDS32, mix([0; STEP], crc), bytes) {
-        (crc, bytes) = (step!(TABLES32, short), rest);
+    if let Some((remainder, rest)) = fold(&FOLDS32, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = (remainder as u32, rest);
     }
     run!(TABLES32, crc, bytes, mix, byte)
 }
@@ -134,8 +134,8 @@ pub(super) fn update64(mut crc: u64, mut bytes: &[u8]) -> u64 {
         step
     };
     let byte = |crc: u64, byte: u8| crc >> 8 ^ TABLES64[0][usize::from(crc as u8 ^ byte)];
-    if let Some((short, rest)) = fold(&FOLDS64, mix([0; STEP], crc), bytes) {
-        (crc, bytes) = (step!(TABLES64, short), rest);
+    if let Some((remainder, rest)) = fold(&FOLDS64, mix([0; STEP], crc), bytes) {
+        (crc, bytes) = (remainder, rest);
     }
     run!(TABLES64, crc, bytes, mix, byte)
 }

@@ -10,8 +10,8 @@ use super::powers::{Folds, LANE};
 use std::arch::{
     asm,
     x86_64::{
-        __m128i, __m256i, _mm_clmulepi64_si128, _mm_loadu_si128, _mm_set_epi8, _mm_set_epi64x,
-        _mm_setzero_si128, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128, _mm256_broadcastsi128_si256,
+        __m128i, __m256i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_loadu_si128, _mm_set_epi8,
+        _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm256_broadcastsi128_si256,
         _mm256_castsi128_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256,
         _mm256_shuffle_epi8, _mm256_xor_si256,
     },
@@ -21,7 +21,7 @@ use std::arch::{
 ///
 /// # Safety
 /// The processor has PCLMULQDQ and SSSE3.
-pub(super) unsafe fn narrow<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8]) -> ([u8; LANE], &'b [u8]) {
+pub(super) unsafe fn narrow<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8]) -> (u64, &'b [u8]) {
     // SAFETY: the caller's promise.
     unsafe {
         match folds.reflected {
@@ -35,7 +35,7 @@ pub(super) unsafe fn narrow<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8
 ///
 /// # Safety
 /// The processor has PCLMULQDQ, SSSE3, VPCLMULQDQ and AVX2.
-pub(super) unsafe fn wide<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8]) -> ([u8; LANE], &'b [u8]) {
+pub(super) unsafe fn wide<'b>(folds: &Folds, first: [u8; LANE], bytes: &'b [u8]) -> (u64, &'b [u8]) {
     // SAFETY: the caller's promise.
     unsafe {
         match folds.reflected {
@@ -54,7 +54,7 @@ unsafe fn narrow_in<'b, const REFLECTED: bool>(
     folds: &Folds,
     first: [u8; LANE],
     bytes: &'b [u8],
-) -> ([u8; LANE], &'b [u8]) {
+) -> (u64, &'b [u8]) {
     let (steps, rest) = bytes.split_at(bytes.len() / (4 * LANE) * (4 * LANE));
     // SAFETY: the caller's promise, for this and all that follows.
     unsafe {
@@ -82,7 +82,7 @@ unsafe fn wide_in<'b, const REFLECTED: bool>(
     folds: &Folds,
     first: [u8; LANE],
     bytes: &'b [u8],
-) -> ([u8; LANE], &'b [u8]) {
+) -> (u64, &'b [u8]) {
     let (steps, rest) = bytes.split_at(bytes.len() / (8 * LANE) * (8 * LANE));
     // SAFETY: the caller's promise, for this and all that follows.
     unsafe {
@@ -109,7 +109,7 @@ unsafe fn wide_in<'b, const REFLECTED: bool>(
     }
 }
 
-/// Folds four lanes, and then the whole lanes of `rest`, into one.
+/// Folds four lanes, and then the whole lanes of `rest`, into one, and returns its remainder.
 ///
 /// # Safety
 /// The processor has PCLMULQDQ and SSSE3.
@@ -119,9 +119,8 @@ unsafe fn join<'b, const REFLECTED: bool>(
     folds: &Folds,
     lanes: [__m128i; 4],
     mut rest: &'b [u8],
-) -> ([u8; LANE], &'b [u8]) {
-    let mut short = [0; LANE];
-    // SAFETY: the caller's promise; `short` has the bytes of a lane.
+) -> (u64, &'b [u8]) {
+    // SAFETY: the caller's promise.
     unsafe {
         let by = factors(folds.by_2_lanes);
         let [even, odd] = [0, 1].map(|at| _mm_xor_si128(moved(lanes[at], by), lanes[at + 2]));
@@ -130,9 +129,43 @@ unsafe fn join<'b, const REFLECTED: bool>(
         while let Some((bytes, after)) = rest.split_first_chunk::<LANE>() {
             (sum, rest) = (_mm_xor_si128(moved(sum, by), load::<REFLECTED>(bytes)), after);
         }
-        _mm_storeu_si128(short.as_mut_ptr().cast(), order::<REFLECTED>(sum));
+        (remainder::<REFLECTED>(folds, sum), rest)
     }
-    (short, rest)
+}
+
+/// Returns the remainder of a lane that 64 zero bits follow.
+///
+/// # Safety
+/// The processor has PCLMULQDQ.
+#[inline]
+#[target_feature(enable = "pclmulqdq")]
+unsafe fn remainder<const REFLECTED: bool>(folds: &Folds, lane: __m128i) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let by = factors([folds.by_half, folds.quotient]);
+        let polynomial = factors([folds.polynomial, 0]);
+        // Each takes the half that comes first in the message, and so has the higher powers of x.
+        if REFLECTED {
+            let lane = _mm_xor_si128(_mm_clmulepi64_si128::<0x00>(lane, by), _mm_srli_si128::<8>(lane));
+            let quotient = _mm_clmulepi64_si128::<0x10>(lane, by);
+            let product = _mm_clmulepi64_si128::<0x00>(quotient, polynomial);
+            halves(_mm_xor_si128(lane, product))[1] ^ (halves(quotient)[0] & folds.lowest)
+        } else {
+            let lane = _mm_xor_si128(_mm_clmulepi64_si128::<0x01>(lane, by), _mm_slli_si128::<8>(lane));
+            let quotient = _mm_xor_si128(lane, _mm_clmulepi64_si128::<0x11>(lane, by));
+            let product = _mm_clmulepi64_si128::<0x01>(quotient, polynomial);
+            halves(_mm_xor_si128(lane, product))[0]
+        }
+    }
+}
+
+/// # Safety
+/// The processor has SSE2.
+#[inline]
+#[target_feature(enable = "sse2")]
+unsafe fn halves(lane: __m128i) -> [u64; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm_cvtsi128_si64(lane), _mm_cvtsi128_si64(_mm_srli_si128::<8>(lane))].map(|half| half as u64) }
 }
 
 /// # Safety

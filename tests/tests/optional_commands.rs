@@ -2,7 +2,7 @@
 
 use upcie_nvme::{
     Controller, DmaBuf, Namespace, QueuePair, Refusal,
-    spec::{CopyRange, OptionalCommands, Status},
+    spec::{CancelResult, CopyRange, OptionalCommands, Status},
 };
 use upcie_tests::{
     data::Pattern,
@@ -286,5 +286,50 @@ fn impossible_commands_are_refused() {
             assert_eq!((refused.buffer.len(), refused.tag), (len, 9));
         }
         assert_eq!(setup.queue.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_cancel_ends_what_is_in_flight_or_says_that_there_is_nothing() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let cancel = match controller.cancel() {
+            Ok(cancel) => cancel,
+            // QEMU's controllers lack it.
+            Err(error) => return assert!(error.to_string().contains("does not have it"), "{error}"),
+        };
+        let mut setup = Setup::new(&controller, namespaces(&controller).remove(0));
+        let (namespace, foreign) = (setup.namespace.clone(), another());
+        let theirs = foreign.namespace(1).unwrap();
+        for (cancel, reason) in [
+            (cancel.of_slot(0), Refusal::NotInFlight),
+            (cancel.of_slot(7), Refusal::NotInFlight),
+            (cancel.of_slot(u32::MAX), Refusal::NotInFlight),
+            (cancel.of_namespace(&theirs), Refusal::ForeignNamespace),
+            (foreign.cancel().unwrap(), Refusal::ForeignCancel),
+        ] {
+            let refused = setup.queue.turn().unwrap().cancel(cancel, 9).unwrap_err();
+            assert_eq!((refused.reason, refused.tag), (reason, 9));
+        }
+        for of_slot in [false, true] {
+            let buffer = setup.data(SLBA, 1, 1);
+            let mut turn = setup.queue.turn().unwrap();
+            let slot = turn.next_slot();
+            turn.read(&namespace, SLBA, buffer, 1).unwrap();
+            let which = if of_slot { cancel.of_slot(slot) } else { cancel.of_namespace(&namespace) };
+            turn.cancel(which, 2).unwrap();
+            drop(turn);
+            for done in finish(&mut setup.queue) {
+                if *done.tag() == 1 {
+                    assert!([Status::SUCCESS, Status::ABORT_REQUESTED].contains(&done.status()), "{done:?}");
+                    continue;
+                }
+                assert_eq!(done.status(), Status::SUCCESS);
+                let counts = CancelResult::from_bits(done.dword0());
+                assert!(counts.aborted() + counts.deferred() <= 1, "{counts:?}");
+            }
+        }
+        // The queue goes on as before.
+        assert_eq!(setup.reads(SLBA), Status::SUCCESS);
     });
 }

@@ -23,8 +23,8 @@ pub use controller::{
     LogQuery, ResetKind,
 };
 pub use engine::{
-    Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, Returned, Turn, WithMetadata,
-    Zeroes, ZoneSelect,
+    Cancel, Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, Returned, Turn,
+    WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{

@@ -37,12 +37,17 @@ fn relied_on(of: &IdentifyController) -> impl PartialEq + use<> {
 }
 
 impl Inner {
+    /// Returns `true` if the controller has the log page Commands Supported and Effects.
+    pub(super) fn has_effects_page(&self) -> bool {
+        self.identify().lpa & HAS_PAGE != 0
+    }
+
     /// Returns the page of a command set.
     ///
     /// # Errors
     /// The controller does not answer.
     fn effects_page(&self, set: Csi, after: Duration) -> Result<Page> {
-        if self.identify().lpa & HAS_PAGE == 0 {
+        if !self.has_effects_page() {
             return Ok(None);
         }
         if let Some(page) = self.effects.known(set) {

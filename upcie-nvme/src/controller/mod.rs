@@ -5,6 +5,7 @@ mod admin;
 mod attach;
 mod boot;
 mod bringup;
+mod cancel;
 mod class;
 mod commands;
 mod device_memory;

@@ -163,6 +163,8 @@ pub(super) fn commands(set: Csi, placed: bool, shared: bool) -> Vec<u8> {
         IO_COMMANDS.into_iter().chain(zoned).chain(placed).map(|(opcode, changes)| (opcode.0, changes));
     let keys = KEY_VALUE_COMMANDS.into_iter().map(|(opcode, changes)| (opcode.0, changes));
     let has_keys = set == Csi::KEY_VALUE;
+    // All command sets have it.
+    log.io_commands[usize::from(NvmOpcode::CANCEL.0)] = supported;
     for (opcode, changes) in blocks.filter(|_| !has_keys).chain(keys.filter(|_| has_keys)) {
         log.io_commands[usize::from(opcode)] = supported.with_logical_block_content_change(changes);
     }

@@ -59,6 +59,7 @@ mod admin;
 mod allocation;
 mod arbitration;
 mod boot;
+mod cancel;
 mod changes;
 mod checks;
 mod collect;

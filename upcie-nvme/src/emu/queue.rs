@@ -30,6 +30,16 @@ impl From<Errno> for Fault {
     }
 }
 
+/// A finished command whose completion is held back.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub due: Duration,
+    pub nsid: u32,
+    pub done: Done,
+    /// Dword 1 of its completion.
+    pub dw1: u32,
+}
+
 /// A submission queue.
 #[derive(Debug)]
 pub(super) struct Sq {
@@ -42,9 +52,8 @@ pub(super) struct Sq {
     tail: Doorbell,
     /// The tail that was refused last, so that it is reported once.
     refused: Option<u32>,
-    /// With `latency=` only: finished commands, each with the time at which it is due, and dword 1 of its completion. The
-    /// capacity is allocated with the queue.
-    pub(super) delayed: VecDeque<(Duration, Done, u32)>,
+    /// With `latency=` only: finished commands. The capacity is allocated with the queue.
+    pub(super) delayed: VecDeque<Held>,
     /// The commands that are served in [stages](super::staged), in the order of their fetch.
     pub flights: Vec<Flight>,
     /// Statuses of halves of fused operations that were carried out with the other half, by command.
@@ -140,9 +149,9 @@ impl Sq {
 
     /// Removes a command from those held back: it is done, but the client does not know.
     pub fn abort(&mut self, cid: u16) -> Option<Done> {
-        let at = self.delayed.iter().position(|(_, done, _)| done.cid == cid)?;
-        let (_, done, _) = self.delayed.remove(at)?;
-        Some(Done { status: Status::ABORT_REQUESTED, ..done })
+        let at = self.delayed.iter().position(|held| held.done.cid == cid)?;
+        let held = self.delayed.remove(at)?;
+        Some(Done { status: Status::ABORT_REQUESTED, ..held.done })
     }
 }
 

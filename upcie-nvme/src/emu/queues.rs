@@ -27,7 +27,7 @@ impl Queues {
     /// Returns the time at which the next completion that is held back is due.
     pub fn next_due(&self) -> Option<Duration> {
         // A queue's commands have one latency, so the first is due first.
-        let delayed = self.sqs.iter().filter_map(|sq| sq.delayed.front().map(|&(due, ..)| due));
+        let delayed = self.sqs.iter().filter_map(|sq| sq.delayed.front().map(|held| held.due));
         delayed.chain(self.sqs.iter().chain([&self.admin_sq]).filter_map(Sq::next_stage)).min()
     }
 

@@ -10,10 +10,11 @@ use super::{
     fused::{self, IS_FUSED},
     io::Io,
     media::Media,
-    queue::{Cq, Fault, LINE, Sq},
+    queue::{Cq, Fault, Held, LINE, Sq},
     staged::{self, Staging},
     zones::HAS_RESULT,
 };
+use crate::spec::NvmOpcode;
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -68,8 +69,15 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
             if bytes & IS_FUSED != 0 {
                 (status, _) = fused::end(sq, self.io, self.host, command.cid)?;
             }
-            let (dw0, dw1) = halves(self.io.take_result());
-            sq.delayed.push_back((now + self.latency, Done { dw0, cid: command.cid, status }, dw1));
+            let (mut dw0, dw1) = halves(self.io.take_result());
+            if command.opcode == NvmOpcode::CANCEL.0 && status.is_success() {
+                match sq.cancel_delayed(&command, now) {
+                    Ok(result) => dw0 = result,
+                    Err(error) => status = self.io.failed(sq.id, command.cid, command.nsid, 0, error),
+                }
+            }
+            let done = Done { dw0, cid: command.cid, status };
+            sq.delayed.push_back(Held { due: now + self.latency, nsid: command.nsid, done, dw1 });
             waiting -= 1;
             taken += 1;
         }
@@ -207,7 +215,7 @@ pub(super) fn release(
     now: Option<Duration>,
 ) -> Result<usize, Fault> {
     let (mut posted, mut result) = (0, Ok(()));
-    while let Some(&(due, done, dw1)) = sq.delayed.front() {
+    while let Some(&Held { due, done, dw1, .. }) = sq.delayed.front() {
         if now.is_some_and(|now| due > now) {
             break;
         }

@@ -12,7 +12,7 @@ use super::{
     media::Media,
     queue::{Cq, Fault, Sq},
 };
-use crate::spec::{Command, Status};
+use crate::spec::{Command, NvmOpcode, Status};
 use std::time::Duration;
 
 /// The state of a controller that serves commands in stages.
@@ -170,6 +170,15 @@ pub(super) fn advance<M: Media>(
     let next = match flight.stage {
         Stage::Data(_) if flight.command.flags & FUSE != 0 => {
             flight.done.status = fused::end_staged(sq, io, host, (flight.entry, &flight.command))?;
+            Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
+        }
+        Stage::Data(_) if flight.command.opcode == NvmOpcode::CANCEL.0 => {
+            let Command { cid, nsid, cdw10, cdw11, .. } = flight.command;
+            let checked = io.check_cancel(sq.id, cid, nsid, [cdw10, cdw11]);
+            match checked.and_then(|()| sq.cancel_flights(&flight.command)) {
+                Ok(result) => flight.done.dw0 = result,
+                Err(status) => flight.done.status = io.failed(sq.id, cid, nsid, 0, status),
+            }
             Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
         }
         Stage::Data(moved) => {

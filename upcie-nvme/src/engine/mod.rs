@@ -18,6 +18,7 @@
 //! suspended between that look and the write reaches the doorbell of a queue that does not exist: its id stays taken until
 //! the same thread recovers or closes the queue.
 
+mod cancel;
 mod closing;
 mod commands;
 mod common;
@@ -52,6 +53,7 @@ mod window;
 mod zones;
 
 use crate::error::Refusal;
+pub use cancel::Cancel;
 pub(crate) use closing::Retired;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;

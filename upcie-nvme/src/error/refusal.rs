@@ -64,6 +64,10 @@ pub enum Refusal {
     Mixed,
     /// The namespace belongs to another controller.
     ForeignNamespace,
+    /// The Cancel was made for another controller.
+    ForeignCancel,
+    /// No command is in flight in the slot that a Cancel names.
+    NotInFlight,
     /// The namespaces of the controller have changed since this handle was made: get a new one.
     StaleNamespace,
     /// The namespace has no zones, so the command is not for it.
@@ -118,6 +122,8 @@ impl fmt::Display for Refusal {
                 "the controller takes no data that is partly in its own memory and partly elsewhere"
             }
             Self::ForeignNamespace => "the namespace belongs to another controller",
+            Self::ForeignCancel => "the Cancel was made for another controller (`Controller::cancel`)",
+            Self::NotInFlight => "no command is in flight in that slot: it was reaped, or never submitted",
             Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
             Self::NotZoned => "the namespace has no zones: write to its blocks instead",
             Self::ZoneStart => {

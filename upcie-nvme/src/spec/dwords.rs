@@ -135,6 +135,37 @@ pub struct AbortDword10 {
     pub cid: u16,
 }
 
+/// Cancel, command dword 10.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CancelDword10 {
+    /// The submission queue that the command is submitted to.
+    pub sqid: u16,
+    /// The identifier of the command to end; FFFFh for several.
+    pub cid: u16,
+}
+
+/// Cancel, command dword 11.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CancelDword11 {
+    /// Action code: 0 for one command, 1 for all others of the submission queue.
+    #[bits(2)]
+    pub acode: u8,
+    #[bits(30)]
+    __: u32,
+}
+
+/// Cancel, dword 0 of the completion.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CancelResult {
+    /// Commands that were ended, whose completions were posted before this one; FFFFh for that many or more (CMDA).
+    pub aborted: u16,
+    /// Commands that may still end by it, or complete as if nothing had happened; FFFFh for that many or more (CEDA).
+    pub deferred: u16,
+}
+
 /// Read, Write, Compare, Write Zeroes and Verify, command dword 12.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

@@ -62,9 +62,10 @@ pub use admin::*;
 pub use command::{ALL_NAMESPACES, Command, CompletionEntry};
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
-    AbortDword10, CopyDword12, CopyRange, CreateCqDword11, CreateQueueDword10, CreateSqDword11,
-    DatasetDword10, DatasetDword11, DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags,
-    LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12, WideCopyRange,
+    AbortDword10, CancelDword10, CancelDword11, CancelResult, CopyDword12, CopyRange, CreateCqDword11,
+    CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11, DatasetRange, FeaturesDword10,
+    IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11, QueuePriority,
+    ReadWriteDword12, WideCopyRange,
 };
 pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
 pub use features::*;

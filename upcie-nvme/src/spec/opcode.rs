@@ -81,6 +81,7 @@ named_values! {
         RESERVATION_ACQUIRE = 0x11, "Reservation Acquire";
         IO_MANAGEMENT_RECEIVE = 0x12, "I/O Management Receive";
         RESERVATION_RELEASE = 0x15, "Reservation Release";
+        CANCEL = 0x18, "Cancel";
         COPY = 0x19, "Copy";
         IO_MANAGEMENT_SEND = 0x1d, "I/O Management Send";
         ZONE_MANAGEMENT_SEND = 0x79, "Zone Management Send";

@@ -103,7 +103,7 @@ fn scatter_gather_lists_are_as_long_as_the_buffer() {
 #[test]
 fn block_commands_find_no_blocks() {
     let (mut host, mut queue) = with_value(b"0123456789");
-    for opcode in (0..=255).filter(|opcode| ![0x00, 0x01, 0x02, 0x06, 0x10, 0x14].contains(opcode)) {
+    for opcode in (0..=255).filter(|opcode| ![0x00, 0x01, 0x02, 0x06, 0x10, 0x14, 0x18].contains(opcode)) {
         let command = Command { opcode, ..host.with_page(retrieve(512)) };
         let refused = exact(Status::INVALID_OPCODE.with_do_not_retry());
         assert_eq!(exact(queue.status(command)), refused, "{opcode:#x}");

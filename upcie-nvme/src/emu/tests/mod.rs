@@ -3,6 +3,7 @@
 mod admin;
 mod arbitration;
 mod bringup;
+mod cancel;
 mod data;
 mod faults;
 mod fused;

@@ -34,6 +34,10 @@ impl<M: Media> Io<M> {
             {
                 self.reserve(host, fields)
             }
+            _ if fields.opcode == NvmOpcode::CANCEL && status == Status::INVALID_OPCODE => {
+                let dwords = [fields.dwords[0], fields.dwords[1]];
+                self.check_cancel(sq, fields.cid, fields.nsid, dwords).map(|()| 0)
+            }
             Some(index) => self.execute_zoned(host, index, fields),
             None => Err(status),
         };
@@ -46,6 +50,7 @@ impl<M: Media> Io<M> {
                         NvmOpcode::FLUSH
                             | NvmOpcode::DATASET_MANAGEMENT
                             | NvmOpcode::COPY
+                            | NvmOpcode::CANCEL
                             | NvmOpcode::IO_MANAGEMENT_RECEIVE
                             | NvmOpcode::IO_MANAGEMENT_SEND
                     )

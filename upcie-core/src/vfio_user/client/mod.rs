@@ -1,5 +1,6 @@
 //! The client side: a device in another process, or in another thread of this process.
 
+mod connect;
 pub(super) mod connection;
 mod device;
 mod mapper;

@@ -3,6 +3,7 @@
 mod connect;
 pub(super) mod connection;
 mod device;
+mod exchange;
 mod mapper;
 mod regions;
 

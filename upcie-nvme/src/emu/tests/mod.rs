@@ -5,6 +5,7 @@ mod arbitration;
 mod bringup;
 mod data;
 mod faults;
+mod files;
 mod fused;
 mod host;
 mod interrupts;

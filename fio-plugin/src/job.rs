@@ -1,17 +1,15 @@
 //! A job: the I/O of one of fio's threads.
 
 use crate::{
-    errors::{self, Failure},
+    errors::Failure,
     ffi::{self, Op, Shared, Slot},
-    hot,
     memory::IoMemory,
     target::Target,
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
 use upcie_nvme::{
-    Controller, QueueGroup, QueuePair, Refusal,
-    protection::ProtectionError,
+    QueueGroup, QueuePair, Refusal,
     queue::GroupMember,
     spec::{ProtectionField, Status},
 };
@@ -61,9 +59,9 @@ pub struct Job {
     memory: Option<IoMemory>,
     started: bool,
     /// Statuses and refusals that were printed already.
-    printed: Vec<Status>,
-    printed_refusals: Vec<Refusal>,
-    printed_fields: Vec<ProtectionField>,
+    pub(crate) printed: Vec<Status>,
+    pub(crate) printed_refusals: Vec<Refusal>,
+    pub(crate) printed_fields: Vec<ProtectionField>,
 }
 
 /// Makes a box and returns its pointer only, because C writes through it.
@@ -183,7 +181,7 @@ impl Job {
         }
     }
 
-    fn slot(&mut self, index: u32) -> Option<&mut Slot> {
+    pub(crate) fn slot(&mut self, index: u32) -> Option<&mut Slot> {
         self.slots_mut().get_mut(index as usize)
     }
 
@@ -192,7 +190,7 @@ impl Job {
         unsafe { std::slice::from_raw_parts_mut(self.shared.slots, self.shared.depth as usize) }
     }
 
-    fn slots(&self) -> &[Slot] {
+    pub(crate) fn slots(&self) -> &[Slot] {
         // SAFETY: the job owns that many slots, and C does not run now.
         unsafe { std::slice::from_raw_parts(self.shared.slots, self.shared.depth as usize) }
     }
@@ -245,7 +243,7 @@ impl Job {
         self.targets().find(|&open| ptr::eq(ptr::from_ref(open).cast(), target))
     }
 
-    fn targets(&self) -> impl Iterator<Item = &Target> {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         // SAFETY: boxes that the job owns; the shim only returns their addresses.
         self.targets.iter().map(|&TargetPtr(target)| unsafe { &*target })
     }
@@ -264,115 +262,9 @@ impl Job {
         }
     }
 
-    /// Reports a failed command, once for each status.
-    #[cold]
-    pub(crate) fn command_failed(&mut self, index: u32, status: Status) {
-        let Some(slot) = self.slot(index) else { return };
-        ffi::fail(slot.unit, errors::of_status(status));
-        if !self.printed.contains(&status) {
-            self.printed.push(status);
-            let text = self.describe(index);
-            ffi::print(&format!("{text} failed: {status} (printed once)"));
-        }
-    }
-
-    /// Reports a unit that was not submitted, once for each reason.
-    #[cold]
-    pub(crate) fn unit_unsent(&mut self, unsent: Unsent) {
-        let Some(slot) = self.slot(unsent.index) else { return };
-        ffi::fail(slot.unit, errors::of_refusal(unsent.reason));
-        if !self.printed_refusals.contains(&unsent.reason) {
-            self.printed_refusals.push(unsent.reason);
-            let text = self.describe(unsent.index);
-            let reason = self.unaligned(unsent).unwrap_or_else(|| unsent.reason.to_string());
-            ffi::print(&format!("{text} was not sent: {reason} (printed once)"));
-        }
-    }
-
-    /// Reports a read whose protection information is wrong, once for each field.
-    #[cold]
-    pub(crate) fn protection_failed(&mut self, index: u32, error: &ProtectionError) {
-        let Some(slot) = self.slot(index) else { return };
-        ffi::fail(slot.unit, libc::EILSEQ);
-        if !self.printed_fields.contains(&error.kind) {
-            self.printed_fields.push(error.kind);
-            let text = self.describe(index);
-            ffi::print(&format!("{text} failed the engine's check: {error} (printed once)"));
-        }
-    }
-
-    /// Describes an unaligned offset; `None` if the offset is aligned, so that the driver's reason applies.
-    fn unaligned(&self, unsent: Unsent) -> Option<String> {
-        let slot = self.slots().get(unsent.index as usize)?;
-        let block = self.target_of(slot)?.block();
-        (unsent.reason == Refusal::Unaligned && !slot.offset.is_multiple_of(block.bytes))
-            .then(|| format!("that is not a multiple of the namespace's blocks of {block}"))
-    }
-
     /// Returns the target of a unit.
-    fn target_of(&self, slot: &Slot) -> Option<&Target> {
+    pub(crate) fn target_of(&self, slot: &Slot) -> Option<&Target> {
         self.targets().find(|&target| ptr::eq(ptr::from_ref(target).cast(), slot.target))
-    }
-
-    /// Describes a unit for messages.
-    fn describe(&self, index: u32) -> String {
-        let Some(slot) = self.slots().get(index as usize) else { return "a unit".into() };
-        let name = self.target_of(slot).map_or("?", |target| target.open.controller.name());
-        match slot.op {
-            Op::FLUSH => format!("{name}: flush"),
-            op => format!("{name}: {} of {} bytes at byte {}", op.name(), slot.len, slot.offset),
-        }
-    }
-
-    /// Counts passed seconds, and ends the job if a command has timed out.
-    #[cold]
-    pub(crate) fn tick(&mut self, second: i64) {
-        let patience = self.plan.timeout.as_secs() as u32 + 1;
-        let passed = if self.shared.second == 0 { 1 } else { second - self.shared.second };
-        // Limited, because commands just submitted count from the last tick, and the process may have been stopped, with
-        // an embedded controller in it.
-        let passed = passed.clamp(0, i64::from(patience / 2).max(1));
-        self.shared.second = second;
-        self.tick = self.tick.wrapping_add(passed as u32);
-        self.give_back_if_wanted();
-        if self.late().is_some() {
-            // fio reaps only when it must, so completed units may still be in the queue.
-            hot::fill_events(self);
-            if let Some(index) = self.late() {
-                self.out_of_time(index);
-            }
-        }
-    }
-
-    /// Ends the job when one of its devices is requested back, so that a removal, an unbinding or the end of a server can
-    /// continue.
-    fn give_back_if_wanted(&mut self) {
-        let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
-        if let Some(reason) = wanted.map(Controller::wanted_back_reason) {
-            let text = format!("{reason}: the job ends");
-            self.abort_job(&Failure::new(libc::ENODEV, text));
-        }
-    }
-
-    /// Returns a unit whose time is over.
-    fn late(&self) -> Option<u32> {
-        let patience = self.plan.timeout.as_secs() as u32 + 1;
-        let is_late = |slot: &Slot| slot.pieces > 0 && self.tick.wrapping_sub(slot.since) > patience;
-        self.slots().iter().position(is_late).map(|index| index as u32)
-    }
-
-    /// Ends the job after a unit has had no completion for a command's timeout.
-    #[cold]
-    pub(crate) fn out_of_time(&mut self, index: u32) {
-        let target = self.slots().get(index as usize).and_then(|slot| self.target_of(slot));
-        let queue = target.and_then(Target::queue);
-        let text = format!(
-            "{}: no completion within {:?} (upcie_timeout); {}",
-            self.describe(index),
-            self.plan.timeout,
-            queue.map_or_else(|| "it has no queue".into(), QueuePair::diagnose)
-        );
-        self.abort_job(&Failure::new(libc::ETIMEDOUT, text));
     }
 
     /// Returns whether a unit that was not submitted can be reaped, because nothing of it is in flight.
@@ -380,13 +272,6 @@ impl Job {
         let unsent = self.unsent.iter().take(self.unsent_count);
         let mut slots = unsent.filter_map(|unsent| self.slots().get(unsent.index as usize));
         slots.any(|slot| slot.pieces == 1)
-    }
-
-    /// Returns the unit that has been in flight longest.
-    pub(crate) fn oldest(&self) -> u32 {
-        let flying = self.slots().iter().enumerate().filter(|(_, slot)| slot.pieces > 0);
-        let oldest = flying.max_by_key(|(_, slot)| self.tick.wrapping_sub(slot.since));
-        oldest.map_or(0, |(index, _)| index as u32)
     }
 }
 

@@ -16,7 +16,7 @@ use upcie_core::{
 };
 
 const PORT: &str = "/dev/ttyS1";
-/// The root port that is empty when the guest starts (`tools/xtask/src/lab/qemu.rs`).
+/// The root port that is empty when the guest starts (`tools/xtask/src/lab/devices.rs`).
 const SLOT: &str = "hot";
 
 /// The monitor.

@@ -99,7 +99,7 @@ fn of_header() -> BTreeMap<String, String> {
 /// Returns the functions of the sources, in the same form.
 fn of_sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for file in ["mod", "memory", "controllers", "queues"] {
+    for file in ["mod", "memory", "controllers", "queues", "submissions"] {
         let text = read(&format!("src/calls/{file}.rs"));
         for function in text.split("extern \"C\" fn upcie_").skip(1) {
             let (name, rest) = function.split_once('(').expect("arguments");

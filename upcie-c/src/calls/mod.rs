@@ -1,12 +1,15 @@
-//! The calls of the header, in its order: handles and pointers are checked here, and errors become errno values.
+//! The calls of the header, in its order within each file: handles and pointers are checked here, and errors become errno
+//! values.
 
 mod controllers;
 mod memory;
 mod queues;
+mod submissions;
 
 pub use controllers::*;
 pub use memory::*;
 pub use queues::*;
+pub use submissions::*;
 
 use crate::errors::{Failure, Result};
 use std::ffi::c_char;

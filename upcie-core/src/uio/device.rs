@@ -3,6 +3,7 @@
 use super::{
     check::{DRIVER, bound, failed, untranslated},
     resource,
+    sysfs::{Enabled, open_uio, reset},
     thread::Signaller,
 };
 use crate::{
@@ -16,23 +17,18 @@ use crate::{
         BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, Messages, command, offset, turn_off,
         turn_on,
     },
-    process::{Owner, write_within},
+    process::Owner,
 };
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::File,
     io,
     os::fd::BorrowedFd,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 /// Offset of the interrupt pin in configuration space: 0 for none (PCI Express Base 6.0, 7.5.1.1.13).
 const INTERRUPT_PIN: u16 = 0x3d;
-
-/// Deadline for the kernel to enable, disable or reset a function: the kernel itself waits up to 60 s after a reset.
-const SETUP: Duration = Duration::from_secs(70);
 
 /// A PCI function without an IOMMU.
 ///
@@ -316,64 +312,6 @@ unsafe impl Device for UioDevice {
         let has_interrupt = self.state().relay.is_some();
         if has_interrupt { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
     }
-}
-
-/// Opens the function's `/dev/uioN`.
-fn open_uio(name: &str, function: &Path) -> Result<File> {
-    let directory = function.join("uio");
-    let failed_to = |e| failed(name, &format!("looking for its device in {}", directory.display()), e);
-    let node = fs::read_dir(&directory).map_err(failed_to)?.flatten().next().ok_or_else(|| {
-        Error::unusable(name, format!("{} names no device: bind it to {DRIVER} again", directory.display()))
-    })?;
-    let path = Path::new("/dev").join(node.file_name());
-    let open = OpenOptions::new().read(true).write(true).open(&path);
-    open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
-}
-
-/// A function without a driver whose power and memory accesses were enabled through sysfs.
-struct Enabled {
-    name: String,
-    path: PathBuf,
-    owner: Owner,
-}
-
-impl Enabled {
-    fn new(name: &str, function: &Path) -> Result<Self> {
-        let path = function.join("enable");
-        let failed = |e| failed(name, "enabling it (sysfs `enable`)", e);
-        // `enable` is a count, which a killed process leaves at 1.
-        if fs::read_to_string(&path).map_err(failed)?.trim() == "0" {
-            write_within(&path, "1", SETUP).map_err(failed)?;
-        }
-        Ok(Self { name: name.into(), path, owner: Owner::current() })
-    }
-}
-
-impl Drop for Enabled {
-    fn drop(&mut self) {
-        if !self.owner.is_current() {
-            return;
-        }
-        match write_within(&self.path, "0", SETUP) {
-            // The function was removed, or a driver that owns it now was bound.
-            Err(e) if !self.path.exists() || e.raw_os_error() == Some(libc::EBUSY) => {}
-            Err(error) => tracing::warn!(device = self.name, %error, "disabling it (sysfs `enable`)"),
-            Ok(()) => {}
-        }
-    }
-}
-
-/// Makes the kernel reset the function.
-fn reset(name: &str, function: &Path) -> Result<()> {
-    let path = function.join("reset");
-    if !path.exists() {
-        return Err(Error::unsupported(
-            name,
-            "resetting it",
-            "the kernel can't reset this function alone (see reset_method in sysfs)",
-        ));
-    }
-    write_within(&path, "1", SETUP).map_err(|e| failed(name, "resetting it", e))
 }
 
 impl Drop for UioDevice {

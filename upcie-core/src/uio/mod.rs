@@ -17,6 +17,7 @@
 mod check;
 mod device;
 mod resource;
+mod sysfs;
 mod thread;
 
 pub use device::UioDevice;

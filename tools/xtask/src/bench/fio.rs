@@ -14,11 +14,12 @@ use serde_json::Value;
 
 use crate::bench::entry::{Better, Entry, median};
 use crate::cargo::Workspace;
+use crate::lab::devices::FUNCTIONS;
 use crate::lab::fio::{self, Built, GUEST_ENGINE};
 use crate::lab::guest::{self, Job};
 use crate::lab::payload::Payload;
 use crate::lab::prepare::prepare;
-use crate::lab::qemu::{FUNCTIONS, Options};
+use crate::lab::qemu::Options;
 use crate::process::{self, Guard, log};
 
 const ROUNDS: usize = 5;

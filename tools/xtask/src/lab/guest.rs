@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::kernel::Lab;
 use crate::lab::payload::Payload;
-use crate::lab::qemu::{Iommu, Machine, Options, RunDirectory};
+use crate::lab::qemu::{Iommu, Machine, Options};
+use crate::lab::run_directory::RunDirectory;
 use crate::process::{self, Tail, log, read};
 
 /// Deadline of init's first line: it takes 5 s on an idle machine, 40 s on a busy one.

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
+use crate::lab::devices::{EDU, FUNCTIONS};
 use crate::lab::initrd::Archive;
 use crate::lab::kernel::Lab;
-use crate::lab::qemu::{EDU, FUNCTIONS, Iommu};
+use crate::lab::qemu::Iommu;
 use crate::process::{self, quote};
 
 const INIT: &str = include_str!("../../../../tests/guest/init");

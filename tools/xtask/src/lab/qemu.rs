@@ -1,98 +1,22 @@
-//! The guest as a machine: devices, QEMU's command line, console.
+//! The guest as a machine: its options, QEMU's command line, the console.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
 
+use crate::lab::devices::{
+    DEVICES, DISKS, FAILING, HOT, MEDIA_ERRORS, PLACED, PLACED_DISK, VIRTUAL, VIRTUAL_DISKS, ZONED,
+    ZONED_DISKS,
+};
 use crate::lab::kernel::{Accelerator, Lab};
+use crate::lab::run_directory::RunDirectory;
 use crate::process::Guard;
-
-/// Disk images, which are made sparse and empty for each run.
-const DISKS: &[(&str, u64)] = &[("a", 256 << 20), ("b1", 256 << 20), ("b2", 256 << 20)];
-
-/// Disk image of controller C.
-const FAILING_DISK: (&str, u64) = ("c", 64 << 20);
-
-/// PCI devices of the lab. Root ports come first on bus 0, so that the controllers are always at 0000:01:00.0
-/// and 0000:02:00.0.
-const DEVICES: &[&str] = &[
-    "pcie-root-port,id=rp0,chassis=1,slot=1",
-    "pcie-root-port,id=rp1,chassis=2,slot=2",
-    // A: 512-byte blocks, at most 512 KiB per command, a controller memory buffer of 16 MiB.
-    "nvme,id=nvA,bus=rp0,serial=LABA,drive=a,cmb_size_mb=16,mdts=7,max_ioqpairs=8,msix_qsize=9",
-    // B: namespaces of 512 and 4096-byte blocks, at most 128 KiB per command, a persistent memory region of 16 MiB.
-    "nvme-subsys,id=ss0,nqn=lab",
-    "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5,pmrdev=pmr",
-    "nvme-ns,drive=b1,bus=nvB,nsid=1",
-    "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
-    // QEMU's NVMe controllers have no MSI. This educational device has a pin, an MSI message and 28-bit DMA.
-    "edu,bus=pcie.0,addr=0x10",
-];
-
-/// Controller C, whose medium fails: it is added for the suite about that alone.
-const FAILING: &[&str] =
-    &["pcie-root-port,id=rp2,chassis=3,slot=3", "nvme,id=nvC,bus=rp2,serial=LABC,drive=c"];
-
-/// Disk images of controller D.
-const ZONED_DISKS: &[(&str, u64)] = &[("d1", 16 << 20), ("d2", 16 << 20)];
-
-/// Controller D, which has a plain namespace and a zoned one: it is added behind C for the suite about zones. Appends of 128 KiB
-/// at most.
-const ZONED: &[&str] = &[
-    "pcie-root-port,id=rp3,chassis=4,slot=4",
-    "nvme-subsys,id=ss1,nqn=zones",
-    "nvme,id=nvD,bus=rp3,subsys=ss1,serial=LABD,zoned.zasl=5",
-    "nvme-ns,drive=d1,bus=nvD,nsid=1",
-    "nvme-ns,drive=d2,bus=nvD,nsid=2,logical_block_size=4096,physical_block_size=4096,zoned=true,\
-     zoned.zone_size=1M,zoned.zone_capacity=768K,zoned.max_open=3,zoned.max_active=5,\
-     zoned.numzrwa=2,zoned.zrwas=64K,zoned.zrwafg=16K,zoned.descr_ext_size=64",
-];
-
-/// Disk image of controller E.
-const PLACED_DISK: (&str, u64) = ("e", 16 << 20);
-
-/// Controller E, whose endurance group has flexible data placement: it is added behind D for the suite about that. Placement
-/// handles 0 to 3 of its namespace are the reclaim unit handles 1 to 4.
-const PLACED: &[&str] = &[
-    "pcie-root-port,id=rp4,chassis=5,slot=5",
-    "nvme-subsys,id=ss2,nqn=placement,fdp=on,fdp.runs=96M,fdp.nrg=2,fdp.nruh=8",
-    "nvme,id=nvE,bus=rp4,subsys=ss2,serial=LABE",
-    "nvme-ns,drive=e,bus=nvE,nsid=1,logical_block_size=4096,physical_block_size=4096,fdp.ruhs=1-4",
-];
-
-/// Disk images of controller F.
-const VIRTUAL_DISKS: &[(&str, u64)] = &[("f1", 16 << 20), ("f2", 16 << 20)];
-
-/// Controller F, which can have two virtual functions: it is added behind E for the suite about these. 8 queue pairs and 6
-/// interrupt vectors can be moved to them, and all share two namespaces.
-const VIRTUAL: &[&str] = &[
-    "pcie-root-port,id=rp5,chassis=6,slot=6",
-    "nvme-subsys,id=ss3,nqn=virtual",
-    "nvme,id=nvF,bus=rp5,subsys=ss3,serial=LABF,max_ioqpairs=10,msix_qsize=11,sriov_max_vfs=2,\
-     sriov_vq_flexible=8,sriov_vi_flexible=6",
-    "nvme-ns,drive=f1,bus=nvF,nsid=1",
-    "nvme-ns,drive=f2,bus=nvF,nsid=2,logical_block_size=4096,physical_block_size=4096",
-];
-
-/// The root port that is empty at first, behind all others: suites plug controllers into it.
-const HOT: &str = "pcie-root-port,id=hot,chassis=9,slot=9";
-
-/// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
-const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
-
-/// Functions that init binds to vfio-pci, and that the suites use.
-pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
-
-/// QEMU's `edu` device, which has its own IOMMU group; its suite binds it.
-pub const EDU: &str = "0000:00:10.0";
 
 /// Options of the machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -186,66 +110,6 @@ impl Iommu {
             Self::On => "intel_iommu=on",
             Self::Off => "intel_iommu=off",
             Self::Pt => "intel_iommu=on iommu=pt",
-        }
-    }
-}
-
-/// Directory of one run, removed when dropped.
-#[derive(Debug)]
-pub struct RunDirectory(PathBuf);
-
-impl RunDirectory {
-    pub fn create() -> Result<Self> {
-        let parent = std::env::temp_dir();
-        remove_stale(&parent);
-        // A process has several: guests run at the same time.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot create {}", path.display()))?;
-        let directory = Self(path);
-        // The guest's plain user accesses the share as others, so the modes inside the private directory are
-        // open.
-        for (name, mode) in [("share", 0o755), ("share/out", 0o777)] {
-            fs::create_dir(directory.path(name))?;
-            fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
-        }
-        let more = [&FAILING_DISK, &PLACED_DISK].into_iter().chain(ZONED_DISKS).chain(VIRTUAL_DISKS);
-        for (name, size) in DISKS.iter().chain(more) {
-            File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
-        }
-        Ok(directory)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Returns the path of a job's output file.
-    pub fn out(&self, name: &str) -> PathBuf {
-        self.path("share/out").join(name)
-    }
-}
-
-impl Drop for RunDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-const PREFIX: &str = "upcie-guest-";
-
-/// Removes directories of killed runs.
-fn remove_stale(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let process =
-            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

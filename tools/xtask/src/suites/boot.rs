@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use crate::cargo::Executable;
 use crate::lab::c_programs;
+use crate::lab::devices::FUNCTIONS;
 use crate::lab::fio::GUEST_ENGINE;
 use crate::lab::guest::{self, Job};
 use crate::lab::kernel::Lab;
 use crate::lab::payload::{BIN, Payload};
-use crate::lab::qemu::FUNCTIONS;
 use crate::process::{self, log, quote};
 use crate::suites::modes::{self, Boot, Mode};
 use crate::suites::row::Row;

@@ -1,13 +1,13 @@
 //! The client: a device behind a vfio-user socket.
 
 use super::{
-    connection::{Connection, Keepalive, is_busy},
+    connection::{Connection, Keepalive},
     mapper::Table,
     regions::{File, Mapped, NO_MEMORY, RegionAccessor, map_areas, region},
 };
 use crate::{
     Error, Failure, Result,
-    deadline::{MessageWatch, Stopwatch},
+    deadline::MessageWatch,
     device::Device,
     dma::DmaSpace,
     events::emit,
@@ -15,29 +15,17 @@ use crate::{
     irq::IrqKind,
     mmio::{Bar, RegionIo},
     pci::{Messages, allow_pin, turn_off, turn_on},
-    vfio_user::{
-        socket::{address, connect},
-        wire::{CONFIG_REGION, DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
-    },
+    vfio_user::wire::{CONFIG_REGION, DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
 };
-use nix::errno::Errno;
 use std::{
-    os::{
-        fd::BorrowedFd,
-        unix::{fs::FileTypeExt, net::UnixStream},
-    },
-    path::Path,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     sync::{Arc, atomic::AtomicU64},
-    thread,
     time::Duration,
 };
 use zerocopy::IntoBytes;
 
 /// Default deadline of a server's answer.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Time in which the last client of a server may still be leaving, and the pause between two attempts.
-const LEAVING: Duration = Duration::from_millis(250);
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// The device addresses: page 0 stays free, and the end suits every IOMMU's width.
 const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 
@@ -70,36 +58,6 @@ const EXCLUSIVE: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 const HEADER: u64 = 64;
 
 impl VfioUserDevice {
-    /// Connects to the server that listens at `path`. If it has a client already, tries again for 250 ms: that client may
-    /// be leaving.
-    ///
-    /// # Errors
-    /// The socket does not exist, nobody listens on it, the server has another client, or the listener is not a vfio-user
-    /// server: each error says what to do.
-    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        Self::connect_within(path, DEADLINE)
-    }
-
-    /// Connects as [`connect`](Self::connect) does, with a deadline for each of the server's answers (there 5 s).
-    ///
-    /// # Errors
-    /// Those of [`connect`](Self::connect).
-    pub fn connect_within(path: impl AsRef<Path>, deadline: Duration) -> Result<Self> {
-        let path = path.as_ref();
-        let device = format!("vfio-user:{}", path.display());
-        let address = address(path).map_err(|reason| Error::unusable(device.clone(), reason))?;
-        // A client that was killed counts as connected while a child process of it ends (`inspect`).
-        let mut watch = Stopwatch::new();
-        loop {
-            let stream =
-                connect(&address, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
-            match Self::with_deadline(stream, device.clone(), None, deadline) {
-                Err(error) if is_busy(&error) && watch.waited() < LEAVING => thread::sleep(PAUSE),
-                done => return done,
-            }
-        }
-    }
-
     /// Makes a client over a connected stream. `name` is for messages; `keepalive` is dropped after the connection is
     /// closed, with the last handle to the device.
     ///
@@ -433,24 +391,4 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
     let asked = DeviceInfo { argsz: size_of::<DeviceInfo>() as u32, ..DeviceInfo::default() };
     let reply = connection.request(command::GET_INFO, operation, &[asked.as_bytes()], &[])?;
     Ok(connection.parse(operation, &reply.payload)?.0)
-}
-
-/// Makes the error of a failed connection to `path`, with what to do.
-fn refusal(path: &Path, device: &str, errno: Errno, after: Duration) -> Error {
-    let not_found = |reason: &str| Error::not_found(device, reason);
-    match errno {
-        Errno::ENOENT => not_found("there is no such socket: start its server first"),
-        Errno::ECONNREFUSED if !path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket()) => {
-            not_found("the path is not a socket")
-        }
-        Errno::ECONNREFUSED => not_found("nobody listens on the socket any more: start its server again"),
-        Errno::EAGAIN => Error::timeout(
-            device,
-            "connecting: its server accepts nobody, so it may be stopped or hung",
-            after,
-        ),
-        Errno::EACCES => Error::os(device, "connecting (you need write permission on the socket)", errno),
-        Errno::EPROTOTYPE => not_found("the socket is not a stream socket: not a vfio-user server's"),
-        _ => Error::os(device, "connecting", errno),
-    }
 }

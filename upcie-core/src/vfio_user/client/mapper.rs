@@ -1,6 +1,6 @@
 //! Mapping of the client's memory at its server.
 
-use super::connection::{Connection, Mapped};
+use super::{connection::Connection, exchange::Mapped};
 use crate::{
     Error, Result,
     dma::Mapper,

@@ -1,6 +1,7 @@
 //! The client and the server with each other, and each against a misbehaving peer.
 
 mod hostile_client;
+mod hostile_irqs;
 mod hostile_regions;
 mod hostile_server;
 mod noise;

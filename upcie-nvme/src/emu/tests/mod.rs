@@ -6,6 +6,7 @@ mod bringup;
 mod cancel;
 mod data;
 mod faults;
+mod files;
 mod fused;
 mod host;
 mod interrupts;

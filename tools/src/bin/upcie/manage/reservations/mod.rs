@@ -1,9 +1,16 @@
 //! `upcie resv`: registrations and reservations of a namespace.
 
-use super::common::{Common, Effect};
-use crate::{guard::Consent, outcome::Outcome, structures::parse};
+mod args;
+
+pub use args::ResvArgs;
+
+use super::common::Effect;
+use crate::{guard::Consent, outcome::Outcome};
 use anyhow::{Context, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use args::{
+    AcquireAction, AcquireArgs, Persistence, RegisterAction, RegisterArgs, ReleaseAction, ReleaseArgs,
+    ReportArgs, Verb, Which,
+};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use upcie_nvme::{
@@ -25,198 +32,6 @@ Examples:
 
 A host is its identifier. This program resets the controller at the start, which clears that. So
 without --host-id a registration ends with the next command of this program.";
-
-/// Arguments of `upcie resv`.
-#[derive(Debug, Args)]
-pub struct ResvArgs {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Register this host's key, replace it, or end the registration
-    Register(RegisterArgs),
-    /// Acquire the reservation, or take it from the hosts with a key
-    Acquire(AcquireArgs),
-    /// Release the reservation, or clear it with all registrations
-    Release(ReleaseArgs),
-    /// Show the reservation and the registrants
-    Report(ReportArgs),
-}
-
-/// The device, its namespace, and the host that this program is.
-#[derive(Debug, Args)]
-struct Which {
-    #[command(flatten)]
-    common: Common,
-    /// Namespace
-    #[arg(
-        long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1"
-    )]
-    namespace: u32,
-    /// This host's identifier: a number up to 64 bits, or 32 hexadecimal digits for 128 bits
-    #[arg(long, value_name = "ID", value_parser = parse_host)]
-    host_id: Option<HostId>,
-}
-
-#[derive(Debug, Args)]
-struct RegisterArgs {
-    #[command(flatten)]
-    which: Which,
-    /// The current key, to replace it or to end the registration
-    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>, default_value = "0")]
-    crkey: u64,
-    /// The new key, not 0
-    #[arg(
-        long, short = 'k', value_name = "KEY", value_parser = parse::<u64>, required_unless_present = "rrega",
-        required_if_eq_any([("rrega", "register"), ("rrega", "replace")])
-    )]
-    nrkey: Option<u64>,
-    /// The action
-    #[arg(long, short = 'r', value_enum, value_name = "ACTION", default_value = "register")]
-    rrega: RegisterAction,
-    /// Set the effect of a loss of power on registrations and reservations
-    #[arg(long, short = 'p', value_enum, value_name = "CHANGE", default_value = "none")]
-    cptpl: Persistence,
-    /// Replace or end a registration whatever its current key is
-    #[arg(long, short = 'i')]
-    iekey: bool,
-    #[command(flatten)]
-    consent: Consent,
-}
-
-#[derive(Debug, Args)]
-struct AcquireArgs {
-    #[command(flatten)]
-    which: Which,
-    /// This host's key
-    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>)]
-    crkey: u64,
-    /// The key of the hosts to preempt; 0 for all others, of an all-registrants reservation
-    #[arg(long, short = 'p', value_name = "KEY", value_parser = parse::<u64>, default_value = "0")]
-    prkey: u64,
-    /// The type of the reservation
-    #[arg(long, short = 't', value_enum, value_name = "TYPE")]
-    rtype: Type,
-    /// The action
-    #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "acquire")]
-    racqa: AcquireAction,
-    #[command(flatten)]
-    consent: Consent,
-}
-
-#[derive(Debug, Args)]
-struct ReleaseArgs {
-    #[command(flatten)]
-    which: Which,
-    /// This host's key
-    #[arg(long, short = 'c', value_name = "KEY", value_parser = parse::<u64>)]
-    crkey: u64,
-    /// The type of the reservation
-    #[arg(
-        long,
-        short = 't',
-        value_enum,
-        value_name = "TYPE",
-        required_unless_present = "rrela",
-        required_if_eq("rrela", "release")
-    )]
-    rtype: Option<Type>,
-    /// The action
-    #[arg(long, short = 'a', value_enum, value_name = "ACTION", default_value = "release")]
-    rrela: ReleaseAction,
-    #[command(flatten)]
-    consent: Consent,
-}
-
-#[derive(Debug, Args)]
-struct ReportArgs {
-    #[command(flatten)]
-    which: Which,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RegisterAction {
-    #[value(alias = "0")]
-    Register,
-    #[value(alias = "1")]
-    Unregister,
-    #[value(alias = "2")]
-    Replace,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Persistence {
-    /// No change
-    #[value(alias = "0")]
-    None,
-    /// They are lost
-    #[value(alias = "2")]
-    Clear,
-    /// They persist
-    #[value(alias = "3")]
-    Set,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AcquireAction {
-    #[value(alias = "0")]
-    Acquire,
-    #[value(alias = "1")]
-    Preempt,
-    #[value(alias = "2")]
-    PreemptAndAbort,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ReleaseAction {
-    #[value(alias = "0")]
-    Release,
-    #[value(alias = "1")]
-    Clear,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Type {
-    #[value(alias = "1")]
-    WriteExclusive,
-    #[value(alias = "2")]
-    ExclusiveAccess,
-    #[value(alias = "3")]
-    WriteExclusiveRegistrantsOnly,
-    #[value(alias = "4")]
-    ExclusiveAccessRegistrantsOnly,
-    #[value(alias = "5")]
-    WriteExclusiveAllRegistrants,
-    #[value(alias = "6")]
-    ExclusiveAccessAllRegistrants,
-}
-
-impl From<Type> for ReservationType {
-    fn from(kind: Type) -> Self {
-        match kind {
-            Type::WriteExclusive => Self::WRITE_EXCLUSIVE,
-            Type::ExclusiveAccess => Self::EXCLUSIVE_ACCESS,
-            Type::WriteExclusiveRegistrantsOnly => Self::WRITE_EXCLUSIVE_REGISTRANTS_ONLY,
-            Type::ExclusiveAccessRegistrantsOnly => Self::EXCLUSIVE_ACCESS_REGISTRANTS_ONLY,
-            Type::WriteExclusiveAllRegistrants => Self::WRITE_EXCLUSIVE_ALL_REGISTRANTS,
-            Type::ExclusiveAccessAllRegistrants => Self::EXCLUSIVE_ACCESS_ALL_REGISTRANTS,
-        }
-    }
-}
-
-/// Parses a host identifier.
-fn parse_host(text: &str) -> Result<HostId, String> {
-    let digits: String = text.chars().filter(|&c| c != '-').collect();
-    match u128::from_str_radix(&digits, 16) {
-        Ok(id) if digits.len() == 32 => return Ok(HostId::Extended(id.to_be_bytes())),
-        _ => {}
-    }
-    parse::<u64>(text)
-        .map(HostId::Short)
-        .map_err(|_| "a number up to 64 bits, or 32 hexadecimal digits (a UUID)".into())
-}
 
 impl Which {
     fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Reservations)> {
@@ -386,22 +201,4 @@ fn listed(one: &Registrant) -> Value {
         "hostid": host,
         "rkey": one.key,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_identifiers_have_64_or_128_bits() {
-        assert_eq!(parse_host("7"), Ok(HostId::Short(7)));
-        assert_eq!(parse_host("0x10"), Ok(HostId::Short(16)));
-        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
-        let extended = parse_host(uuid).unwrap();
-        assert_eq!(extended.to_string(), uuid.replace('-', ""));
-        assert_eq!(parse_host(&uuid.replace('-', "")), Ok(extended));
-        for wrong in ["", "host", "0x10000000000000000", "-"] {
-            assert!(parse_host(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -1,12 +1,9 @@
-//! A queue against a device that the test controls: it completes in any order, twice, too early, or unknown
-//! commands.
+//! A device that the test controls, and the state that its queue must have.
 
-mod exhaustive;
-mod interleaved;
-mod noise;
-
-use super::{extent::ZoneLimits, *};
-use crate::{Failure, spec::DirectiveType};
+use crate::{
+    engine::{BufferLists, Extent, KeyLimits, ListPool, Live, Parts, Queue, ZoneLimits},
+    error::Refusal,
+};
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,9 +17,9 @@ use upcie_core::{
     testing::{FakeIommu, Random},
 };
 
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 const STAMP: u64 = 7;
-const EXTENT: Extent = Extent {
+pub(super) const EXTENT: Extent = Extent {
     stamp: STAMP,
     last: u64::MAX - 1,
     nsid_high: 1 << 32,
@@ -43,30 +40,34 @@ const EXTENT: Extent = Extent {
 const LISTS: usize = 3;
 
 /// Makes a heap of small pages with invented device addresses.
-pub(super) fn heap() -> Arc<Heap> {
+pub(in crate::engine) fn heap() -> Arc<Heap> {
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(FakeIommu::default()));
     Heap::new(&space, Some(PageSize::Small), Some(Box::new(BufferLists { page_shift: 12 })))
+}
+
+pub(super) fn page(heap: &Arc<Heap>) -> DmaBuf {
+    heap.alloc_aligned(512, 512).unwrap()
 }
 
 /// A command's tag: its first block, and a value that must be dropped once.
 type Tag = (u64, Arc<()>);
 
 /// The device's end of a queue.
-struct Device {
-    entries: usize,
-    sq: *const u64,
-    cq: *mut u64,
+pub(super) struct Device {
+    pub(super) entries: usize,
+    pub(super) sq: *const u64,
+    pub(super) cq: *mut u64,
     /// The doorbells of the submission queue and of the completion queue.
-    doorbells: [Register<u32>; 2],
-    tail: usize,
-    phase: u64,
+    pub(super) doorbells: [Register<u32>; 2],
+    pub(super) tail: usize,
+    pub(super) phase: u64,
     /// Ids that were completed and not reaped yet.
-    posted: VecDeque<u16>,
+    pub(super) posted: VecDeque<u16>,
 }
 
 impl Device {
     /// Completes `id`, if the ring has room.
-    fn post(&mut self, id: u16) {
+    pub(super) fn post(&mut self, id: u16) {
         if self.posted.len() + 1 == self.entries {
             return;
         }
@@ -80,13 +81,13 @@ impl Device {
     }
 
     /// Asserts that the doorbells cover all entries up to `tail`, and each completion that was reaped.
-    fn check_doorbells(&self, tail: usize) {
+    pub(super) fn check_doorbells(&self, tail: usize) {
         let head = (self.tail + self.entries - self.posted.len()) % self.entries;
         assert_eq!(self.doorbells.each_ref().map(|doorbell| doorbell.read() as usize), [tail, head]);
     }
 
     /// Returns the id, the address and the first block of an entry.
-    fn entry(&self, index: usize) -> (u16, u64, u64) {
+    pub(super) fn entry(&self, index: usize) -> (u16, u64, u64) {
         let [first, prp1, slba] = [0, 3, 5].map(|word| {
             // SAFETY: an entry of the ring, which outlives the device.
             let at = unsafe { self.sq.add(index * 8 + word) };
@@ -99,31 +100,31 @@ impl Device {
 
 /// A command in flight.
 #[derive(Debug, PartialEq, Eq)]
-struct Flight {
-    slba: u64,
-    address: u64,
-    listed: bool,
+pub(super) struct Flight {
+    pub(super) slba: u64,
+    pub(super) address: u64,
+    pub(super) listed: bool,
 }
 
 /// The expected state of a queue, whatever the device does.
-struct Model {
-    queue: Queue<Tag>,
-    device: Device,
-    heap: Arc<Heap>,
-    flying: BTreeMap<u16, Flight>,
+pub(super) struct Model {
+    pub(super) queue: Queue<Tag>,
+    pub(super) device: Device,
+    pub(super) heap: Arc<Heap>,
+    pub(super) flying: BTreeMap<u16, Flight>,
     /// The submission entry to use next.
-    tail: usize,
-    next: u64,
-    tags: Arc<()>,
+    pub(super) tail: usize,
+    pub(super) next: u64,
+    pub(super) tags: Arc<()>,
 }
 
 impl Model {
-    fn new(entries: usize) -> Self {
+    pub(super) fn new(entries: usize) -> Self {
         Self::over(heap(), entries)
     }
 
     /// Makes a queue and its device in the memory of `heap`.
-    fn over(heap: Arc<Heap>, entries: usize) -> Self {
+    pub(super) fn over(heap: Arc<Heap>, entries: usize) -> Self {
         let memory = |bytes: usize| heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
         let (sq, cq) = (memory(entries * 64), memory(entries * 16));
         let file = memfd::memfd_create(c"doorbells", memfd::MFdFlags::MFD_CLOEXEC).unwrap();
@@ -157,7 +158,7 @@ impl Model {
     }
 
     /// Completes commands whose doorbell was rung, in any order; if it `lies`, also others.
-    fn complete(&mut self, random: &mut Random, lies: bool) {
+    pub(super) fn complete(&mut self, random: &mut Random, lies: bool) {
         let mut told: Vec<u16> =
             self.flying.keys().filter(|id| !self.device.posted.contains(id)).copied().collect();
         for _ in 0..random.below(told.len() + 1) {
@@ -177,7 +178,7 @@ impl Model {
     }
 
     /// Runs a turn that reaps and submits in any order. Returns `false` when it found a forged completion.
-    fn turn(&mut self, random: &mut Random, lies: bool, leak: bool) -> bool {
+    pub(super) fn turn(&mut self, random: &mut Random, lies: bool, leak: bool) -> bool {
         let Self { queue, device, heap, flying, tail, next, tags } = self;
         let slots = device.entries - 1;
         let (mut left, mut honest) = (flying.len(), true);
@@ -251,7 +252,7 @@ impl Model {
     }
 
     /// Ends the queue, and checks that every buffer and tag comes back once.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         assert_eq!(self.queue.in_flight() as usize, self.flying.len());
         assert_eq!(Arc::strong_count(&self.tags), self.flying.len() + 1);
         let retired = self.queue.retire();
@@ -268,172 +269,4 @@ impl Model {
         drop(retired);
         assert_eq!(self.heap.in_use(), 0);
     }
-}
-
-#[test]
-fn completions_in_any_order_return_their_payloads() {
-    let mut random = Random(3);
-    for (entries, rounds) in [(2, 500), (3, 1000), (4, 1000), (5, 1000), (33, 300), (64, 300), (65536, 5)] {
-        let mut model = Model::new(entries);
-        for _ in 0..rounds {
-            model.complete(&mut random, false);
-            assert!(model.turn(&mut random, false, false), "no lie");
-        }
-        assert!(model.next > rounds / 4 && model.queue.turn().is_ok());
-        model.end();
-    }
-}
-
-#[test]
-fn a_full_ring_of_65536_entries_uses_no_reserved_id() {
-    let mut model = Model::new(65536);
-    let mut turn = model.queue.turn().unwrap();
-    for slba in 0..65535 {
-        turn.read(&EXTENT, slba, page(&model.heap), (slba, model.tags.clone())).unwrap();
-    }
-    assert_eq!(turn.room(), 0);
-    drop(turn);
-    let ids: std::collections::BTreeSet<u16> = (0..65535).map(|index| model.device.entry(index).0).collect();
-    assert_eq!((ids.len(), ids.contains(&0xffff)), (65535, false));
-    assert_eq!(model.queue.in_flight(), 65535);
-}
-
-#[test]
-fn command_ids_are_reused_after_a_wrap() {
-    let mut model = Model::new(2);
-    let mut buffer = page(&model.heap);
-    for slba in 0..33_000_u64 {
-        let mut turn = model.queue.turn().unwrap();
-        turn.read(&EXTENT, slba, buffer, (slba, model.tags.clone())).unwrap();
-        drop(turn);
-        let (id, ..) = model.device.entry(slba as usize % 2);
-        // One bit tells the two slots apart.
-        assert_eq!(u64::from(id), slba * 2 % 65536);
-        model.device.post(id);
-        model.device.posted.clear();
-        let done = model.queue.turn().unwrap().next().expect("completed");
-        let tag;
-        (tag, _, buffer) = done.into_parts();
-        assert_eq!(tag.0, slba);
-    }
-}
-
-fn page(heap: &Arc<Heap>) -> DmaBuf {
-    heap.alloc_aligned(512, 512).unwrap()
-}
-
-#[test]
-fn forged_completions_lose_and_double_nothing() {
-    let mut random = Random(4);
-    let (mut found, mut leaked) = (0, 0);
-    for round in 0..600 {
-        let mut model = Model::new(2 + round % 9);
-        for turn in 0..40 {
-            let lies = turn > 5 && random.one_in(3);
-            model.complete(&mut random, lies);
-            let leak = random.one_in(50);
-            let honest = model.turn(&mut random, turn > 5, leak);
-            found += usize::from(!honest);
-            leaked += usize::from(leak && honest);
-            let error = match model.queue.turn() {
-                Ok(_) if honest && !leak => continue,
-                Ok(_) => panic!("a queue that is of no more use is closed"),
-                Err(error) => error,
-            };
-            assert!(if honest {
-                matches!(error.failure(), Failure::LeakedTurn { .. })
-            } else {
-                matches!(error.failure(), Failure::ForgedCompletion { .. })
-            });
-            break;
-        }
-        model.end();
-    }
-    assert!(found > 150 && leaked > 30, "{found} {leaked}");
-}
-
-#[test]
-fn a_reset_stops_an_open_turn_and_returns_each_command_once() {
-    let mut random = Random(5);
-    for entries in [2, 3, 8, 33, 64] {
-        let mut model = Model::new(entries);
-        let live = model.queue.live.clone();
-        for _ in 0..50 {
-            for _ in 0..3 {
-                model.complete(&mut random, false);
-                assert!(model.turn(&mut random, false, false), "no lie");
-            }
-            model.complete(&mut random, false);
-            let posted = model.device.posted.len();
-            let mut in_flight: Vec<u64> = model.flying.values().map(|flight| flight.slba).collect();
-            let doorbells = model.device.doorbells.each_ref().map(Register::read);
-            let mut turn = model.queue.turn().unwrap();
-            while turn.room() > 0 {
-                in_flight.push(model.next);
-                turn.read(&EXTENT, model.next, page(&model.heap), (model.next, model.tags.clone())).unwrap();
-                model.next += 1;
-            }
-            let before = live.end();
-            match random.below(3) {
-                0 => {
-                    turn.ring();
-                    drop(turn);
-                }
-                1 => std::mem::forget(turn),
-                _ => drop(turn),
-            }
-            assert_eq!(model.device.doorbells.each_ref().map(Register::read), doorbells, "no doorbell rung");
-            let error = model.queue.turn().unwrap_err();
-            assert!(matches!(error.failure(), Failure::Reset { qid: Some(1), .. }), "{error}");
-            before.set_let_go();
-
-            let all = model.queue.take_all();
-            assert_eq!(all.iter().filter(|returned| returned.result().is_some()).count(), posted);
-            let mut tags: Vec<u64> = all.into_iter().map(|returned| returned.into_parts().0.0).collect();
-            tags.sort_unstable();
-            in_flight.sort_unstable();
-            assert_eq!(tags, in_flight);
-            assert_eq!(Arc::strong_count(&model.tags), 1, "every tag came back");
-
-            // The next epoch begins with empty rings, and an entry of the last one completes no command of it.
-            let old = model.flying.keys().next().copied();
-            model.queue.renew();
-            model.queue.join(live.begin().unwrap());
-            (model.tail, model.device.tail, model.device.phase) = (0, 0, 1);
-            model.device.posted.clear();
-            model.flying.clear();
-            if let (Some(old), true) = (old, entries < 1 << 15) {
-                let mut turn = model.queue.turn().unwrap();
-                while turn.room() > 0 {
-                    turn.read(&EXTENT, 0, page(&model.heap), (0, model.tags.clone())).unwrap();
-                }
-                drop(turn);
-                model.device.post(old);
-                assert!(model.queue.turn().unwrap().next().is_none());
-                assert!(
-                    matches!(model.queue.turn(), Err(error) if matches!(error.failure(), Failure::ForgedCompletion { .. }))
-                );
-                live.end();
-                model.queue.renew();
-                model.queue.join(live.begin().unwrap());
-                (model.tail, model.device.tail, model.device.phase) = (0, 0, 1);
-                model.device.posted.clear();
-            }
-            // The test's device knows no reset: its doorbells follow the rings.
-            for doorbell in &model.device.doorbells {
-                // SAFETY: memory of this test.
-                unsafe { doorbell.write(0) };
-            }
-        }
-        model.end();
-    }
-}
-
-#[test]
-fn a_directive_stands_beside_the_flags() {
-    let io = Io::write(&EXTENT, 0).fua().directive(DirectiveType::STREAMS, 7).placement(0x8003);
-    assert_eq!(io.flags.word(), 1 << 30 | 2 << 20 | 0x8003 << 48, "the last directive, and the flag");
-    assert_eq!(Io::read(&EXTENT, 0).placement(3).flags, Dwords::NONE, "a read has none");
-    let zeroes = Zeroes::new(&EXTENT, 0, 1).placement(u16::MAX).deallocate();
-    assert_eq!(zeroes.flags.word(), 1 << 25 | 2 << 20 | 0xffff << 48);
 }

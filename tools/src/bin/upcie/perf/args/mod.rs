@@ -1,5 +1,9 @@
 //! The command line of `upcie perf`.
 
+mod values;
+
+pub use values::{Buffers, IrqArg, WaitKind};
+
 use super::{
     cores::Cores,
     random::Distribution,
@@ -12,10 +16,9 @@ use crate::{
     target::{self, Target},
     units::{self, Bytes},
 };
-use clap::{Args, Command, ValueEnum, builder::ArgPredicate, error::ErrorKind};
+use clap::{Args, Command, builder::ArgPredicate, error::ErrorKind};
 use std::{path::PathBuf, time::Duration};
-use upcie_core::memory::PageSize;
-use upcie_nvme::{Address, IrqKind, Wait};
+use upcie_nvme::{Address, Wait};
 
 /// Shortest accepted interval: a shorter one would measure the scheduling of the threads.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
@@ -23,88 +26,6 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const MIX: u8 = 70;
 /// Default polling time of an adaptive wait.
 const SPIN: Duration = Duration::from_micros(20);
-
-/// Value of `--wait`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WaitKind {
-    /// Poll if every thread (and embedded controller) has an idle core, or there are no interrupts; else adaptive
-    Auto,
-    /// Poll the queues all the time: shortest latency, uses a whole core
-    Poll,
-    /// Sleep until an interrupt arrives
-    Irq,
-    /// Poll for --spin, then sleep; sleep at once while polling does not pay off
-    Adaptive,
-}
-
-impl WaitKind {
-    /// Returns the name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Poll => "poll",
-            Self::Irq => "irq",
-            Self::Adaptive => "adaptive",
-        }
-    }
-}
-
-/// Value of `--irq`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IrqArg {
-    /// The best that the device has: msix, then msi, then intx
-    Auto,
-    /// Pin interrupts: one vector for all queues
-    Intx,
-    /// Message signalled interrupts
-    Msi,
-    /// Extended message signalled interrupts: a vector for each queue
-    Msix,
-}
-
-impl IrqArg {
-    /// Returns the driver's value; `None` for its own choice.
-    pub fn kind(self) -> Option<IrqKind> {
-        match self {
-            Self::Auto => None,
-            Self::Intx => Some(IrqKind::Intx),
-            Self::Msi => Some(IrqKind::Msi),
-            Self::Msix => Some(IrqKind::Msix),
-        }
-    }
-}
-
-/// Value of `--buffers`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Buffers {
-    /// 2 MiB pages while some are free, then 4 KiB pages
-    Auto,
-    /// 2 MiB pages (reserve some with `hugepages setup`)
-    Hugepage,
-    /// 4 KiB pages; need an IOMMU
-    #[value(name = "4k")]
-    Small,
-}
-
-impl Buffers {
-    /// Returns the driver's value; `None` for its own choice.
-    pub fn pages(self) -> Option<PageSize> {
-        match self {
-            Self::Auto => None,
-            Self::Hugepage => Some(PageSize::Huge2M),
-            Self::Small => Some(PageSize::Small),
-        }
-    }
-
-    /// Returns the name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Hugepage => "hugepage",
-            Self::Small => "4k",
-        }
-    }
-}
 
 fn parse_rate(text: &str) -> Result<u64, String> {
     let rate = units::parse_count(text)?;

@@ -1,7 +1,9 @@
 //! Reservations between hosts: three controllers of one NVM subsystem, each with a host of its own, of the embedded controller
 //! and of `nvme-emu`.
 
-use std::collections::BTreeMap;
+mod model;
+
+use model::{CONFLICT, Model, Outcome};
 use upcie_nvme::{
     Controller, Error, HostId, LogQuery, Namespace, QueuePair, Refused, Reservations, Turn, Zeroes, emu,
     spec::{
@@ -282,95 +284,6 @@ fn controllers_of_a_subsystem_know_of_each_other() {
             assert!(host.controller.execute(&format).is_err());
         }
     });
-}
-
-/// The rules, by a small model of them.
-#[derive(Debug, Default)]
-struct Model {
-    keys: BTreeMap<usize, u64>,
-    held: Option<(ReservationType, usize)>,
-    generation: u32,
-}
-
-type Outcome = Result<(), Status>;
-const CONFLICT: Outcome = Err(Status::RESERVATION_CONFLICT);
-const INVALID: Outcome = Err(Status::INVALID_FIELD);
-
-impl Model {
-    fn holds(&self, host: usize) -> bool {
-        self.held.is_some_and(|(kind, holder)| match kind.is_shared() {
-            true => self.keys.contains_key(&host),
-            false => holder == host,
-        })
-    }
-
-    fn remove(&mut self, host: usize) {
-        self.keys.remove(&host);
-        let is_over = self.held.is_some_and(|(kind, holder)| match kind.is_shared() {
-            true => self.keys.is_empty(),
-            false => holder == host,
-        });
-        if is_over {
-            self.held = None;
-        }
-    }
-
-    fn register(&mut self, host: usize, key: u64) -> Outcome {
-        if self.keys.get(&host).is_some_and(|old| *old != key) {
-            return CONFLICT;
-        }
-        self.keys.insert(host, key);
-        self.generation += 1;
-        Ok(())
-    }
-
-    fn acquire(&mut self, host: usize, key: u64, kind: ReservationType) -> Outcome {
-        match self.held {
-            _ if self.keys.get(&host) != Some(&key) => CONFLICT,
-            None => {
-                self.held = Some((kind, host));
-                Ok(())
-            }
-            Some((old, _)) if old == kind && self.holds(host) => Ok(()),
-            Some(_) => CONFLICT,
-        }
-    }
-
-    fn preempt(&mut self, host: usize, key: u64, other: u64, kind: ReservationType) -> Outcome {
-        if self.keys.get(&host) != Some(&key) {
-            return CONFLICT;
-        }
-        let (is_all, takes) = match self.held {
-            None => (false, false),
-            Some((old, _)) if old.is_shared() => (other == 0, other == 0),
-            Some(_) if other == 0 => return INVALID,
-            Some((_, holder)) => (false, self.keys[&holder] == other),
-        };
-        let named = |(who, has): (&usize, &u64)| (is_all || *has == other).then_some(*who);
-        let gone: Vec<usize> =
-            self.keys.iter().filter_map(named).filter(|who| !(takes && *who == host)).collect();
-        if gone.is_empty() && !takes {
-            return CONFLICT;
-        }
-        if takes {
-            self.held = Some((kind, host));
-        }
-        gone.into_iter().for_each(|who| self.remove(who));
-        self.generation += 1;
-        Ok(())
-    }
-
-    fn release(&mut self, host: usize, key: u64, kind: ReservationType) -> Outcome {
-        match self.held {
-            _ if self.keys.get(&host) != Some(&key) => CONFLICT,
-            Some((old, _)) if self.holds(host) && old != kind => INVALID,
-            Some(_) if self.holds(host) => {
-                self.held = None;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 fn outcome(result: Result<(), Error>) -> Outcome {

@@ -160,3 +160,37 @@ fn metadata_options_that_do_not_fit_are_refused() {
     partly.read(&format!("{copy} --length 4160 --prinfo 7"));
     assert!(!fs::exists(format!("{copy}.md")).unwrap(), "a refusal has made a file");
 }
+
+/// `perf --prinfo` lets the controller check what it strips.
+#[test]
+fn perf_counts_reads_that_fail_a_check() {
+    let disk = Disk::new("perf-prinfo", "ms=8,pi=1");
+    let from = disk.file("data", &bytes(64 * 512, 3));
+    // Reference tags that are not those of the blocks.
+    disk.write(&format!("{from} --prinfo 8 --ref-tag 1000"));
+    let json = disk.path("json");
+    let perf = |prinfo: u32, code| {
+        let limits = "--length 32K --block-size 512 --depth 4 --count 64 --rw read";
+        let output = run(&format!("perf {} --prinfo {prinfo} {limits} --json {json}", disk.emu));
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        assert_eq!(report["parameters"]["prinfo"], prinfo);
+        report
+    };
+    for checks in [8, 12, 14] {
+        assert_eq!(perf(checks, 0)["errors"], 0);
+    }
+    let report = perf(9, 3);
+    assert_eq!(report["errors"], 64);
+    assert_eq!(report["errors_by_status"]["End-to-end Reference Tag Check Error"], 64, "{report}");
+    for (options, prinfo, code, part) in [
+        ("size=1M", 8, 1, "have no protection information"),
+        ("ms=8,pi=1,extended=true", 8, 1, "apart from the data"),
+        ("ms=8,pi=3", 9, 1, "give 8"),
+        ("ms=8,pi=1", 7, 2, "--prinfo needs the 8"),
+        ("ms=8,pi=1", 16, 2, "from 0 to 15"),
+    ] {
+        let error = fails(code, run(&format!("perf emu:{options} --prinfo {prinfo} --count 1")));
+        assert!(error.contains(part), "{options}: {error}");
+    }
+}

@@ -11,6 +11,7 @@ mod outcome;
 mod p2p;
 mod perf;
 mod plot;
+mod prinfo;
 mod signal;
 mod signature;
 mod soak;

@@ -16,12 +16,13 @@ use super::{
     verify::Ledger,
     workload::{Share, Source},
 };
-use crate::signal;
+use crate::{prinfo, signal};
 use anyhow::Context;
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
 use upcie_nvme::{
-    Direction, DmaBuf, Io, Namespace, QueuePair, Refused, Turn, queue::GroupMember, spec::DatasetRange,
+    Direction, DmaBuf, Io, Namespace, QueuePair, Refused, Turn, protection::Protect, queue::GroupMember,
+    spec::DatasetRange,
 };
 
 /// I/Os that a turn of the plain loop submits at most. A turn rings the doorbell at its end: in a turn of all I/Os in
@@ -50,6 +51,8 @@ pub struct Lane {
     pub source: Source,
     /// Placement identifiers of writes, with `--placement`.
     places: Option<Places>,
+    /// Protection of all commands, with `--prinfo`.
+    protect: Option<Protect>,
     /// Schedule of the submissions; `None` to submit whenever an I/O may be in flight.
     pub pace: Option<Pace>,
     /// Record of the data that the part should hold, with `--verify`.
@@ -135,6 +138,7 @@ impl Lane {
             blocks: *part,
             source: Source::measured(&plan.mixture, *part, block, seed),
             places: Places::new(&plan.placement, index),
+            protect: plan.prinfo.map(prinfo::protect),
             pace: plan.rate.map(|rate| Pace::new(rate, index, plan.lanes())),
             ledger: plan.verify.then(ledger),
             breakdown: if plan.breakdown { Some(Breakdown::new(plan.depth)?) } else { None },
@@ -192,6 +196,7 @@ impl Lane {
             numbers,
             source,
             places,
+            protect,
             pace,
             breakdown,
             faults,
@@ -240,7 +245,7 @@ impl Lane {
             if !EXTRA && budget > 0 {
                 budget -= 1;
                 let op = source.next();
-                send(&mut turn, namespace, slba + op.block, None, buffer, Tag::new(now, op.write))?;
+                send(&mut turn, namespace, slba + op.block, (None, None), buffer, Tag::new(now, op.write))?;
                 if budget == pause {
                     break;
                 }
@@ -277,7 +282,8 @@ impl Lane {
                 trim(&mut turn, namespace, slba + op.block, bytes[usize::from(op.size)], buffer, tag)?;
             } else {
                 let placement = places.as_mut().filter(|_| EXTRA && op.write).map(Places::next);
-                send(&mut turn, namespace, slba + op.block, placement, buffer, tag)?;
+                let protect = protect.filter(|_| EXTRA);
+                send(&mut turn, namespace, slba + op.block, (placement, protect), buffer, tag)?;
             }
             in_flight += 1;
         }
@@ -347,7 +353,7 @@ fn send(
     turn: &mut Turn<'_, Tag>,
     namespace: &Namespace,
     slba: u64,
-    placement: Option<u16>,
+    (placement, protect): (Option<u16>, Option<Protect>),
     buffer: DmaBuf,
     tag: Tag,
 ) -> anyhow::Result<()> {
@@ -355,6 +361,10 @@ fn send(
     let io = Io::new(direction, namespace, slba);
     let io = match placement {
         Some(identifier) => io.placement(identifier),
+        None => io,
+    };
+    let io = match protect {
+        Some(protect) => io.protect(protect),
         None => io,
     };
     match turn.submit(io, buffer, tag) {

@@ -9,7 +9,10 @@ use super::{
 use crate::{guard, target, units};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
-use upcie_nvme::{Controller, Namespace, Wait};
+use upcie_nvme::{
+    Controller, Namespace, Wait,
+    protection::{BlockFormat, ProtectionType},
+};
 
 const DEPTH: u32 = 32;
 /// Bytes that --verify covers without --length: its record takes 4 bytes per I/O of this range.
@@ -63,6 +66,8 @@ pub struct Plan {
     pub verify: bool,
     /// Placement identifiers that writes use in turn.
     pub placement: Vec<u16>,
+    /// Protection information of all commands.
+    pub prinfo: Option<u8>,
     /// True if the parts of the latency are measured.
     pub breakdown: bool,
     /// Longest time without a completion before a device is given up.
@@ -112,6 +117,7 @@ impl Plan {
             seed: args.seed,
             verify: args.verify,
             placement: args.placement.clone(),
+            prinfo: args.prinfo,
             breakdown: args.latency_breakdown,
             timeout: args.timeout,
         })
@@ -222,11 +228,34 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     if !args.placement.is_empty() {
         target::check_placement(namespace, &args.placement)?;
     }
+    if let Some(bits) = args.prinfo {
+        check_protection(namespace.format(), bits).with_context(|| name.to_owned())?;
+    }
     if args.overwrites().is_some() {
         guard::check_unprotected(name, namespace)?;
         guard::check_any_order(name, namespace, "perf")?;
     }
     Ok(units / pairs * (unit / block))
+}
+
+/// Checks that the blocks have protection information which the controller makes and strips, and can check so.
+fn check_protection(format: &BlockFormat, bits: u8) -> anyhow::Result<()> {
+    let Some(protection) = format.protection() else {
+        bail!(
+            "--prinfo {bits}: blocks of {format} have no protection information: leave it out, or format them with some"
+        );
+    };
+    ensure!(
+        format.is_separate() && format.is_stripped(),
+        "--prinfo {bits}: blocks of {format} are moved with their metadata, as it is: leave it out, or format them with \
+         protection information alone, apart from the data"
+    );
+    ensure!(
+        protection.kind() != ProtectionType::Type3 || bits & 1 == 0,
+        "--prinfo {bits}: with protection type 3 controllers refuse to check the reference tag: give {}",
+        bits & !1
+    );
+    Ok(())
 }
 
 /// Returns the size of the range in bytes.

@@ -70,6 +70,9 @@ pub struct Parameters {
     /// Placement identifiers that writes use in turn.
     #[serde(default)]
     pub placement: Vec<u16>,
+    /// Protection information of all commands: 8 the action, 4, 2, 1 checks.
+    #[serde(default)]
+    pub prinfo: Option<u8>,
     pub time_ns: Option<u64>,
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
@@ -275,6 +278,7 @@ impl Parameters {
             buffers: args.buffers.name().into(),
             sgl: args.sgl,
             placement: args.placement.clone(),
+            prinfo: args.prinfo,
             time_ns: plan.count.is_none().then_some(ns(plan.time)),
             count: plan.count,
             warmup_ns: plan.warmup.map(ns),

@@ -65,6 +65,7 @@ impl Worker {
             || plan.rate.is_some()
             || plan.mixture.rw.trims()
             || !plan.placement.is_empty()
+            || plan.prinfo.is_some()
             || lanes.iter().any(|lane| lane.source.has_many());
         Ok(Self {
             index,

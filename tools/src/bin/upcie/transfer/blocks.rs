@@ -1,12 +1,15 @@
 //! Metadata and protection of the blocks that `upcie read` and `upcie write` move.
 
-use crate::{structures, target};
+use crate::{
+    prinfo::{self, ACTION, parse_prinfo},
+    structures, target,
+};
 use anyhow::{bail, ensure};
 use clap::Args;
 use std::path::PathBuf;
 use upcie_nvme::{
     Controller, Direction, Io, Namespace,
-    protection::{BlockFormat, Checks, Protect, ProtectionType},
+    protection::{BlockFormat, Protect, ProtectionType},
 };
 
 /// Arguments that both commands have.
@@ -30,13 +33,6 @@ pub struct BlockArgs {
     ref_tag: Option<u64>,
 }
 
-fn parse_prinfo(text: &str) -> Result<u8, String> {
-    match structures::parse::<u8>(text)? {
-        bits @ 0..16 => Ok(bits),
-        _ => Err("a number from 0 to 15: 8 for the action, 4, 2 and 1 for checks".into()),
-    }
-}
-
 impl BlockArgs {
     /// Returns the first option about protection, if there is one.
     fn first_of_protection(&self) -> Option<&'static str> {
@@ -52,14 +48,9 @@ impl BlockArgs {
 
     /// Returns the protection of commands, without the reference tag.
     fn protect(&self) -> Protect {
-        let bits = self.prinfo.unwrap_or(0);
-        let checks = [(4, Checks::GUARD), (2, Checks::APPLICATION_TAG), (1, Checks::REFERENCE_TAG)];
-        let checks = checks.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, check)| check).collect();
-        let protect = Protect::new()
-            .check(checks)
+        prinfo::protect(self.prinfo.unwrap_or(0))
             .application_tag(self.app_tag.unwrap_or(0))
-            .application_mask(self.app_tag_mask.unwrap_or(u16::MAX));
-        if bits & 8 != 0 { protect.action() } else { protect }
+            .application_mask(self.app_tag_mask.unwrap_or(u16::MAX))
     }
 }
 
@@ -124,7 +115,7 @@ impl Layout {
                 bits & !1
             );
         }
-        let acts = bits & 8 != 0;
+        let acts = bits & ACTION != 0;
         // Without options, the driver lets the controller insert and strip what is apart.
         let is_implied = args.first_of_protection().is_none() && format.is_separate() && !has_file;
         let is_stripped = format.is_stripped() && (acts || is_implied);

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     files,
     guard::Consent,
+    prinfo::{ACTION, parse_prinfo},
     structures::parse,
     target::{self, Target},
     units::{self, Bytes},
@@ -91,6 +92,10 @@ pub struct PerfArgs {
     /// Placement identifiers that writes use in turn (flexible data placement); `upcie fdp status` lists them
     #[arg(long, value_name = "PIDS", value_delimiter = ',', value_parser = parse::<u16>, help_heading = "Workload")]
     pub placement: Vec<u16>,
+    /// Protection information that the controller makes and strips: 8, and the sum of 4, 2, 1 for what it checks of reads:
+    /// guard, application tag, reference tag [default: 8 where blocks have some apart from their data]
+    #[arg(long, value_name = "BITS", value_parser = parse_prinfo, help_heading = "Workload")]
+    pub prinfo: Option<u8>,
     /// Lend each device up to SIZE bytes of memory for tables of its own (HMB), if it wishes some
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, help_heading = "Load")]
     pub host_memory: Option<u64>,
@@ -189,6 +194,14 @@ impl PerfArgs {
             (
                 !self.placement.is_empty() && !self.rw.writes() && !self.verify,
                 format!("--placement needs a workload that writes: --rw {rw} does not"),
+            ),
+            (
+                self.prinfo.is_some_and(|bits| bits & ACTION == 0),
+                "--prinfo needs the 8: a run keeps no protection information, the controller makes and strips it".into(),
+            ),
+            (
+                self.prinfo.is_some() && self.rw.trims(),
+                format!("--prinfo needs reads or writes: --rw {rw} moves no blocks"),
             ),
             (
                 self.verify && nulls.is_some(),

@@ -211,6 +211,9 @@ impl<M: Media> Core<M> {
             AdminOpcode::CREATE_SQ => self.create_sq(queues, host, command)?,
             AdminOpcode::DELETE_SQ => delete_sq(queues, host, command)?,
             AdminOpcode::DELETE_CQ => delete_cq(queues, command)?,
+            AdminOpcode::DOORBELL_BUFFER_CONFIG if self.options.dbbuf => {
+                self.configure_doorbells(queues, host, command)?
+            }
             AdminOpcode::ABORT => self.abort(queues, host, command)?,
             AdminOpcode::ASYNC_EVENT_REQUEST => {
                 if self.admin.requests.len() > usize::from(identify::AERL) {
@@ -294,14 +297,15 @@ impl<M: Media> Core<M> {
             },
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
-                let csi = (command.cdw14 >> 24) as u8;
-                let (placed, shared) = (self.options.placement.on, self.controllers > 1);
-                match Csi(csi) {
-                    Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed, shared),
-                    Csi::KEY_VALUE if self.options.keys.any() => {
-                        logs::commands(Csi::KEY_VALUE, placed, shared)
+                let shared = self.controllers > 1;
+                match Csi((command.cdw14 >> 24) as u8) {
+                    Csi::ZONED if self.options.zones.any() => {
+                        logs::commands(Csi::ZONED, &self.options, shared)
                     }
-                    _ => logs::commands(Csi::NVM, placed, shared),
+                    Csi::KEY_VALUE if self.options.keys.any() => {
+                        logs::commands(Csi::KEY_VALUE, &self.options, shared)
+                    }
+                    _ => logs::commands(Csi::NVM, &self.options, shared),
                 }
             }
             LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile(), &self.options),

@@ -160,8 +160,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         1 => OptionalAdmin::FORMAT | OptionalAdmin::NAMESPACES,
         _ => OptionalAdmin::empty(),
     };
-    let directives = if options.placement.on { OptionalAdmin::DIRECTIVES } else { OptionalAdmin::empty() };
-    id.oacs = (changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST | directives).bits();
+    let mut admin = changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST;
+    admin.set(OptionalAdmin::DIRECTIVES, options.placement.on);
+    admin.set(OptionalAdmin::DOORBELL_BUFFER, options.dbbuf);
+    id.oacs = admin.bits();
     id.frmw = firmware::UPDATES;
     id.fwug = firmware::GRANULARITY;
     id.edstt = self_test::EXTENDED_MINUTES;

@@ -29,6 +29,11 @@
 //! 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
 //! file. Compare and Write as a fused operation.
 //!
+//! # Doorbell buffers
+//! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
+//! that there are and those created later. It polls that buffer while it has work, and a while longer; then it sets the event
+//! indices so that the host rings. A queue whose shadow doorbell the host leaves alone is served by its doorbell.
+//!
 //! # Reservations
 //! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with
 //! another one it is another host. Registrations outlast resets, and in memory a loss of power (PTPL); that of a host without
@@ -65,6 +70,7 @@ mod collect;
 mod config;
 mod data;
 mod data_features;
+mod doorbell_buffers;
 mod emulator;
 mod error;
 mod events;

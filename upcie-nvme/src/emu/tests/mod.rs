@@ -4,6 +4,7 @@ mod admin;
 mod arbitration;
 mod bringup;
 mod data;
+mod doorbell_buffers;
 mod faults;
 mod fused;
 mod host;

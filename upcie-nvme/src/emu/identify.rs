@@ -1,7 +1,7 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware,
+    Options, Sgls, boot, config, firmware,
     formats::FORMATS,
     host_buffer, host_data,
     key_value::Keys,
@@ -152,6 +152,9 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     }
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
+    if options.boot_partitions != 0 {
+        id.bpcap = boot::CAPABILITIES;
+    }
     id.crdt = CRDT;
     id.cntrltype = 1;
     id.acl = AERL;

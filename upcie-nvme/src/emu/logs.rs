@@ -177,7 +177,8 @@ pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
     let placement = [FeatureId::FLEXIBLE_DATA_PLACEMENT, FeatureId::FDP_EVENTS];
     let placement = placement.into_iter().filter(|_| options.placement.on);
     let keys = options.keys.any().then_some(FeatureId::KEY_VALUE_CONFIGURATION);
-    for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys) {
+    let boots = (options.boot_partitions != 0).then_some(FeatureId::BOOT_PARTITION_WRITE_PROTECTION);
+    for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys).chain(boots) {
         let of_namespace = matches!(
             id,
             FeatureId::ERROR_RECOVERY

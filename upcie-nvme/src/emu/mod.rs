@@ -25,8 +25,8 @@
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
 //! without), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
-//! characters), boot partitions on request (whose image is any data), Keep Alive. A Sanitize takes 200 ms and a short self-test
-//! 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
+//! characters), boot partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes
+//! 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
 //! file. Compare and Write as a fused operation.
 //!
 //! # Doorbell buffers
@@ -64,6 +64,7 @@ mod admin;
 mod allocation;
 mod arbitration;
 mod boot;
+mod boot_feature;
 mod changes;
 mod checks;
 mod collect;

@@ -20,6 +20,9 @@ impl<M: Media> Machine<M> {
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
         self.core.io.reservations.lose_power();
+        if let Some(boot) = &mut self.core.firmware.boot {
+            boot.lose_power();
+        }
         self.said.clear();
         self.power_on();
     }

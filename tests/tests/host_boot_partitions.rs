@@ -1,8 +1,12 @@
-//! Boot partitions of the embedded controller: replaced and activated by Firmware Commit, read by properties and by the log page.
+//! Boot partitions of the embedded controller: unlocked by a feature, replaced and activated by Firmware Commit, read by properties
+//! and by the log page.
 
 use upcie_nvme::{
     Controller, ErrorKind, LogQuery,
-    spec::{BootPartitionLog, CommitAction, FirmwareCommit, LogPageId, Status, SupportedLogPages},
+    spec::{
+        BootPartitionLog, BootPartitionWriteProtection, CommitAction, FirmwareCommit, LogPageId, Status,
+        SupportedLogPages,
+    },
 };
 use upcie_tests::says;
 
@@ -17,7 +21,25 @@ fn commit(controller: &Controller, action: CommitAction, id: u8) -> Result<(), u
     controller.execute(&FirmwareCommit { slot: 0, action, boot_partition: id }).map(drop)
 }
 
+/// States of feature 85h.
+const UNLOCKED: u8 = 1;
+const LOCKED: u8 = 2;
+const LOCKED_UNTIL_POWER_CYCLE: u8 = 3;
+
+/// Sets the states of both partitions; 0 changes nothing.
+fn protect(controller: &Controller, states: [u8; 2]) -> Result<(), upcie_nvme::Error> {
+    let value = BootPartitionWriteProtection::new().with_partition_0(states[0]).with_partition_1(states[1]);
+    controller.set_feature(&value).map(drop)
+}
+
+fn states(controller: &Controller) -> [u8; 2] {
+    let value: BootPartitionWriteProtection = controller.feature().unwrap();
+    [value.partition_0(), value.partition_1()]
+}
+
+/// Unlocks a partition, and replaces it.
 fn replace(controller: &Controller, id: u8, image: &[u8]) -> Result<(), upcie_nvme::Error> {
+    protect(controller, [0, 1].map(|other| if other == id { UNLOCKED } else { 0 }))?;
     controller.download_firmware(image, |_| ())?;
     commit(controller, CommitAction::REPLACE_BOOT_PARTITION, id)
 }
@@ -71,6 +93,52 @@ fn the_log_page_has_the_same_bytes() {
     }
     let pages: SupportedLogPages = controller.log().unwrap();
     assert!(pages.log_pages[usize::from(LogPageId::BOOT_PARTITION.0)].supported());
+}
+
+#[test]
+fn a_locked_partition_keeps_its_image() {
+    let controller = Controller::open(EMU).unwrap();
+    let refused = |done: Result<(), upcie_nvme::Error>, status| {
+        assert_eq!(done.unwrap_err().status(), Some(status));
+    };
+    assert_eq!(states(&controller), [LOCKED; 2], "the state after power-on");
+    assert_eq!(controller.identify().bpcap, 0b101);
+    let image = image(8192, 4);
+    for id in [0, 1] {
+        controller.download_firmware(&image, |_| ()).unwrap();
+        let done = commit(&controller, CommitAction::REPLACE_BOOT_PARTITION, id);
+        refused(done, Status::BOOT_PARTITION_WRITE_PROHIBITED);
+    }
+    // A partition whose lock is not asked about keeps it, and a reset keeps both.
+    protect(&controller, [0, UNLOCKED]).unwrap();
+    let done = commit(&controller, CommitAction::REPLACE_BOOT_PARTITION, 0);
+    refused(done, Status::BOOT_PARTITION_WRITE_PROHIBITED);
+    replace(&controller, 1, &image).unwrap();
+    assert!(read(&controller, 1, 0, 8192) == image);
+    controller.reset().unwrap();
+    assert_eq!(states(&controller), [LOCKED, UNLOCKED]);
+    // The last state goes with the power alone.
+    protect(&controller, [0, LOCKED_UNTIL_POWER_CYCLE]).unwrap();
+    for state in [UNLOCKED, LOCKED] {
+        refused(protect(&controller, [UNLOCKED, state]), Status::FEATURE_NOT_CHANGEABLE);
+    }
+    assert_eq!(states(&controller), [LOCKED, LOCKED_UNTIL_POWER_CYCLE], "both or none");
+    for state in 4..8 {
+        refused(protect(&controller, [state, 0]), Status::INVALID_FIELD);
+    }
+    protect(&controller, [UNLOCKED, LOCKED_UNTIL_POWER_CYCLE]).unwrap();
+    controller.reset().unwrap();
+    refused(replace(&controller, 1, &image), Status::FEATURE_NOT_CHANGEABLE);
+    refused(
+        commit(&controller, CommitAction::REPLACE_BOOT_PARTITION, 1),
+        Status::BOOT_PARTITION_WRITE_PROHIBITED,
+    );
+    replace(&controller, 0, &image).unwrap();
+    // Neither reads nor the choice of the active one modify a partition.
+    commit(&controller, CommitAction::ACTIVATE_BOOT_PARTITION, 1).unwrap();
+    assert!(read(&controller, 1, 0, 8192) == image);
+    let error = protect(&Controller::open("emu:size=1M").unwrap(), [UNLOCKED; 2]).unwrap_err();
+    assert_eq!(error.status(), Some(Status::INVALID_FIELD));
 }
 
 #[test]

@@ -21,6 +21,10 @@ fn an_image_is_stored_read_and_activated() {
     fs::write(&file, &image).unwrap();
     let store = format!("fw download {address} {file} --action replace-boot-partition --bpid 1");
     assert!(fails(1, run(&store)).contains("--destructive"));
+    let locked = fails(1, run(&format!("{store} --destructive")));
+    assert!(locked.contains("Boot Partition Write Prohibited"), "{locked}");
+    let unlock = "set boot-partition-write-protection-config partition_1=1 --destructive";
+    succeeds(run(&format!("feature {address} {unlock}")));
     succeeds(run(&format!("{store} --destructive")));
     assert_eq!(info(address), (256 << 10, 0));
     succeeds(run(&format!("boot-part read {address} {copy} --bpid 1")));

@@ -120,6 +120,7 @@ impl<M: Media> Machine<M> {
     /// Takes one action at `now`; does nothing if it is not possible any more.
     pub fn act_once(&mut self, host: &mut impl Host, action: Action, now: Duration) {
         self.core.staging.get_or_insert_default();
+        self.look_at_shadow_doorbells(host);
         self.update_lines(host);
         if self.is_present(&|| now) && self.allowed.dma {
             if let Err(fault) = self.take(host, action, now) {

@@ -190,6 +190,7 @@ impl<M: Media> Core<M> {
             AdminOpcode::GET_FEATURES => {
                 let own = self.get_reservations(host, command);
                 let known = own.or_else(|| self.get_host_data(host, command, now()));
+                let known = known.or_else(|| self.boot_feature(command));
                 match known.or_else(|| self.placement_feature(host, command)) {
                     Some(done) => done?,
                     None => self.features.get(command, &self.io)?,
@@ -198,6 +199,7 @@ impl<M: Media> Core<M> {
             AdminOpcode::SET_FEATURES => {
                 let own = self.set_reservations(host, command);
                 let known = own.or_else(|| self.set_host_data(host, command, now()));
+                let known = known.or_else(|| self.boot_feature(command));
                 if let Some(done) = known.or_else(|| self.placement_feature(host, command)) {
                     return done.map(Some);
                 }
@@ -211,6 +213,9 @@ impl<M: Media> Core<M> {
             AdminOpcode::CREATE_SQ => self.create_sq(queues, host, command)?,
             AdminOpcode::DELETE_SQ => delete_sq(queues, host, command)?,
             AdminOpcode::DELETE_CQ => delete_cq(queues, command)?,
+            AdminOpcode::DOORBELL_BUFFER_CONFIG if self.options.dbbuf => {
+                self.configure_doorbells(queues, host, command)?
+            }
             AdminOpcode::ABORT => self.abort(queues, host, command)?,
             AdminOpcode::ASYNC_EVENT_REQUEST => {
                 if self.admin.requests.len() > usize::from(identify::AERL) {
@@ -294,14 +299,15 @@ impl<M: Media> Core<M> {
             },
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
             LogPageId::COMMANDS_SUPPORTED => {
-                let csi = (command.cdw14 >> 24) as u8;
-                let (placed, shared) = (self.options.placement.on, self.controllers > 1);
-                match Csi(csi) {
-                    Csi::ZONED if self.options.zones.any() => logs::commands(Csi::ZONED, placed, shared),
-                    Csi::KEY_VALUE if self.options.keys.any() => {
-                        logs::commands(Csi::KEY_VALUE, placed, shared)
+                let shared = self.controllers > 1;
+                match Csi((command.cdw14 >> 24) as u8) {
+                    Csi::ZONED if self.options.zones.any() => {
+                        logs::commands(Csi::ZONED, &self.options, shared)
                     }
-                    _ => logs::commands(Csi::NVM, placed, shared),
+                    Csi::KEY_VALUE if self.options.keys.any() => {
+                        logs::commands(Csi::KEY_VALUE, &self.options, shared)
+                    }
+                    _ => logs::commands(Csi::NVM, &self.options, shared),
                 }
             }
             LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile(), &self.options),

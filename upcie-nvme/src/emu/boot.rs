@@ -1,9 +1,11 @@
 //! Boot partitions: two of one size, replaced and activated by Firmware Commit, read by properties or by the log page.
+//!
+//! Each is locked after power-on (Base 2.1, "Set Features Boot Partition Write Protection"). Resets keep the states.
 
 use super::Host;
 use crate::spec::{
     BootPartitionHeader, BootPartitionInformation, BootPartitionProperty, BootPartitionSelect,
-    BootReadStatus, LogPageId, Status,
+    BootPartitionWriteProtection, BootReadStatus, LogPageId, Status,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -14,10 +16,20 @@ pub(super) const LARGEST: u64 = 16 << 20;
 /// Unit of BPROF and BPRSZ in bytes.
 const PAGE: u64 = 4096;
 
+/// BPCAP: write protection by feature 85h, none by a replay protected memory block.
+pub(super) const CAPABILITIES: u8 = 1 << 2 | 1;
+
+/// The states of a partition in feature 85h. Set Features changes nothing by 0; higher values are reserved, or can't be set.
+const NO_CHANGE: u8 = 0;
+const UNLOCKED: u8 = 1;
+const LOCKED: u8 = 2;
+const LOCKED_UNTIL_POWER_CYCLE: u8 = 3;
+
 /// The partitions; they outlive resets.
 #[derive(Debug)]
 pub(super) struct BootPartitions {
     parts: [Vec<u8>; 2],
+    states: [u8; 2],
     active: u8,
 }
 
@@ -25,7 +37,52 @@ impl BootPartitions {
     /// Makes two empty partitions; `None` for a size of 0.
     pub fn new(size: u64) -> Option<Self> {
         let part = || vec![0; usize::try_from(size).unwrap_or(0)];
-        (size != 0).then(|| Self { parts: [part(), part()], active: 0 })
+        (size != 0).then(|| Self { parts: [part(), part()], states: [LOCKED; 2], active: 0 })
+    }
+
+    /// Returns the value that feature 85h has after a power cycle.
+    pub fn default_protection() -> BootPartitionWriteProtection {
+        BootPartitionWriteProtection::new().with_partition_0(LOCKED).with_partition_1(LOCKED)
+    }
+
+    /// Returns the value of feature 85h.
+    pub fn protection(&self) -> BootPartitionWriteProtection {
+        let [first, second] = self.states;
+        BootPartitionWriteProtection::new().with_partition_0(first).with_partition_1(second)
+    }
+
+    /// Sets feature 85h, of both partitions or of none.
+    pub fn protect(&mut self, value: BootPartitionWriteProtection) -> Result<(), Status> {
+        let wanted = [value.partition_0(), value.partition_1()];
+        if wanted.iter().any(|wanted| *wanted > LOCKED_UNTIL_POWER_CYCLE) {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let is_refused = |state: u8, wanted: u8| {
+            state == LOCKED_UNTIL_POWER_CYCLE && wanted != NO_CHANGE && wanted != state
+        };
+        if self.states.iter().zip(wanted).any(|(&state, wanted)| is_refused(state, wanted)) {
+            return Err(Status::FEATURE_NOT_CHANGEABLE.with_do_not_retry());
+        }
+        for (state, wanted) in self.states.iter_mut().zip(wanted) {
+            if wanted != NO_CHANGE {
+                *state = wanted;
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks both partitions, as a power cycle does.
+    pub fn lose_power(&mut self) {
+        self.states = [LOCKED; 2];
+    }
+
+    /// Checks that a partition may be modified.
+    pub fn check_unlocked(&self, id: usize) -> Result<(), Status> {
+        match self.states.get(id) {
+            Some(&UNLOCKED) => Ok(()),
+            Some(_) => Err(Status::BOOT_PARTITION_WRITE_PROHIBITED.with_do_not_retry()),
+            None => Err(Status::INVALID_FIELD.with_do_not_retry()),
+        }
     }
 
     /// Replaces a partition by an image; the rest of it is zeros.
@@ -95,5 +152,30 @@ impl BootProperties {
             pages.all(|(page, index)| host.write(self.buffer.wrapping_add(index * PAGE), page).is_ok())
         });
         self.status = if read { BootReadStatus::COMPLETED } else { BootReadStatus::FAILED };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(states: [u8; 2]) -> BootPartitionWriteProtection {
+        BootPartitionWriteProtection::new().with_partition_0(states[0]).with_partition_1(states[1])
+    }
+
+    #[test]
+    fn a_power_cycle_locks_both_partitions() {
+        let mut boot = BootPartitions::new(UNIT).unwrap();
+        let refused = Err(Status::BOOT_PARTITION_WRITE_PROHIBITED.with_do_not_retry());
+        for states in [[UNLOCKED, LOCKED_UNTIL_POWER_CYCLE], [LOCKED_UNTIL_POWER_CYCLE, UNLOCKED]] {
+            assert_eq!(boot.protection(), BootPartitions::default_protection());
+            boot.protect(value(states)).unwrap();
+            assert_eq!(boot.protection(), value(states));
+            for (id, state) in states.into_iter().enumerate() {
+                assert_eq!(boot.check_unlocked(id), if state == UNLOCKED { Ok(()) } else { refused });
+            }
+            boot.lose_power();
+        }
+        assert_eq!([0, 1].map(|id| boot.check_unlocked(id)), [refused; 2]);
     }
 }

@@ -114,12 +114,16 @@ impl Firmware {
             return Err(INVALID_FIELD);
         }
         let image = match action {
-            CommitAction::REPLACE_BOOT_PARTITION => Some(self.take_whole()?),
+            // A commit that fails takes it, too: the host downloads it anew.
+            CommitAction::REPLACE_BOOT_PARTITION => Some(self.take_whole()),
             _ => None,
         };
         let Some(boot) = &mut self.boot else { return Err(INVALID_FIELD) };
         match image {
-            Some(image) => boot.replace(id.into(), &image),
+            Some(image) => {
+                boot.check_unlocked(id.into())?;
+                boot.replace(id.into(), &image?)
+            }
             None => {
                 boot.activate(id);
                 Ok(())

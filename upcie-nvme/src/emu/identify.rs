@@ -1,7 +1,7 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware,
+    Options, Sgls, boot, config, firmware,
     formats::FORMATS,
     host_buffer, host_data,
     key_value::Keys,
@@ -152,6 +152,9 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     }
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
+    if options.boot_partitions != 0 {
+        id.bpcap = boot::CAPABILITIES;
+    }
     id.crdt = CRDT;
     id.cntrltype = 1;
     id.acl = AERL;
@@ -160,8 +163,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         1 => OptionalAdmin::FORMAT | OptionalAdmin::NAMESPACES,
         _ => OptionalAdmin::empty(),
     };
-    let directives = if options.placement.on { OptionalAdmin::DIRECTIVES } else { OptionalAdmin::empty() };
-    id.oacs = (changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST | directives).bits();
+    let mut admin = changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST;
+    admin.set(OptionalAdmin::DIRECTIVES, options.placement.on);
+    admin.set(OptionalAdmin::DOORBELL_BUFFER, options.dbbuf);
+    id.oacs = admin.bits();
     id.frmw = firmware::UPDATES;
     id.fwug = firmware::GRANULARITY;
     id.edstt = self_test::EXTENDED_MINUTES;

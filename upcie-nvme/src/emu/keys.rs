@@ -24,6 +24,7 @@ pub const KEYS: &str = "  \
   msi=N             MSI messages: 0, or a power of two up to 32
   intx=true         have an interrupt pin
   wrr=true          have weighted round robin
+  dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   mpsmin=BYTES      the least memory page, a power of two from 4K to 64K

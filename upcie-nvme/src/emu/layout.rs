@@ -21,6 +21,14 @@ pub(super) const DSTRD: u8 = 3;
 pub(super) const REGISTER_BAR: u32 = 0;
 /// The offset of the doorbells in that BAR.
 pub(super) const DOORBELLS: u64 = 0x1000;
+
+/// Returns the number of I/O queues of each kind that hosts get: with doorbell buffers no more than have their doorbells in the
+/// least memory page, beside those of the admin queue.
+pub(super) fn granted_queues(options: &Options) -> u16 {
+    let fit = options.mpsmin / (2 * (4_u32 << DSTRD)) - 1;
+    if options.dbbuf { options.queues.min(fit as u16) } else { options.queues }
+}
+
 /// Makes the regions and interrupts that the options ask for, and the memory of the doorbells, which has each
 /// doorbell at its offset in BAR 0.
 pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> {

@@ -143,19 +143,20 @@ const KEY_VALUE_COMMANDS: [(KeyValueOpcode, bool); 6] = [
     (KeyValueOpcode::EXIST, false),
 ];
 
-/// Returns the Commands Supported and Effects log page of a command set, with flexible data placement or without. A controller
-/// that shares its namespaces can't change them.
-pub(super) fn commands(set: Csi, placed: bool, shared: bool) -> Vec<u8> {
+/// Returns the Commands Supported and Effects log page of a command set. A controller that shares its namespaces can't change
+/// them.
+pub(super) fn commands(set: Csi, options: &Options, shared: bool) -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
     let admin = ADMIN_COMMANDS.into_iter().filter(|(opcode, _)| !(shared && changes_namespaces(*opcode)));
     for (opcode, effects) in admin {
         log.admin_commands[usize::from(opcode.0)] = effects;
     }
-    if placed {
-        for opcode in [AdminOpcode::DIRECTIVE_SEND, AdminOpcode::DIRECTIVE_RECEIVE] {
-            log.admin_commands[usize::from(opcode.0)] = supported;
-        }
+    let placed = options.placement.on;
+    let directives = [AdminOpcode::DIRECTIVE_SEND, AdminOpcode::DIRECTIVE_RECEIVE];
+    let buffers = options.dbbuf.then_some(AdminOpcode::DOORBELL_BUFFER_CONFIG);
+    for opcode in directives.into_iter().filter(|_| placed).chain(buffers) {
+        log.admin_commands[usize::from(opcode.0)] = supported;
     }
     let zoned = ZONED_COMMANDS.into_iter().filter(|_| set == Csi::ZONED);
     let placed = PLACEMENT_COMMANDS.into_iter().filter(|_| placed);
@@ -178,7 +179,8 @@ pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
     let placement = [FeatureId::FLEXIBLE_DATA_PLACEMENT, FeatureId::FDP_EVENTS];
     let placement = placement.into_iter().filter(|_| options.placement.on);
     let keys = options.keys.any().then_some(FeatureId::KEY_VALUE_CONFIGURATION);
-    for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys) {
+    let boots = (options.boot_partitions != 0).then_some(FeatureId::BOOT_PARTITION_WRITE_PROTECTION);
+    for id in FEATURES.into_iter().chain(cache).chain(placement).chain(keys).chain(boots) {
         let of_namespace = matches!(
             id,
             FeatureId::ERROR_RECOVERY

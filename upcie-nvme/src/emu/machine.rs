@@ -4,6 +4,7 @@ use super::{
     Error, FaultPlan, Host, Media, Options, Storage,
     arbitration::Arbiter,
     config::{Allowed, ConfigSpace},
+    doorbell_buffers::DoorbellBuffers,
     faults::{self, Injector, Place},
     io::Io,
     layout::{self, DOORBELLS},
@@ -18,6 +19,7 @@ use super::{
     state::Core,
 };
 use crate::spec::offset;
+use nix::errno::Errno;
 use std::time::Duration;
 use upcie_core::{irq::IrqKind, vfio_user::server::Layout};
 
@@ -45,6 +47,10 @@ pub struct Machine<M = Storage> {
     /// Rounds until the next check of doorbells of queues that don't exist; a round without work counts as
     /// several.
     until_strays: u32,
+    /// The last round had work.
+    worked: bool,
+    /// The host may write to shadow doorbells and ring none: a server that slept now would be late.
+    polls: bool,
     /// The causes that were logged of this host: it could repeat them forever.
     pub(super) said: Vec<&'static str>,
     pub(super) core: Core<M>,
@@ -93,6 +99,8 @@ impl<M: Media> Machine<M> {
             queues: None,
             arbiter: None,
             until_strays: ROUNDS,
+            worked: false,
+            polls: false,
             said: Vec::new(),
             layout,
             core,
@@ -235,9 +243,12 @@ impl<M: Media> Machine<M> {
     }
 
     /// Serves the queues: looks at the doorbells, carries out a bounded number of commands, and posts completions and
-    /// interrupts. Returns the amount of work done. `now` gives the time since power-on, which is read only for `latency=`
-    /// and the SMART log.
+    /// interrupts. Returns the amount of work done, which counts more while shadow doorbells are polled (`dbbuf=`): the host rings
+    /// no doorbell meanwhile. `now` gives the time since power-on, which is read only for `latency=` and the SMART log.
     pub fn step(&mut self, host: &mut impl Host, now: impl Fn() -> Duration) -> usize {
+        if self.core.options.dbbuf {
+            self.begin_round(host);
+        }
         // Acknowledgements that came before must count before new entries are posted.
         self.update_lines(host);
         if self.core.staging.is_some() && !self.is_present(&now) {
@@ -245,6 +256,7 @@ impl<M: Media> Machine<M> {
         }
         // Commands stay in the rings while the function may not read memory.
         let work = if self.allowed.dma { self.serve(host, &now) } else { 0 };
+        self.worked = work > 0;
         if self.core.staging.is_some() {
             self.fail(&now);
         }
@@ -253,7 +265,38 @@ impl<M: Media> Machine<M> {
             None => self.look_for_strays(),
         }
         self.update_lines(host);
-        work
+        work + usize::from(self.polls)
+    }
+
+    /// Takes the values of shadow doorbells at the beginning of a round.
+    #[inline(never)]
+    fn begin_round(&mut self, host: &mut impl Host) {
+        let worked = self.worked;
+        self.with_doorbell_buffers(|buffers| buffers.begin_round(host, worked));
+    }
+
+    /// Takes the values of shadow doorbells outside of a round.
+    pub(super) fn look_at_shadow_doorbells(&mut self, host: &mut impl Host) {
+        if self.core.options.dbbuf {
+            self.with_doorbell_buffers(|buffers| buffers.look(host).map(|_| ()));
+        }
+    }
+
+    /// Calls `call` with the doorbell buffers, if there are any and the function may access them. If it can't, the controller can't
+    /// go on, as without the memory of a queue.
+    fn with_doorbell_buffers(&mut self, call: impl FnOnce(&mut DoorbellBuffers) -> Result<(), Errno>) {
+        self.polls = false;
+        let is_gone =
+            self.lasting_faults().is_some_and(|faults| faults.gone_until.is_some() || faults.must_disconnect);
+        if is_gone || !self.allowed.dma {
+            return;
+        }
+        let buffers = self.queues.as_mut().and_then(|queues| queues.doorbell_buffers.as_deref_mut());
+        let Some(buffers) = buffers else { return };
+        match call(buffers) {
+            Ok(()) => self.polls = buffers.polls(),
+            Err(errno) => self.fatal(errno.into()),
+        }
     }
 
     /// Updates the pin and the messages to the doorbells that were written since the last step.
@@ -266,6 +309,7 @@ impl<M: Media> Machine<M> {
         host.set_delivery(IrqKind::Msix, self.allowed.msix);
         host.set_delivery(IrqKind::Msi, self.allowed.msi.0);
         if self.core.options.msi > 0 || self.core.options.intx {
+            self.look_at_shadow_doorbells(host);
             let (mask, allowed) = (self.registers.mask, &self.allowed);
             let wanted = self.lines.update(self.queues.as_mut(), mask, allowed, host);
             self.config.set_interrupt_status(wanted && !self.config.uses_messages());

@@ -25,9 +25,14 @@
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
 //! without), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
-//! characters), boot partitions on request (whose image is any data), Keep Alive. A Sanitize takes 200 ms and a short self-test
-//! 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
+//! characters), boot partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes
+//! 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
 //! file. Compare and Write as a fused operation.
+//!
+//! # Doorbell buffers
+//! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
+//! that there are and those created later. It polls that buffer while it has work, and a while longer; then it sets the event
+//! indices so that the host rings. A queue whose shadow doorbell the host leaves alone is served by its doorbell.
 //!
 //! # Reservations
 //! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with
@@ -59,6 +64,7 @@ mod admin;
 mod allocation;
 mod arbitration;
 mod boot;
+mod boot_feature;
 mod cancel;
 mod changes;
 mod checks;
@@ -66,6 +72,7 @@ mod collect;
 mod config;
 mod data;
 mod data_features;
+mod doorbell_buffers;
 mod emulator;
 mod error;
 mod events;

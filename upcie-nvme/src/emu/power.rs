@@ -20,6 +20,9 @@ impl<M: Media> Machine<M> {
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
         self.core.io.reservations.lose_power();
+        if let Some(boot) = &mut self.core.firmware.boot {
+            boot.lose_power();
+        }
         self.said.clear();
         self.power_on();
     }
@@ -123,7 +126,7 @@ impl<M: Media> Machine<M> {
         let cqs = (0..=self.core.options.queues).map(|_| None).collect();
         let sqs = Vec::with_capacity(self.core.options.queues.into());
         self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
-        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs });
+        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs, doorbell_buffers: None });
         Ok(())
     }
 
@@ -143,7 +146,7 @@ impl<M: Media> Machine<M> {
     pub(super) fn fatal(&mut self, fault: Fault) {
         let cause = match fault {
             Fault::KeepAlive => "the keep alive timer has run out",
-            _ => "a queue's memory can't be accessed",
+            _ => "the memory of a queue or of doorbell buffers can't be accessed",
         };
         if self.is_new(cause) {
             tracing::error!(?fault, "{cause}: fatal status");

@@ -18,7 +18,7 @@ pub(super) const LINE: u32 = 4;
 pub(super) enum Fault {
     /// The client wrote a doorbell value beyond the queue, or one that passes the other end.
     Doorbell,
-    /// The queue's memory can't be read or written: the controller can't go on.
+    /// The memory of a queue or of doorbell buffers can't be read or written: the controller can't go on.
     Memory(Errno),
     /// The keep alive timer has run out: the controller stops.
     KeepAlive,
@@ -159,7 +159,7 @@ impl Sq {
 #[derive(Debug)]
 pub(super) struct Cq {
     pub id: u16,
-    entries: u32,
+    pub(super) entries: u32,
     tail: u32,
     phase: bool,
     /// The client's head when it was last read; read again when `room` is used up.

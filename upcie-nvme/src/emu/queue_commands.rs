@@ -1,7 +1,8 @@
-//! The admin commands that create and delete queues, and Abort.
+//! The admin commands that create and delete queues, Doorbell Buffer Config, and Abort.
 
 use super::{
     Host, HostMemory,
+    doorbell_buffers::DoorbellBuffers,
     flight::{Done, Flight},
     identify,
     media::Media,
@@ -36,7 +37,9 @@ impl<M: Media> Core<M> {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
         }
         let ring = Ring::new(host, command.prp1(), entries);
-        *slot = Some(Cq::new(qid, entries, ring, self.doorbell(qid, true)?, vector));
+        let cq = Cq::new(qid, entries, ring, self.doorbell(qid, true)?, vector);
+        self.add_to_buffers(&mut queues.doorbell_buffers, host, (qid, true, entries))?;
+        *slot = Some(cq);
         Ok(0)
     }
 
@@ -64,6 +67,7 @@ impl<M: Media> Core<M> {
         let doorbell = self.doorbell(qid, false)?;
         let mut sq = Sq::new(qid, cqid, entries, ring, doorbell, !self.options.latency.is_zero());
         sq.priority = dword.qprio();
+        self.add_to_buffers(&mut queues.doorbell_buffers, host, (qid, false, entries))?;
         queues.sqs.push(sq);
         cq.users += 1;
         Ok(0)
@@ -84,6 +88,43 @@ impl<M: Media> Core<M> {
             return Err(Status::PRP_OFFSET_INVALID.with_do_not_retry());
         }
         Ok((qid, entries))
+    }
+
+    /// Adds the doorbell of a new queue, whose identifier and entries are given, to the doorbell buffers, if there are any.
+    fn add_to_buffers(
+        &self,
+        buffers: &mut Option<Box<DoorbellBuffers>>,
+        host: &mut impl HostMemory,
+        (qid, completion, entries): (u16, bool, u32),
+    ) -> Result<(), Status> {
+        let Some(buffers) = buffers else { return Ok(()) };
+        let doorbell = self.doorbell(qid, completion)?;
+        let added = buffers.add(host, (qid, completion, entries), doorbell);
+        added.map_err(|_| Status::DATA_TRANSFER_ERROR)
+    }
+
+    /// Carries out Doorbell Buffer Config, for the queues that there are and those created later. A failed one leaves the buffers
+    /// of the last.
+    pub fn configure_doorbells(
+        &self,
+        queues: &mut Queues,
+        host: &mut impl HostMemory,
+        command: &Command,
+    ) -> Result<u32, Status> {
+        let (values, events, page) = (command.prp1(), command.prp2(), self.io.page);
+        // Aligned pages overlap only if they are the same.
+        if (values | events) & (page - 1) != 0 || values == events {
+            return Err(INVALID_FIELD);
+        }
+        let mut buffers = DoorbellBuffers::new(host, (values, events), page).map_err(|_| INVALID_FIELD)?;
+        let sqs = queues.sqs.iter().chain([&queues.admin_sq]).map(|sq| (sq.id, false, sq.entries));
+        let cqs = queues.cqs.iter().flatten().chain([&queues.admin_cq]).map(|cq| (cq.id, true, cq.entries));
+        for (qid, completion, entries) in sqs.chain(cqs) {
+            let doorbell = self.doorbell(qid, completion)?;
+            buffers.add(host, (qid, completion, entries), doorbell).map_err(|_| INVALID_FIELD)?;
+        }
+        queues.doorbell_buffers = Some(Box::new(buffers));
+        Ok(0)
     }
 
     pub fn abort(
@@ -125,6 +166,9 @@ pub(super) fn delete_sq(queues: &mut Queues, host: &mut impl Host, command: &Com
     let at = queues.sqs.iter().position(|sq| sq.id == qid).ok_or(INVALID_QUEUE_ID)?;
     let mut sq = queues.sqs.remove(at);
     sq.forget_doorbell();
+    if let Some(buffers) = &mut queues.doorbell_buffers {
+        buffers.remove(qid, false);
+    }
     if let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) {
         // Post finished commands as far as there is room; the others end with their queue.
         if let Err(fault) = service::release(&mut sq, cq, host, None) {
@@ -136,13 +180,17 @@ pub(super) fn delete_sq(queues: &mut Queues, host: &mut impl Host, command: &Com
 }
 
 pub(super) fn delete_cq(queues: &mut Queues, command: &Command) -> Result<u32, Status> {
-    let slot = queues.cqs.get_mut(command.cdw10 as u16 as usize).filter(|cq| cq.is_some());
+    let qid = command.cdw10 as u16;
+    let slot = queues.cqs.get_mut(usize::from(qid)).filter(|cq| cq.is_some());
     let slot = slot.ok_or(INVALID_QUEUE_ID)?;
     if slot.as_ref().is_some_and(|cq| cq.users > 0) {
         return Err(Status::INVALID_QUEUE_DELETION.with_do_not_retry());
     }
     if let Some(cq) = slot.take() {
         cq.forget_doorbell();
+    }
+    if let Some(buffers) = &mut queues.doorbell_buffers {
+        buffers.remove(qid, true);
     }
     Ok(0)
 }

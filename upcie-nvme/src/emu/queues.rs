@@ -1,6 +1,9 @@
 //! The queues of an enabled controller.
 
-use super::queue::{Cq, Sq};
+use super::{
+    doorbell_buffers::DoorbellBuffers,
+    queue::{Cq, Sq},
+};
 use std::time::Duration;
 
 /// All queues of an enabled controller.
@@ -12,6 +15,8 @@ pub(super) struct Queues {
     pub sqs: Vec<Sq>,
     /// The I/O completion queues by identifier.
     pub cqs: Vec<Option<Cq>>,
+    /// Present if the host has configured them.
+    pub doorbell_buffers: Option<Box<DoorbellBuffers>>,
 }
 
 impl Queues {

@@ -55,7 +55,7 @@ impl fmt::Debug for Doorbell {
     }
 }
 
-/// The entries of a queue, of `SIZE` bytes each, in the client's memory.
+/// The entries of a queue, or the words of a doorbell buffer, of `SIZE` bytes each, in the client's memory.
 ///
 /// If the entries are mapped in one piece, they are reached by a pointer, otherwise entry by entry through
 /// the host (by message, if need be).
@@ -103,6 +103,42 @@ impl<const SIZE: usize> Ring<SIZE> {
 
     fn iova_of(&self, index: u32) -> u64 {
         self.iova.wrapping_add(u64::from(index) * SIZE as u64)
+    }
+
+    /// Returns `true` if the entries were reached by a pointer the last time.
+    pub fn is_mapped(&self) -> bool {
+        self.base.is_some()
+    }
+}
+
+impl Ring<4> {
+    /// Reads word `index`, which must be below the number of words; the client's writes before it are visible then.
+    #[inline]
+    pub fn load(&mut self, host: &mut impl HostMemory, index: u32) -> Result<u32, Errno> {
+        let Some(word) = self.entry(host, index) else { return self.load_unmapped(host, index) };
+        // SAFETY: 4 mapped bytes, aligned to 4 (`refresh`); this side accesses the words by these atomics only.
+        let word = unsafe { word.cast::<AtomicU32>().as_ref() };
+        Ok(word.load(Ordering::Acquire))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_unmapped(&mut self, host: &mut impl HostMemory, index: u32) -> Result<u32, Errno> {
+        let mut word = [0; 4];
+        host.read(self.iova_of(index), &mut word).map_err(errno)?;
+        Ok(u32::from_le_bytes(word))
+    }
+
+    /// Writes word `index`, which must be below the number of words.
+    #[inline]
+    pub fn store(&mut self, host: &mut impl HostMemory, index: u32, value: u32) -> Result<(), Errno> {
+        let Some(word) = self.entry(host, index) else {
+            return host.write(self.iova_of(index), &value.to_le_bytes()).map_err(errno);
+        };
+        // SAFETY: 4 mapped bytes, aligned to 4 (`refresh`); this side accesses the words by these atomics only.
+        let word = unsafe { word.cast::<AtomicU32>().as_ref() };
+        word.store(value, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -43,12 +43,17 @@ pub(super) struct Core<M> {
     pub staging: Option<Box<Staging>>,
 }
 
+/// Returns the features at their defaults.
+fn features(options: &Options) -> Features {
+    Features::new(options.most_namespaces(), options.interrupts(), layout::granted_queues(options))
+}
+
 impl<M: Media> Core<M> {
     /// Makes the state after power-on.
     pub fn new(options: &Options, doorbells: Arc<Memory>, io: Io<M>) -> Self {
         Self {
             io,
-            features: Features::new(options.most_namespaces(), options.interrupts(), options.queues),
+            features: features(options),
             admin: Admin::default(),
             host_data: HostData::default(),
             firmware: Firmware::new(options.boot_partitions),
@@ -102,8 +107,7 @@ impl<M: Media> Core<M> {
     /// Forgets the state that a controller reset clears.
     pub fn forget(&mut self) {
         self.admin = Admin::default();
-        let options = &self.options;
-        self.features = Features::new(options.most_namespaces(), options.interrupts(), options.queues);
+        self.features = features(&self.options);
         self.host_data.reset();
         self.firmware.reset();
         self.tests.reset();

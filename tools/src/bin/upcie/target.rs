@@ -33,6 +33,7 @@ Addresses:
                          latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
                          hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
+                         dbbuf=true (shadow doorbells),
                          zoned=true (zone-size=, max-open=, zrwa=, …),
                          fdp=true (placement), kv=true (keys and values)
 (*) physical addresses: needs root and huge pages, and the device can reach all

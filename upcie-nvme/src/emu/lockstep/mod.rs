@@ -109,7 +109,7 @@ impl<M: Media + 'static> Lockstep<M> {
     }
 
     /// Lets the controller serve its queues once, at `now`, the time since its power-on; returns the amount of work
-    /// done.
+    /// done, as [`Machine::step`] counts it.
     pub fn step(&self, now: Duration) -> usize {
         let State { machine, host } = &mut *self.state();
         machine.step(host, || now)
@@ -118,7 +118,9 @@ impl<M: Media + 'static> Lockstep<M> {
     /// Returns the actions that the controller could take next, at `now`: for a caller that decides their order by
     /// [`act`](Self::act), in place of [`step`](Self::step).
     pub fn actions(&self, now: Duration) -> Vec<Action> {
-        self.state().machine.actions(now)
+        let State { machine, host } = &mut *self.state();
+        machine.look_at_shadow_doorbells(host);
+        machine.actions(now)
     }
 
     /// Takes one of the [actions](Self::actions). Nothing happens if it is not possible any more.

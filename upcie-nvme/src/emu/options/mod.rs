@@ -101,6 +101,9 @@ pub struct Options {
     /// `wrr=true`: the controller has weighted round robin with an urgent class, and serves queues by their
     /// priority if the host chooses it.
     pub wrr: bool,
+    /// `dbbuf=true`: the controller has Doorbell Buffer Config, and grants no more I/O queues of each kind than have their doorbells
+    /// in a memory page of `mpsmin=`: 63 with 4096 bytes.
+    pub dbbuf: bool,
     /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
@@ -151,6 +154,7 @@ impl Default for Options {
             msi: 0,
             intx: false,
             wrr: false,
+            dbbuf: false,
             css: 1,
             sgl: Sgls::Bytes,
             hmb: 0,
@@ -250,6 +254,7 @@ impl Options {
             }
             "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
             "wrr" => self.wrr = value.parse().map_err(|_| bad("true or false"))?,
+            "dbbuf" => self.dbbuf = value.parse().map_err(|_| bad("true or false"))?,
             "css" => {
                 let parsed = match value.strip_prefix("0x") {
                     Some(digits) => u8::from_str_radix(digits, 16),

@@ -80,6 +80,7 @@ impl fmt::Display for Options {
         put(self.msi != default.msi, "msi", &self.msi)?;
         put(self.intx, "intx", &self.intx)?;
         put(self.wrr, "wrr", &self.wrr)?;
+        put(self.dbbuf, "dbbuf", &self.dbbuf)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;

@@ -26,9 +26,9 @@ pub struct Queue {
     pub qid: u16,
     sq: Region,
     cq: Region,
-    entries: [u32; 2],
+    pub entries: [u32; 2],
     pub tail: u32,
-    head: u32,
+    pub head: u32,
     phase: bool,
     doorbells: [Register<u32>; 2],
 }
@@ -39,6 +39,15 @@ pub(super) fn exact(status: Status) -> (Status, bool) {
 }
 
 impl Queue {
+    /// Returns the commands that create its completion queue and its submission queue.
+    pub fn creation(&self, vector: Option<u16>) -> [Command; 2] {
+        let [sq, cq] = self.entries;
+        [
+            Command::create_completion_queue(self.qid, cq, self.cq.iova(0), vector),
+            Command::create_submission_queue(self.qid, sq, self.sq.iova(0), self.qid, QueuePriority::MEDIUM),
+        ]
+    }
+
     /// Puts a command in the ring, without ringing the doorbell.
     pub fn put(&mut self, command: &Command) {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
@@ -175,7 +184,8 @@ impl Host {
         (host, stream)
     }
 
-    fn over(device: Arc<dyn Device>) -> Self {
+    /// Makes a host of a device whose controller is disabled.
+    pub fn over(device: Arc<dyn Device>) -> Self {
         let bar = device.bar(0).unwrap();
         let admin = queue(&device, &bar, 0, 16, 8);
         let data = device.dma().map(Memory::new(8 << 20, PageSize::Small).unwrap()).unwrap();
@@ -233,11 +243,9 @@ impl Host {
     /// Makes a pair of I/O queues.
     pub fn queue(&mut self, qid: u16, entries: [u32; 2], vector: Option<u16>) -> Queue {
         let queue = queue(&self.device, &self.bar, qid, entries[0], entries[1]);
-        let cq = Command::create_completion_queue(qid, entries[1], queue.cq.iova(0), vector);
-        assert_eq!(self.admin.status(cq), Status::SUCCESS);
-        let sq =
-            Command::create_submission_queue(qid, entries[0], queue.sq.iova(0), qid, QueuePriority::MEDIUM);
-        assert_eq!(self.admin.status(sq), Status::SUCCESS);
+        for command in queue.creation(vector) {
+            assert_eq!(self.admin.status(command), Status::SUCCESS);
+        }
         queue
     }
 

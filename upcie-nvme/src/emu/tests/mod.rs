@@ -5,6 +5,7 @@ mod arbitration;
 mod bringup;
 mod cancel;
 mod data;
+mod doorbell_buffers;
 mod faults;
 mod files;
 mod fused;

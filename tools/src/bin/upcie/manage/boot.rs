@@ -25,6 +25,7 @@ Examples:
   upcie boot-part info 0000:01:00.0
   upcie boot-part read 0000:01:00.0 boot.img
   upcie boot-part read 0000:01:00.0 --bpid 1 --offset 4K --length 512 | hexdump -C
+  upcie feature 0000:01:00.0 set boot-partition-write-protection-config partition_1=1 --destructive
   upcie fw download 0000:01:00.0 boot.img --action replace-boot-partition --bpid 1 --destructive
   upcie fw commit 0000:01:00.0 --action activate-boot-partition --bpid 1 --destructive";
 

@@ -33,6 +33,7 @@ pub struct Case {
 pub const SCRIPTS: &[(&str, &str)] = &[
     ("common.sh", include_str!("../../../../../tests/guest/linux/common.sh")),
     ("interrupts.sh", include_str!("../../../../../tests/guest/linux/interrupts.sh")),
+    ("doorbells.sh", include_str!("../../../../../tests/guest/linux/doorbells.sh")),
     ("files.sh", include_str!("../../../../../tests/guest/linux/files.sh")),
     ("reset.sh", include_str!("../../../../../tests/guest/linux/reset.sh")),
     ("faults.sh", include_str!("../../../../../tests/guest/linux/faults.sh")),
@@ -49,6 +50,12 @@ static MSI: Server =
     Server { serial: "MSI", options: &["--vectors", "0", "--msi", "8", "--size", "64M"], plan: "" };
 static INTX: Server =
     Server { serial: "INTX", options: &["--vectors", "0", "--intx", "--size", "64M"], plan: "" };
+/// With shadow doorbells.
+static DOORBELLS: Server = Server {
+    serial: "DOORBELLS",
+    options: &["--options", "dbbuf=true", "--vectors", "9", "--size", "64M"],
+    plan: "",
+};
 /// QEMU's own controller, which every boot of this suite has.
 static QEMU: Server = Server { serial: "QEMU", options: &[], plan: "" };
 /// Each namespace has faults of its own.
@@ -113,6 +120,7 @@ pub const CASES: &[Case] = &[
     Case { name: "linux_msix", server: &MSIX, script: "interrupts.sh", arguments: "PCI-MSIX 5 150" },
     Case { name: "linux_msi", server: &MSI, script: "interrupts.sh", arguments: "PCI-MSI- 5 250" },
     Case { name: "linux_intx", server: &INTX, script: "interrupts.sh", arguments: "IO-APIC 5 200" },
+    Case { name: "linux_doorbells", server: &DOORBELLS, script: "doorbells.sh", arguments: "" },
     Case { name: "linux_files", server: &MSIX, script: "files.sh", arguments: "" },
     Case { name: "linux_commands", server: &MSIX, script: "commands.sh", arguments: "" },
     Case { name: "linux_both", server: &MSIX, script: "both.sh", arguments: "" },

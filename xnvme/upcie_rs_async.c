@@ -90,6 +90,14 @@ static void done(void *user, const void *cqe, void *arg)
 	ctx->async.cb(ctx, ctx->async.cb_arg);
 }
 
+/* Looks at the controller. What has completed meanwhile is for the next poke. */
+static int look(upcie_queue *handle)
+{
+	int result = upcie_wait(handle, 0);
+
+	return result < 0 ? result : 0;
+}
+
 static int poke(struct xnvme_queue *queue, uint32_t max)
 {
 	struct upcie_rs_queue *ours = queue_of(queue);
@@ -98,6 +106,9 @@ static int poke(struct xnvme_queue *queue, uint32_t max)
 
 	if (!result)
 		result = upcie_poll(ours->handle, max ? max : queue->base.outstanding, done, ours);
+	/* A program that sleeps pokes too seldom for the looks at the controller that polls have. */
+	if (!result && ours->events && queue->base.outstanding)
+		result = look(ours->handle);
 	/* After a reset every command comes back, as aborted, and the queue goes on. */
 	return result == -ECONNRESET ? upcie_recover(ours->handle, done, ours) : result;
 }

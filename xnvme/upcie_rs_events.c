@@ -26,19 +26,22 @@ static void signal_fd(int fd)
 		;
 }
 
+/* A controller that has failed raises no interrupt: the program is woken this often, and looks. */
+#define LOOK_MS 1000
+
 static void *pass_on(void *arg)
 {
 	const struct upcie_rs_events *events = arg;
 
 	for (;;) {
 		struct epoll_event event;
-		int count = epoll_wait(events->epoll, &event, 1, -1);
+		int count = epoll_wait(events->epoll, &event, 1, LOOK_MS);
 
 		if (count < 0 && errno != EINTR)
 			return NULL;
-		if (count <= 0)
+		if (count < 0)
 			continue;
-		if (event.data.fd == events->stop)
+		if (count && event.data.fd == events->stop)
 			return NULL;
 		signal_fd(events->eventfd);
 	}

@@ -1,6 +1,7 @@
 //! Boot partitions of the embedded controller: unlocked by a feature, replaced and activated by Firmware Commit, read by properties
 //! and by the log page.
 
+use std::ops::ControlFlow;
 use upcie_nvme::{
     Controller, ErrorKind, LogQuery,
     spec::{
@@ -40,7 +41,8 @@ fn states(controller: &Controller) -> [u8; 2] {
 /// Unlocks a partition, and replaces it.
 fn replace(controller: &Controller, id: u8, image: &[u8]) -> Result<(), upcie_nvme::Error> {
     protect(controller, [0, 1].map(|other| if other == id { UNLOCKED } else { 0 }))?;
-    controller.download_firmware(image, |_| ())?;
+    let downloaded = controller.download_firmware(image, |_| ControlFlow::Continue(()))?;
+    assert!(downloaded.is_continue());
     commit(controller, CommitAction::REPLACE_BOOT_PARTITION, id)
 }
 
@@ -105,7 +107,8 @@ fn a_locked_partition_keeps_its_image() {
     assert_eq!(controller.identify().bpcap, 0b101);
     let image = image(8192, 4);
     for id in [0, 1] {
-        controller.download_firmware(&image, |_| ()).unwrap();
+        let downloaded = controller.download_firmware(&image, |_| ControlFlow::Continue(()));
+        assert!(downloaded.unwrap().is_continue());
         let done = commit(&controller, CommitAction::REPLACE_BOOT_PARTITION, id);
         refused(done, Status::BOOT_PARTITION_WRITE_PROHIBITED);
     }

@@ -1,7 +1,10 @@
 //! Admin commands that are structures, and features that are set: what the driver refuses, what the controller does, and what
 //! it means for handles.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 use upcie_nvme::{
     Controller, Error, Failure, FeatureUpdate, IdentifyQuery, Namespace, Refusal,
     spec::{
@@ -255,7 +258,15 @@ fn firmware_is_downloaded_in_parts_and_activated_by_a_reset() {
     let controller = Controller::open("emu:size=1M,mdts=128K").unwrap();
     let image = [&b"7.7-test"[..], &[0x5a; 300_001]].concat();
     let mut steps = Vec::new();
-    controller.download_firmware(&image, |bytes| steps.push(bytes)).unwrap();
+    let mut take = |most: usize| {
+        steps.clear();
+        controller.download_firmware(&image, |bytes| {
+            steps.push(bytes);
+            if steps.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    };
+    assert!(take(2).unwrap().is_break());
+    assert!(take(9).unwrap().is_continue());
     assert_eq!(steps, [128 << 10, 256 << 10, image.len()]);
     let commit = |slot, action| FirmwareCommit { slot, action, boot_partition: 0 };
     let error = controller.execute(&commit(1, CommitAction::STORE)).unwrap_err();
@@ -276,8 +287,8 @@ fn firmware_is_downloaded_in_parts_and_activated_by_a_reset() {
     let id = controller.identify_as::<IdentifyController>(&IdentifyQuery::default()).unwrap();
     assert_eq!(id.firmware(), "7.7-test");
     for (image, part) in [(&[][..], "1 byte"), (&[1; 8], "Invalid Firmware Image")] {
-        let sent = controller.download_firmware(image, |_| {});
-        let sent = sent.and_then(|()| controller.execute(&commit(3, CommitAction::STORE)).map(drop));
+        let sent = controller.download_firmware(image, |_| ControlFlow::Continue(()));
+        let sent = sent.and_then(|_| controller.execute(&commit(3, CommitAction::STORE)).map(drop));
         says(&sent.unwrap_err(), &[part]);
     }
 }

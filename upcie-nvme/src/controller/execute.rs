@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     spec::{AdminCommand, DataDirection, FirmwareDownload},
 };
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 /// The most bytes of a firmware image that one command downloads.
 const PART: usize = 128 << 10;
@@ -49,12 +49,17 @@ impl Controller {
 
     /// Downloads a firmware image in parts that the controller takes (FWUG, MDTS); a
     /// [`FirmwareCommit`](crate::spec::FirmwareCommit) puts it into a slot. The image is filled up with zeros to whole dwords.
-    /// `progress` is called with the bytes that the controller has.
+    /// `progress` is called with the bytes that the controller has, and may end the download: the result is then its
+    /// `Break`, and a commit would be of a part of the image.
     ///
     /// # Errors
     /// [`Failure::Argument`](crate::Failure::Argument) for an empty image or one above 4 GiB, or a controller that takes none;
     /// the controller's status, or a timeout.
-    pub fn download_firmware(&self, image: &[u8], mut progress: impl FnMut(usize)) -> Result<()> {
+    pub fn download_firmware(
+        &self,
+        image: &[u8],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
         if image.is_empty() || u32::try_from(image.len()).is_err() {
             return Err(Error::argument(self.name(), "a firmware image has 1 byte to 4 GiB"));
         }
@@ -73,8 +78,10 @@ impl Controller {
             data.resize(data.len().next_multiple_of(4), 0);
             self.execute(&FirmwareDownload { offset: have as u32, data: &data })?;
             have += data.len();
-            progress(have.min(image.len()));
+            if progress(have.min(image.len())).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }

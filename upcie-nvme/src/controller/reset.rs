@@ -79,8 +79,10 @@ impl Inner {
         let up = self.stop_and_start(kind);
         if let Err(error) = &up {
             self.link.live.set_down(format!("it did not come back from a reset ({error})"));
-            return self.link.live.check_up(&self.link.name, OPERATION);
         }
+        // A program that sleeps until an interrupt of a queue finds out that it ended.
+        self.vectors.wake_all(&self.link.name, self.timeout());
+        self.link.live.check_up(&self.link.name, OPERATION)?;
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
         let delays = self.tell_behavior();
         let restored = self.restore_features();
@@ -99,6 +101,7 @@ impl Inner {
         let _resetting = self.resets.begin();
         let _budget = Budget::new(limit);
         self.link.live.set_down(reason.into());
+        self.vectors.wake_all(&self.link.name, self.timeout());
         let mut rings =
             self.link.enter(self.admin.rings(), &mut watch, limit, || operation.into(), "admin commands")?;
         self.stop_epoch(&mut rings, ResetKind::Controller)

@@ -128,6 +128,18 @@ impl Vectors {
         Ok(device.set_irqs(kind, &fds)?)
     }
 
+    /// Wakes all that wait for an interrupt of any vector: what has happened raises none. If another thread is wiring the vectors,
+    /// waits for it, at most `limit`; nobody waits for an interrupt before.
+    pub(super) fn wake_all(&self, device: &str, limit: Duration) {
+        let Some(wired) = self.wired.enter(|| limit) else { return };
+        for fd in wired.iter().flatten() {
+            if let Err(error) = fd.signal() {
+                let device = device.to_owned();
+                emit(move || tracing::warn!(device, %error, "who waits for an interrupt is not told of a reset"));
+            }
+        }
+    }
+
     /// Notes that interrupts of `vector` don't arrive, and logs it the first time.
     pub(crate) fn report_silence(&self, device: &str, vector: u16) {
         if lock(&self.silent).insert(vector) {

@@ -194,7 +194,10 @@ impl<T> QueuePair<T> {
     /// Once before the first wait and after each event, call [`arm`](Self::arm), then look at the queue. With
     /// MSI-X a look at the queue is enough. With INTx and MSI a vector raises no further interrupt until it
     /// is armed. If it is armed while another queue on it has completions to reap, the next event follows at
-    /// once.
+    /// once. A [reset](crate::Controller::reset) makes it readable, too.
+    ///
+    /// A controller that fails or is removed raises no interrupt. A program that sleeps here with commands in flight wakes up
+    /// now and then, and calls [`wait`](Self::wait) with a timeout of zero, which looks at the controller.
     pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }

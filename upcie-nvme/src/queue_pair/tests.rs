@@ -272,3 +272,25 @@ fn a_turn_that_a_panic_ends_rings_the_doorbell() {
     assert_eq!((queue.in_flight(), queue.room()), (0, queue.capacity()));
     assert!(queue.turn().unwrap().next().is_none(), "the completion was reaped before the panic");
 }
+
+/// A program that sleeps until a queue's descriptor is readable would sleep for ever after a reset by another thread.
+#[test]
+fn a_reset_makes_descriptors_readable() {
+    let controller = Controller::open("emu:size=1M,latency=60s").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().interrupt(1).create::<u8>().unwrap();
+    let buffer = controller.alloc(PAGE).unwrap();
+    queue.turn().unwrap().read(&namespace, 0, buffer, 7).unwrap();
+    queue.arm().unwrap();
+    assert!(!queue.is_ready());
+    std::thread::scope(|scope| {
+        let resets = scope.spawn(|| controller.reset());
+        let fd = queue.completion_fd().unwrap();
+        assert_eq!(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], 30_000_u16).unwrap(), 1);
+        resets.join().unwrap().unwrap();
+    });
+    let error = queue.turn().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Reset { .. }), "{error}");
+    let returned = queue.recover().unwrap();
+    assert_eq!(returned.iter().map(|command| *command.tag()).collect::<Vec<_>>(), [7]);
+}

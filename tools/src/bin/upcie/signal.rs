@@ -17,6 +17,7 @@ use upcie_nvme::Controller;
 const HURRY: Duration = Duration::from_secs(1);
 
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
+static WAITS: AtomicBool = AtomicBool::new(false);
 /// Name of the device that is wanted back.
 static WANTED_BACK: OnceLock<String> = OnceLock::new();
 
@@ -28,6 +29,11 @@ pub fn install() -> anyhow::Result<()> {
             std::process::exit(outcome::INTERRUPTED.into());
         }
         upcie_core::deadline::hurry(HURRY);
+        if WAITS.load(Ordering::Relaxed) {
+            cli::message(
+                "upcie: waiting for the command that the device has; Ctrl-C again ends this program at once",
+            );
+        }
     })?;
     Ok(())
 }
@@ -36,6 +42,20 @@ pub fn install() -> anyhow::Result<()> {
 #[inline]
 pub fn interrupted() -> bool {
     STOP_REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Ends a verb between two commands if an end was asked for; `state` says what was done so far.
+///
+/// # Errors
+/// An end was asked for.
+pub fn check(state: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(!interrupted(), "interrupted: {state}");
+    Ok(())
+}
+
+/// Says at the first Ctrl-C that the program waits for the command that the controller has: for verbs that are one command.
+pub fn say_that_it_waits() {
+    WAITS.store(true, Ordering::Relaxed);
 }
 
 /// Asks for an end when the device is wanted back. Its removal, the unbinding of its driver, and the end of

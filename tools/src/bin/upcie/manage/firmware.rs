@@ -1,11 +1,11 @@
 //! `upcie fw`: firmware images and slots.
 
 use super::common::{Common, Effect, read};
-use crate::{guard::Consent, outcome::Outcome};
+use crate::{guard::Consent, outcome::Outcome, signal};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{ops::ControlFlow, path::PathBuf};
 use upcie_nvme::{
     Controller,
     spec::{CommitAction, FirmwareCommit, FirmwareSlotLog, IdentifyController, Status},
@@ -122,8 +122,13 @@ pub fn run(args: &FirmwareArgs) -> anyhow::Result<Outcome> {
             if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            controller.download_firmware(&image, |bytes| bar.set_position(bytes as u64))?;
+            let ended = controller.download_firmware(&image, |bytes| {
+                bar.set_position(bytes as u64);
+                if signal::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
             bar.finish_and_clear();
+            ended?;
+            signal::check("the controller has a part of the image, and nothing was committed")?;
             run_commit(common, &controller, *commit, Action::StoreAndActivate)
         }
         Verb::Commit { common, commit } => {
@@ -149,6 +154,7 @@ fn run_commit(
 ) -> anyhow::Result<Outcome> {
     let action = args.action.unwrap_or(default).code();
     let command = FirmwareCommit { slot: args.slot, action, boot_partition: args.boot_partition };
+    signal::say_that_it_waits();
     let note = match controller.execute(&command) {
         Ok(_) if matches!(action, CommitAction::STORE_AND_ACTIVATE | CommitAction::ACTIVATE) => {
             "; the next reset activates it"

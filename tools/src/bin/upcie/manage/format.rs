@@ -7,6 +7,7 @@ use super::{
 use crate::{
     guard::Consent,
     outcome::{Outcome, list},
+    signal,
     structures::parse,
     units,
 };
@@ -111,6 +112,8 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
             Erase::Crypto => SecureErase::CRYPTOGRAPHIC,
         },
     };
+    signal::check("nothing was formatted")?;
+    signal::say_that_it_waits();
     controller.execute_within(&command, args.wait)?;
     let namespace = controller.namespace(first)?;
     let (id, keys) = (*namespace.identify(), namespace.keys().ok());

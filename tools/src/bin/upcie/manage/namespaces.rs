@@ -1,7 +1,7 @@
 //! `upcie ns`: lists, creates, deletes, attaches and detaches namespaces.
 
 use super::common::{Common, Effect, name, parse_namespace};
-use crate::{guard::Consent, outcome::Outcome, structures::parse, units};
+use crate::{guard::Consent, outcome::Outcome, signal, structures::parse, units};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -300,8 +300,11 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
         placement_handles: args.placement_handles.clone(),
         csi: Csi(args.csi),
     };
+    signal::check("nothing was created")?;
+    signal::say_that_it_waits();
     let nsid = controller.execute(&command)?;
     if args.attach {
+        signal::check(&format!("namespace {nsid} was created, and is detached"))?;
         let controllers = vec![controller.identify().cntlid];
         let attached = controller.execute(&AttachNamespace { nsid, controllers });
         attached.with_context(|| format!("namespace {nsid} was created, and is detached"))?;
@@ -320,6 +323,8 @@ fn delete(common: &Common, nsid: u32, consent: Consent) -> anyhow::Result<Outcom
         let known: Vec<_> = all.iter().map(|(nsid, _)| *nsid).collect();
         bail!("{}: no namespace {nsid}; there are {}", controller.name(), crate::outcome::list(&known));
     }
+    signal::check("nothing was deleted")?;
+    signal::say_that_it_waits();
     controller.execute(&DeleteNamespace { nsid })?;
     common.print(controller.name(), &format!("deleted {}", name(nsid)), &[("namespace", nsid.into())])
 }

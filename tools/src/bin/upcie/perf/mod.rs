@@ -141,9 +141,9 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let lost = report.devices.iter().any(|device| device.lost.is_some());
     Ok(match report.counts.faults.errors {
         _ if lost => Outcome::Lost,
-        _ if signal::interrupted() => Outcome::Interrupted,
+        1.. => Outcome::Faults,
+        0 if signal::interrupted() => Outcome::Interrupted,
         0 => Outcome::Done,
-        _ => Outcome::Faults,
     })
 }
 

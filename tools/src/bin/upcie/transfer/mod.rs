@@ -5,6 +5,7 @@ mod pipeline;
 mod progress;
 mod range;
 mod read;
+mod streams;
 mod write;
 
 pub use progress::progress;

@@ -5,6 +5,7 @@ use super::{
     pipeline::Pipeline,
     progress::progress,
     range::RangeArgs,
+    streams::Stdout,
 };
 use crate::{
     cli,
@@ -118,7 +119,7 @@ fn open_output(place: Place<'_>) -> anyhow::Result<Box<dyn Write>> {
         Place::Path(path) => Ok(Box::new(Output::open(path)?)),
         _ => {
             files::check_stream_unlocked(place)?;
-            Ok(Box::new(io::stdout().lock()))
+            Ok(Box::new(Stdout::open().context("opening stdout")?))
         }
     }
 }

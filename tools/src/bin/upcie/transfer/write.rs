@@ -6,6 +6,7 @@ use super::{
     progress::progress,
     range::RangeArgs,
     read,
+    streams::fill,
 };
 use crate::{
     cli,
@@ -23,7 +24,8 @@ use indicatif::ProgressBar;
 use std::{
     fs::File,
     hash::{DefaultHasher, Hasher},
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 use upcie_nvme::{Controller, Namespace};
@@ -72,7 +74,7 @@ pub struct WriteArgs {
 
 /// A file, or stdin, that is read.
 struct Source {
-    read: Box<dyn Read>,
+    read: File,
     name: String,
     /// Bytes, if it is a regular file.
     known: Option<u64>,
@@ -170,14 +172,15 @@ fn open_input(place: Place<'_>) -> anyhow::Result<Source> {
     let Place::Path(path) = place else {
         ensure!(!io::stdin().is_terminal(), "nothing to write: name a file, or pipe data in");
         files::check_stream_unlocked(place)?;
-        return Ok(Source { read: Box::new(io::stdin().lock()), name, known: None });
+        let read = File::from(io::stdin().as_fd().try_clone_to_owned().context("opening stdin")?);
+        return Ok(Source { read, name, known: None });
     };
     let file = File::open(path).with_context(|| format!("opening {name}"))?;
     let kind = file.metadata().with_context(|| format!("reading the type of {name}"))?;
     ensure!(!kind.is_dir(), "{name} is a directory");
     files::check_unlocked(&file, &name, false)?;
     let known = kind.is_file().then_some(kind.len());
-    Ok(Source { read: Box::new(file), name, known })
+    Ok(Source { read: file, name, known })
 }
 
 /// Checks the length of the input before anything is written.
@@ -246,6 +249,10 @@ fn copy(
             let Some(mut buffers) = pipeline.buffers(blocks, true) else { break };
             let got = fill_blocks(pipeline.layout(), input, apart.as_deref_mut(), &mut buffers, blocks)?;
             let whole = got / block;
+            if got < blocks * block && signal::interrupted() {
+                pipeline.give_back(buffers);
+                break;
+            }
             if got < blocks * block {
                 ended = true;
                 if got > whole * block {
@@ -254,7 +261,7 @@ fn copy(
                         input.name,
                         got - whole * block
                     ));
-                } else if args.range.length.is_some() || read + got as u64 == 0 {
+                } else if args.range.length.is_some() || input.known.is_some() || read + got as u64 == 0 {
                     written.refused = Some(format!("{} ended after {} bytes", input.name, read + got as u64));
                 }
             }
@@ -278,7 +285,7 @@ fn copy(
     }
     // A pipe may hold more data than the namespace.
     let rest = !ended && args.range.length.is_none() && !signal::interrupted();
-    if rest && fill(&mut *input.read, &mut [0]).with_context(|| format!("reading {}", input.name))? > 0 {
+    if rest && fill(&mut input.read, &mut [0]).with_context(|| format!("reading {}", input.name))? > 0 {
         written.refused = Some(format!(
             "{} has more data than the namespace has room for: the rest was not written",
             input.name
@@ -299,10 +306,13 @@ fn fill_blocks(
     let place = buffers.data.as_mut_slice().expect("memory of this process alone");
     let mut split = vec![0; if layout.is_split() { blocks * layout.block } else { 0 }];
     let data = if layout.is_split() { &mut split[..] } else { &mut place[..blocks * layout.block] };
-    let got = fill(&mut *input.read, data).with_context(|| format!("reading {}", input.name))?;
+    let got = fill(&mut input.read, data).with_context(|| format!("reading {}", input.name))?;
     let Some(apart) = apart else { return Ok(got) };
     let mut metadata = vec![0; got / layout.block * layout.metadata];
-    let more = fill(&mut *apart.read, &mut metadata).with_context(|| format!("reading {}", apart.name))?;
+    let more = fill(&mut apart.read, &mut metadata).with_context(|| format!("reading {}", apart.name))?;
+    if more < metadata.len() && signal::interrupted() {
+        return Ok(0);
+    }
     ensure!(
         more == metadata.len(),
         "{} ended within the metadata of the blocks: {more} of {} bytes",
@@ -315,20 +325,6 @@ fn fill_blocks(
         buffers.metadata.write_at(0, &metadata);
     }
     Ok(got)
-}
-
-/// Reads until the buffer is full or the input ends; returns the number of bytes read.
-fn fill(input: &mut dyn Read, mut buffer: &mut [u8]) -> io::Result<usize> {
-    let whole = buffer.len();
-    while !buffer.is_empty() {
-        match input.read(buffer) {
-            Ok(0) => break,
-            Ok(count) => buffer = &mut buffer[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && !signal::interrupted() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(whole - buffer.len())
 }
 
 /// Reads the written blocks back and compares their checksums.
@@ -351,9 +347,9 @@ fn verify(pipeline: &mut Pipeline, first: u64, written: &Written) -> anyhow::Res
     });
     bar.finish_and_clear();
     match (result? < count, wrong) {
-        (true, _) => Ok(Outcome::Interrupted),
+        (_, 1..) => Ok(Outcome::Faults),
+        (true, 0) => Ok(Outcome::Interrupted),
         (false, 0) => Ok(Outcome::Done),
-        (false, _) => Ok(Outcome::Faults),
     }
 }
 

@@ -224,10 +224,15 @@ void upcie_shim_print(const char *text, size_t len)
 	log_err("upcie: %.*s\n", (int) len, text);
 }
 
+/* The error of a flush of this thread's job: fio looks at no error of a sync that was queued. */
+static __thread int sync_error;
+
 void upcie_shim_fail(void *unit, int error)
 {
 	struct io_u *io_u = unit;
 
+	if (ddir_sync(io_u->ddir))
+		sync_error = error;
 	io_u->error = error;
 	io_u->resid = io_u->xfer_buflen;
 }
@@ -545,6 +550,14 @@ static __attribute__((noinline)) int reap(struct thread_data *td, unsigned int m
 	struct upcie_job *job = td->io_ops_data;
 	const int found = upcie_reap(job, min, t);
 
+	if (sync_error) {
+		/* Data that was written may be lost: the job fails, unless the user wants to go on after errors. */
+		if (!td->o.continue_on_error) {
+			fail(td, sync_error);
+			fio_mark_td_terminate(td);
+		}
+		sync_error = 0;
+	}
 	if (found >= 0)
 		return give(job, found, max);
 	/* fio would take the negative result for the error number. */

@@ -3,9 +3,12 @@
 mod fio;
 
 use fio::{fio, property, total, with_fio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 use upcie_nvme::Address;
-use upcie_tests::left_out;
+use upcie_tests::{left_out, process::Directory};
 
 #[test]
 fn impossible_jobs_are_refused_in_one_line() {
@@ -256,4 +259,23 @@ fn writes_without_memory_end_with_one_line() {
     let emu: Address = "emu".parse().expect("an address");
     let large = ["--rw=randwrite", "--bs=4M", "--iodepth=512", "--size=1G"];
     fio(&emu).job(&large).run().refused("2 GiB of buffers", &["more than the 1 GiB"]);
+}
+
+/// fio itself looks at no error of a sync that was queued.
+#[test]
+fn a_failed_flush_fails_the_job() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let directory = Directory::new();
+    let plan = directory.path().join("plan.toml");
+    // Write Fault of the second Flush.
+    let fault = "[[fault]]\nkind = \"status\"\nstatus = 0x280\nopcode = \"flush\"\nafter = 1\ncount = 1\n";
+    fs::write(&plan, fault).expect("a directory of our own");
+    let emu: Address = format!("emu:size=4M,faults={}", plan.display()).parse().expect("an address");
+    for depth in ["--iodepth=1", "--iodepth=8"] {
+        let job = ["--rw=write", "--bs=4k", "--size=1M", "--fsync=16", depth];
+        fio(&emu).job(&job).run().refused(depth, &["flush failed", "Write Fault"]);
+    }
+    fio(&emu).job(&["--rw=write", "--bs=4k", "--size=64k", "--fsync=16"]).run().passed("one Flush");
 }

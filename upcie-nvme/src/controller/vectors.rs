@@ -135,7 +135,9 @@ impl Vectors {
         for fd in wired.iter().flatten() {
             if let Err(error) = fd.signal() {
                 let device = device.to_owned();
-                emit(move || tracing::warn!(device, %error, "who waits for an interrupt is not told of a reset"));
+                emit(
+                    move || tracing::warn!(device, %error, "who waits for an interrupt is not told of a reset"),
+                );
             }
         }
     }

@@ -42,7 +42,7 @@ impl Binder<'_> {
             return Ok(Vec::new());
         }
         let operation = format!("making {count} virtual functions");
-        self.write(function, path, &count.to_string(), &operation).map_err(|error| {
+        self.write(function, path.clone(), &count.to_string(), &operation).map_err(|error| {
             match error.failure() {
                 Failure::Os { source } if source.raw_os_error() == Some(libc::ENOENT) => {
                     Error::unusable(name(), format!("{operation}: {}", no_driver(function)))
@@ -52,8 +52,11 @@ impl Binder<'_> {
         })?;
         let made = function.virtual_functions()?;
         if made.len() != usize::from(count) && !self.dry_run {
+            let removed = self.write(function, path, "0", "removing its virtual functions");
+            let left = removed.err().map_or_else(String::new, |error| format!("; those stay: {error}"));
+            let made = made.len();
             let reason =
-                format!("the kernel made {} of {count} virtual functions (dmesg says why)", made.len());
+                format!("the kernel made {made} of {count} virtual functions (dmesg says why){left}");
             return Err(Error::unusable(name(), reason));
         }
         Ok(made)

@@ -2,7 +2,7 @@
 
 use super::common::Common;
 use crate::{cli, outcome::Outcome, signal, structures::parse, target::Target};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use std::{fs::File, io::Read as _, thread, time::Duration};
@@ -57,6 +57,13 @@ pub fn run(common: &Common, args: &ProvideArgs) -> anyhow::Result<Outcome> {
         "--functions {}: {bdf} can have 1 to {most} virtual functions",
         args.functions
     );
+    let present = function.virtual_functions()?;
+    ensure!(
+        present.is_empty(),
+        "{bdf}: it has virtual functions already ({}), and this verb removes what it makes: remove them first, by \
+         `echo 0 > /sys/bus/pci/devices/{bdf}/sriov_numvfs`",
+        present.iter().map(Bdf::to_string).collect::<Vec<_>>().join(", ")
+    );
     let address = shared(address, &function)?;
     let target = Target { address: address.clone().into() };
     let open = || target.open(Controller::builder().timeout(common.timeout));
@@ -76,11 +83,14 @@ pub fn run(common: &Common, args: &ProvideArgs) -> anyhow::Result<Outcome> {
     let ids = held.as_ref().map_or(&[][..], Vec::as_slice);
     let offline = ids.iter().try_for_each(|one| primary.take_offline(one.controller));
     // Before the end of the primary controller: its reset would find them.
-    Binder::new().set_virtual_functions(&function, 0)?;
+    let removed = Binder::new().set_virtual_functions(&function, 0).context("removing the virtual functions");
     drop(primary);
-    held?;
-    offline?;
-    Ok(Outcome::Done)
+    let failed =
+        [held.map(drop), offline.map_err(Into::into), removed.map(drop)].into_iter().filter_map(Result::err);
+    match failed.reduce(|one, other| anyhow!("{one:#}; {other:#}")) {
+        Some(error) => Err(error),
+        None => Ok(Outcome::Done),
+    }
 }
 
 /// Adds a new token to an address of VFIO that has none, so that the virtual functions can be opened.
@@ -207,7 +217,8 @@ fn wait(made: &[Bdf]) {
         if !told {
             let list: Vec<String> = users.iter().map(u32::to_string).collect();
             cli::message(&format!(
-                "in use by process {}: waiting for its end (Ctrl-C again does not wait, and it loses its controller)",
+                "in use by process {}: waiting for its end (Ctrl-C again ends this program at once: the virtual functions \
+                 stay, without their controller)",
                 list.join(", ")
             ));
             told = true;

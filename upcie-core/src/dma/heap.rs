@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     fmt,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -287,10 +287,11 @@ impl Heap {
         fill: impl FnOnce(List<'_>) -> Option<u64>,
     ) -> Result<(DmaBuf, Option<u64>)> {
         let buf = self.alloc_contiguous(bytes, bytes.next_power_of_two().min(host_page_size()))?;
-        // SAFETY: the new buffer has at least `bytes`, is 512-aligned and unshared, and its bytes are initialised (a
-        // region is zeroed at first).
-        let entries = unsafe { entries(buf.as_ptr(), bytes) };
-        let second = fill(List { entries, iova: buf.iova(0) });
+        // A device may write to the list's memory at any time, so no reference to that is made.
+        let mut entries = vec![0; bytes.div_ceil(8)];
+        let second = fill(List { entries: &mut entries, iova: buf.iova(0) });
+        // SAFETY: the new buffer has at least `bytes`, in whole blocks of 512 bytes, and nobody else's memory.
+        unsafe { ptr::copy_nonoverlapping(entries.as_ptr(), buf.as_ptr().cast(), entries.len()) };
         Ok((buf, second))
     }
 
@@ -363,17 +364,6 @@ impl Heap {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the words of list memory, zeroed.
-///
-/// # Safety
-/// `bytes` bytes at `base`, aligned to 8, are initialised and belong to the caller alone while the list is used.
-unsafe fn entries<'a>(base: *mut u8, bytes: usize) -> &'a mut [u64] {
-    // SAFETY: the caller promises that the bytes are initialised, aligned and unshared.
-    let entries = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), bytes.div_ceil(8)) };
-    entries.fill(0);
-    entries
 }
 
 impl BlockSource for Heap {

@@ -277,10 +277,8 @@ impl Admin {
         }
     }
 
-    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`. Does nothing
-    /// while another thread has the rings: it looks itself when its command ends.
-    pub(super) fn release(&self, subsystem: &Subsystem, error: &Error) {
-        let Some(mut rings) = self.enter_now() else { return };
+    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
+    pub(super) fn release(&self, rings: &mut Rings, subsystem: &Subsystem, error: &Error) {
         rings.release(error);
         if rings.check_live().is_err() {
             self.release_commands(subsystem);

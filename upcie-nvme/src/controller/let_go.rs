@@ -1,7 +1,8 @@
 //! Frees the memory that the controller held, once it is known to use no memory any more.
 
-use super::Inner;
+use super::{Inner, admin::Rings};
 use crate::{Error, Result};
+use upcie_core::gate::Pass;
 
 impl Inner {
     /// Checks like [`check_alive`](Self::check_alive), unless another thread does, or has a moment ago.
@@ -34,8 +35,17 @@ impl Inner {
         // It uses no memory any more once it was stopped or reset (CSTS.RDY is 0; Base, "Controller Level Reset"), or whoever
         // emulated it has closed the connection. Registers that read as all ones prove nothing, nor does a server that
         // does not answer: both may be back.
-        if is_stopped || self.device.has_ended() {
-            self.release(&error);
+        if self.device.has_ended() {
+            self.release(self.admin.enter_now(), &error);
+        } else if is_stopped {
+            // A reset enables the controller with the admin queue in its hands. If another thread has it, the next look
+            // releases.
+            let Some(rings) = self.admin.enter_now() else { return Err(error) };
+            let is_stopped = || self.link.registers.status().is_ok_and(|status| !status.rdy());
+            if self.resets.count() != resets || !is_stopped() {
+                return Ok(());
+            }
+            self.release(Some(rings), &error);
         }
         Err(error)
     }
@@ -47,11 +57,14 @@ impl Inner {
     }
 
     /// The one place where memory and ids come back because of that: of queue pairs whose deletion was not confirmed, of admin
-    /// commands that were not answered, and what [`Controller::keep`](super::Controller::keep) was given.
-    fn release(&self, error: &Error) {
+    /// commands that were not answered, and what [`Controller::keep`](super::Controller::keep) was given. Without `rings`, which
+    /// another thread has, that thread looks itself when its command ends.
+    fn release(&self, rings: Option<Pass<'_, Rings>>, error: &Error) {
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.release());
-        self.admin.release(&self.subsystem, error);
+        if let Some(mut rings) = rings {
+            self.admin.release(&mut rings, &self.subsystem, error);
+        }
         drop(memory);
     }
 }

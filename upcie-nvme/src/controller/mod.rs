@@ -55,6 +55,7 @@ use crate::{
 use admin::Admin;
 pub use boot::BootPartitions;
 pub(crate) use class::check as check_class;
+pub(crate) use commands::ACTIVE;
 use device_memory::DeviceMemory;
 pub use device_memory::{Cmb, Pmr};
 pub use events::{Event, Events};

@@ -249,6 +249,12 @@ impl QueueIds {
         ticket
     }
 
+    /// Gives up the program's queue pair that was to be created again: its id is free once the controller lets go. Returns `false`
+    /// if it has, so that the id is still the program's.
+    pub(super) fn disown(&self, ticket: Ticket) -> bool {
+        lock(&self.ids).entry(ticket).map(|moving| moving.owned = false).is_some()
+    }
+
     /// Frees the id of a queue pair that the controller forgot in a reset.
     pub(super) fn forget(&self, qid: u16) {
         lock(&self.ids).0[usize::from(qid) - 1] = Id::Free;

@@ -53,7 +53,8 @@ pub(crate) fn create<T>(
     let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
     let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift()).with_shape(inner.shape(sgl));
     inner.reap_late();
-    inner.finish_deletions();
+    // Half of the time stays for the creation.
+    inner.finish_deletions(limit.saturating_sub(watch.waited()) / 2);
     inner.check_owner("creating a queue pair")?;
     inner.wait_for_reset(watch, limit, &|| "creating a queue pair".into())?;
     let (qid, ticket) = inner.queue_ids.take(inner.name())?;
@@ -84,12 +85,12 @@ pub(crate) fn create<T>(
         Ok(()) => {
             let device = inner.shared_name().clone();
             emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
-            inner.finish_deletions();
+            inner.finish_deletions(limit.saturating_sub(watch.waited()));
             Ok(queue)
         }
         Err(error) => {
             // The controller may already use the rings.
-            if let Err(ticket) = inner.take_back(ticket) {
+            if let Err(ticket) = inner.take_back(ticket, DELETE_TIMEOUT) {
                 inner.keep_for(ticket, queue.retire());
             }
             Err(error)
@@ -149,13 +150,19 @@ impl Inner {
                 queue.join(epoch);
                 Ok(())
             }
-            Err(error) => match self.take_back(ticket) {
-                Ok(()) => Err((error, true)),
-                Err(ticket) => {
-                    self.keep_for(ticket, queue.retire());
-                    Err((error, false))
+            Err(error) => {
+                let Err(ticket) = self.take_back(ticket, DELETE_TIMEOUT) else { return Err((error, true)) };
+                // A reset that began meanwhile ends the creation, too.
+                if epoch.is_over() {
+                    let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &|| what.into());
                 }
-            },
+                // It may be over since by an answer, too, and is the pair's again then.
+                if !self.queue_ids.disown(ticket) {
+                    return Err((error, true));
+                }
+                self.keep_for(ticket, queue.retire());
+                Err((error, false))
+            }
         }
     }
 
@@ -220,13 +227,13 @@ impl Inner {
     /// in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for).
     pub(crate) fn delete_queue(&self, qid: u16) -> Result<(), Ticket> {
         self.reap_late();
-        self.finish_deletions();
-        self.take_back(self.queue_ids.begin_deletion(qid))
+        self.finish_deletions(DELETE_TIMEOUT);
+        self.take_back(self.queue_ids.begin_deletion(qid), DELETE_TIMEOUT)
     }
 
     /// Undoes a creation, or deletes a queue pair, as far as the controller answers. The result is that of
-    /// [`delete_queue`](Self::delete_queue).
-    fn take_back(&self, ticket: Ticket) -> Result<(), Ticket> {
+    /// [`delete_queue`](Self::delete_queue). Each command gets so much time, and what its answer means is noted after that.
+    fn take_back(&self, ticket: Ticket, each: Duration) -> Result<(), Ticket> {
         loop {
             let (qid, step) = match self.queue_ids.next(ticket) {
                 Next::Gone => return Ok(()),
@@ -237,7 +244,7 @@ impl Inner {
                 Step::DeleteSq => Command::delete_submission_queue(qid),
                 _ => Command::delete_completion_queue(qid),
             };
-            let after = DELETE_TIMEOUT.min(self.link.options.timeout);
+            let after = each.min(self.link.options.timeout);
             let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), after, Late::Step(ticket));
             let (answer, error) = match outcome {
                 Ok(_) => (Some(Ok(())), None),
@@ -282,11 +289,12 @@ impl Inner {
         if self.queue_ids.is_gone(ticket) { Ok(()) } else { Err(ticket) }
     }
 
-    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since.
-    pub(super) fn finish_deletions(&self) {
+    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`.
+    pub(super) fn finish_deletions(&self, limit: Duration) {
+        let (mut watch, limit) = (self.stopwatch(), limit.min(DELETE_TIMEOUT));
         for ticket in self.queue_ids.resume() {
             // After a failure the others are marked again without being sent: no further deadline for each.
-            let _ = self.take_back(ticket);
+            let _ = self.take_back(ticket, limit.saturating_sub(watch.waited()));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     common::CLOSED,
-    ring::{Queue, State},
+    ring::{CQE_WORDS, PHASE, Queue, State},
     slot::{FREE, FREE_MASK},
 };
 use crate::{Error, Failure};
@@ -67,7 +67,18 @@ impl<T> Queue<T> {
             .collect();
         buffers.extend([std::mem::take(&mut self.rings.0), std::mem::take(&mut self.rings.1)]);
         buffers.push(self.lists.take_memory());
+        self.forget_rings();
         Retired(buffers)
+    }
+
+    /// Lets the queue look at an empty ring of nobody's: its own is not its own any more.
+    fn forget_rings(&mut self) {
+        /// Two entries. A look at the one before the next is in there, too.
+        static EMPTY: [u64; 2 * CQE_WORDS] = [0; 2 * CQE_WORDS];
+        let ends = EMPTY.as_ptr_range();
+        (self.cq, self.cq_end) = (ends.start, ends.end);
+        self.cqe = EMPTY[CQE_WORDS..].as_ptr();
+        (self.reap_limit, self.phase) = (self.cqe, PHASE);
     }
 
     /// Frees the buffers of all commands in flight, and drops their tags: the device uses them no more, for

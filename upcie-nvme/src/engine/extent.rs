@@ -77,6 +77,13 @@ impl Extent {
         self.last.wrapping_add(1)
     }
 
+    /// Makes queues refuse all commands for its blocks.
+    pub(crate) fn take_no_io(&mut self) {
+        // Each path looks at one of these.
+        (self.plain_blocks, self.max_blocks, self.max_zeroes) = (0, 0, 0);
+        (self.deallocates, self.fused) = (false, 0);
+    }
+
     /// Returns the reason why `blocks` blocks from `slba` on are not in the namespace, if they are not.
     pub(crate) fn misplaced(&self, slba: u64, blocks: u64) -> Option<Refusal> {
         if blocks == 0 {

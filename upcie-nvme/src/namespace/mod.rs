@@ -101,7 +101,7 @@ impl Namespace {
     fn new(controller: Arc<Inner>, known: open::Known) -> Self {
         let open::Known { mut extent, identify, unusable, command_set, zones, keys } = known;
         if unusable.is_some() {
-            (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
+            extent.take_no_io();
         }
         let (unusable, zones, keys) = (unusable.map(Into::into), zones.map(Arc::new), keys.map(Arc::new));
         Self { extent, controller, identify: Arc::new(identify), unusable, command_set, zones, keys }

@@ -3,7 +3,7 @@
 use super::{key_limits, zone_limits};
 use crate::{
     Error, Result,
-    controller::{Inner, Shape},
+    controller::{ACTIVE, Inner, Shape},
     engine::{Extent, KeyLimits, ZoneLimits, parts},
     protection::BlockFormat,
     spec::{
@@ -34,12 +34,13 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     controller.subsystem().check_settled(controller.name(), &format!("namespace {nsid}"))?;
     // FFFFFFFFh stands for all namespaces, so no namespace has it.
     let possible = nsid != 0 && nsid != u32::MAX;
-    let known = possible && controller.active_above(nsid - 1)?.first() == Some(&nsid);
+    let known = possible && controller.active_above(nsid - 1, controller.timeout())?.first() == Some(&nsid);
     if !known {
-        let active = controller.active_namespaces()?;
+        let first = controller.active_above(0, controller.timeout())?;
+        let more = if first.len() < ACTIVE { "" } else { " and more" };
         return Err(Error::argument(
             controller.name(),
-            format!("there is no namespace {nsid}; the active ones are {active:?}"),
+            format!("there is no namespace {nsid}; the active ones are {first:?}{more}"),
         ));
     }
     let has_io = controller.no_io().is_none();

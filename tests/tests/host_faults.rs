@@ -310,3 +310,39 @@ fn faults_are_noticed_by_calls_that_wait() {
         drop(handles);
     }
 }
+
+/// A queue pair that a controller does not create again loses neither its commands nor its id.
+#[test]
+fn commands_come_back_though_the_queue_pair_does_not() {
+    let directory = process::Directory::new();
+    let plan = directory.path().join("plan.toml");
+    // The second one: after the reset.
+    let drop_create =
+        "[[fault]]\nkind = \"drop\"\nqueue = \"admin\"\nopcode = \"create-sq\"\nafter = 1\ncount = 1\n";
+    std::fs::write(&plan, drop_create).unwrap();
+    let address = format!("emu:size=1M,latency=60s,faults={}", plan.display());
+    let controller = Controller::builder().timeout(Duration::from_secs(1)).queues(1).open(&*address).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut pair = controller.queue_pair().create::<u8>().unwrap();
+    let in_flight = |pair: &mut upcie_nvme::QueuePair<u8>| {
+        pair.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 7).unwrap();
+    };
+    in_flight(&mut pair);
+    controller.reset().unwrap();
+    let error = pair.recover().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+    assert!(!pair.is_ready() && pair.turn().is_err());
+    says(&error, &[controller.name()]);
+    assert!(!pair.diagnose().is_empty());
+    let returned = pair.recover().unwrap();
+    assert_eq!(returned.iter().map(|command| *command.tag()).collect::<Vec<_>>(), [7]);
+    drop(returned);
+    assert!(matches!(pair.recover().unwrap_err().failure(), Failure::Undeleted { .. }));
+    drop(pair);
+    // The reset shows that the controller has let go of the queues that it may have created.
+    controller.reset().unwrap();
+    let mut pair = controller.queue_pair().create::<u8>().expect("the one id is free again");
+    in_flight(&mut pair);
+    controller.reset().unwrap();
+    assert_eq!(pair.recover().unwrap().len(), 1);
+}

@@ -68,3 +68,29 @@ impl Inner {
         drop(memory);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Controller, Failure, engine::Retired};
+    use std::time::Duration;
+
+    /// A thread that had seen the controller stopped released the memory of the next epoch: between its look and the release
+    /// another thread had reset the controller. With the admin queue in its hands no other thread can.
+    #[test]
+    fn memory_is_released_with_the_admin_queue_in_hand() {
+        let controller = Controller::open("emu:size=1M").unwrap();
+        let inner = controller.inner();
+        let buffer = controller.alloc(4096).unwrap();
+        let in_use = controller.heap().in_use();
+        inner.memory.retire(Retired(vec![buffer]));
+        // SAFETY: no queue pair exists, and no admin command is in flight. Somebody else does this here.
+        unsafe { inner.device.reset() }.unwrap();
+        let look = || inner.check_alive(&|| "a look".into()).unwrap_err();
+        let rings = inner.admin.rings().enter(|| Duration::from_secs(10)).unwrap();
+        assert!(matches!(look().failure(), Failure::Disabled { .. }));
+        assert_eq!(controller.heap().in_use(), in_use, "another thread may be about to enable it");
+        drop(rings);
+        assert!(matches!(look().failure(), Failure::Disabled { .. }));
+        assert!(controller.heap().in_use() < in_use);
+    }
+}

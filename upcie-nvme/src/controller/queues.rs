@@ -21,6 +21,8 @@ use upcie_core::{
 
 /// The time that the deletion of a queue may take before its memory is kept.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The least time for a command of a deletion that goes on beside other commands.
+const LEAST_FOR_DELETION: Duration = Duration::from_millis(20);
 /// The default bytes of a queue's PRP list memory.
 const LIST_BYTES: usize = 64 << 10;
 /// The default priority class; it has no effect under round robin.
@@ -291,10 +293,14 @@ impl Inner {
 
     /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`.
     pub(super) fn finish_deletions(&self, limit: Duration) {
+        // The messages of a command need a little time, too. The next command with more of it goes on.
+        if limit < LEAST_FOR_DELETION {
+            return;
+        }
         let (mut watch, limit) = (self.stopwatch(), limit.min(DELETE_TIMEOUT));
         for ticket in self.queue_ids.resume() {
             // After a failure the others are marked again without being sent: no further deadline for each.
-            let _ = self.take_back(ticket, limit.saturating_sub(watch.waited()));
+            let _ = self.take_back(ticket, limit.saturating_sub(watch.waited()).max(LEAST_FOR_DELETION));
         }
     }
 

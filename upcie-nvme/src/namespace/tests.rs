@@ -1,6 +1,7 @@
 //! Bytes at any offset, compared with a vector that holds the same bytes.
 
-use crate::{Controller, Namespace};
+use super::open;
+use crate::{Controller, Failure, Namespace, Refusal, Zeroes};
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom, Write};
 use upcie_core::testing::Random;
 
@@ -181,4 +182,36 @@ fn handles_print_the_name_that_was_opened() {
     assert!(queue.wait(crate::Wait::Poll, std::time::Duration::from_secs(60)).unwrap());
     let done = queue.turn().unwrap().next().unwrap();
     assert_eq!((done.result(), done.buffer().len()), (Ok(()), 512));
+}
+
+/// A namespace whose blocks the driver does not understand: each byte of a buffer would count as a block, and the controller
+/// would write whole blocks into it.
+#[test]
+fn no_path_sends_a_command_to_an_unusable_namespace() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    let mut known = open::ask(controller.inner(), 1).unwrap();
+    known.unusable = Some("a format of tomorrow".into());
+    let namespace = Namespace::new(controller.inner().clone(), known);
+    assert!(matches!(namespace.check_usable().unwrap_err().failure(), Failure::Unsupported { .. }));
+    let mut queue = controller.queue_pair().create::<u8>().unwrap();
+    let mut turn = queue.turn().unwrap();
+    for len in [1, 512, 64 << 10] {
+        let buffer = || controller.alloc(len).unwrap();
+        for refused in [
+            turn.read(&namespace, 0, buffer(), 0),
+            turn.write(&namespace, 0, buffer(), 0),
+            turn.compare(&namespace, 0, buffer(), 0),
+            turn.deallocate(&namespace, buffer(), 1, 0),
+            turn.verify(&namespace, 0, 1, 0),
+            turn.write_uncorrectable(&namespace, 0, 1, 0),
+            turn.write_zeroes(Zeroes::new(&namespace, 0, 1), 0),
+            turn.copy(&namespace, buffer(), 1, 0, 0),
+            turn.flush(&namespace, 0),
+        ] {
+            assert_eq!(refused.unwrap_err().reason, Refusal::Unsupported, "{len} bytes");
+        }
+    }
+    assert!(turn.is_empty());
+    drop(turn);
+    assert!(namespace.read(0, &mut controller.alloc(512).unwrap()).is_err());
 }

@@ -38,6 +38,8 @@ fn every_supported_log_page_is_shown() {
         assert!(bytes.len() >= 64 && bytes.len().is_multiple_of(4), "{name}: {} bytes", bytes.len());
     }
     assert!(fails(1, run("log emu 0x09")).contains("Invalid Log Page"));
+    // A page without a type has a name.
+    assert!(fails(1, run("log emu sanitize-namespace-status-list")).contains("Invalid Log Page"));
 }
 
 /// A page that one command does not transfer.

@@ -49,6 +49,7 @@ mod registers;
 mod reservations;
 mod sgl;
 mod status;
+mod transports;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod zones;
 

@@ -134,6 +134,14 @@ fn tables_are_sorted() {
     assert!(
         IdentifyInfo::of(Cns::COMMAND_SET_NAMESPACE, Csi::KEY_VALUE).unwrap().title.contains("Key Value")
     );
+    for cns in [Cns::COMMAND_SET_FORMAT_NAMESPACE, Cns::COMMAND_SET_ALLOCATED_NAMESPACE] {
+        for (csi, name) in [(Csi::NVM, "(NVM)"), (Csi::KEY_VALUE, "(Key Value)"), (Csi::ZONED, "(Zoned)")] {
+            assert!(IdentifyInfo::of(cns, csi).unwrap().title.ends_with(name), "{cns}, {csi}");
+        }
+        assert!(IdentifyInfo::of(cns, Csi(3)).is_none(), "{cns}");
+    }
+    // A format index stands in place of a namespace.
+    assert!(!IdentifyInfo::of(Cns::FORMAT_NAMESPACE, Csi::NVM).unwrap().of_namespace);
     assert!(IdentifyInfo::of(Cns::COMMAND_SET_CONTROLLER, Csi::KEY_VALUE).is_none());
     assert!(IdentifyInfo::of(Cns::CONTROLLER, Csi::ZONED).is_some());
 }

@@ -87,10 +87,15 @@ const COMMANDS: &[Row] = &[
     (0x35, Never, none, FABRICS),
     (0x38, Never, none, "it resets another controller: use the unsafe `admin_raw`"),
     (0x39, Never, none, FABRICS),
-    (0x3d, Never, none, UNKNOWN),
-    (0x3e, Never, none, UNKNOWN),
+    (
+        0x3d,
+        Never,
+        none,
+        "it lets the controller fill a controller data queue, which is memory: use the unsafe `admin_raw`",
+    ),
+    (0x3e, Free, |command| dwords(command.cdw12), "reads which memory another controller has changed"),
     (0x41, Never, none, "it changes the state of another controller: use the unsafe `admin_raw`"),
-    (0x42, Never, none, UNKNOWN),
+    (0x42, Free, |command| dwords(command.cdw15), "reads the state of another controller"),
     (
         0x45,
         Never,

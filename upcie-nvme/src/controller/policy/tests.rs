@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FREE: &[u8] = &[0x02, 0x06, 0x11, 0x14, 0x18, 0x81, 0x82, 0x86];
+const FREE: &[u8] = &[0x02, 0x06, 0x11, 0x14, 0x18, 0x3e, 0x42, 0x81, 0x82, 0x86];
 const ALONE: &[u8] = &[0x0d, 0x10, 0x15, 0x1c, 0x20, 0x24, 0x80, 0x84, 0x8c];
 const SET_ALONE: &[u8] = &[0x16, 0x19, 0x1d];
 
@@ -85,6 +85,8 @@ fn data_lengths_follow_from_the_command() {
     assert_eq!(len(command(0x11, 1023)), Ok(4096));
     assert_eq!(len(Command { cdw11: 512, ..command(0x82, 0) }), Ok(512));
     assert_eq!(len(Command { cdw12: u32::MAX, ..command(0x86, 0) }), Ok(1 << 34));
+    assert_eq!(len(Command { cdw12: 11, ..command(0x3e, 0) }), Ok(48));
+    assert_eq!(len(Command { cdw15: 2, ..command(0x42, 0) }), Ok(12));
     // Create and Delete.
     assert_eq!((len(command(0x0d, 0)), len(command(0x0d, 1))), (Ok(4096), Ok(0)));
     for (fid, bytes) in

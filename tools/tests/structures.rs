@@ -109,6 +109,9 @@ fn features_are_shown_with_each_selection() {
         false
     );
     assert!(fails(1, run("feature emu get spinup-control")).contains("Invalid Field"));
+    // Text is taken, and the controller has no such feature.
+    let error = fails(1, run("feature emu set namespace-admin-label label=text --save"));
+    assert!(error.contains("Invalid Field"), "{error}");
     let error = fails(1, run("feature emu get 0xc0"));
     assert!(error.contains("length of its data is not known"), "{error}");
     let error = fails(2, run("feature emu get no-such"));

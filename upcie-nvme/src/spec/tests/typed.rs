@@ -58,8 +58,27 @@ fn pages_have_the_specified_sizes() {
     assert_eq!(sizes, expected);
     let data: Vec<_> =
         FeatureInfo::ALL.iter().filter(|info| info.data > 0).map(|info| (info.id.0, info.data)).collect();
-    let expected =
-        [(0x03, 4096), (0x0c, 256), (0x0d, 4096), (0x0e, 8), (0x13, 512), (0x16, 512), (0x81, 8), (0x81, 16)];
+    let expected = [
+        (0x03, 4096),
+        (0x0c, 256),
+        (0x0d, 4096),
+        (0x0e, 8),
+        (0x13, 512),
+        (0x16, 512),
+        // The standard attribute, the identifiers, the vendor's.
+        (0x1c, 4096),
+        (0x1c, 4096),
+        (0x1c, 4096),
+        (0x1f, 256),
+        (0x21, 512),
+        (0x78, 512),
+        (0x79, 512),
+        (0x7d, 4096),
+        (0x7e, 4096),
+        (0x7f, 4096),
+        (0x81, 8),
+        (0x81, 16),
+    ];
     assert_eq!(data, expected);
 }
 
@@ -124,7 +143,7 @@ fn show(fields: Vec<Field>) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "a control character");
 }
 
-/// The tables are in order, so that a code is found once; a feature may have two structures, of its two lengths.
+/// The tables are in order, so that a code is found once; a feature may have several structures, by dword 11.
 #[test]
 fn tables_are_sorted() {
     assert!(LogPageInfo::ALL.is_sorted_by(|one, next| one.id < next.id));

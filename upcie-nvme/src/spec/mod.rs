@@ -67,7 +67,9 @@ pub use dwords::{
     DatasetDword10, DatasetDword11, DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags,
     LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12, WideCopyRange,
 };
-pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
+pub use events::{
+    CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, OneShotEvent, SmartEvent,
+};
 pub use features::*;
 pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;

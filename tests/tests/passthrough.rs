@@ -43,19 +43,24 @@ const CHANGES: [(u8, u32, usize); 14] = [
 ];
 
 /// Commands that belong to the driver or give the controller memory: opcode and dword 10.
-const NEVER: [(u8, u32); 12] = [
+const NEVER: [(u8, u32); 16] = [
     (0x00, 1),
     (0x01, 1),
     (0x04, 1),
     (0x05, 1),
     (0x08, 0),
     (0x0c, 0),
+    // Track Send, Migration Send, Controller Data Queue.
+    (0x3d, 0),
+    (0x41, 0),
     (0x45, 0),
     (0x7c, 0),
     (0xc0, 0),
-    // Set Features: Number of Queues, Host Memory Buffer, a vendor's.
+    // Set Features: Number of Queues, Host Memory Buffer, Performance Characteristics, Controller Data Queue, a vendor's.
     (0x09, 0x07),
     (0x09, 0x0d),
+    (0x09, 0x1c),
+    (0x09, 0x21),
     (0x09, 0xc0),
 ];
 

@@ -38,6 +38,8 @@ fn every_supported_log_page_is_shown() {
         assert!(bytes.len() >= 64 && bytes.len().is_multiple_of(4), "{name}: {} bytes", bytes.len());
     }
     assert!(fails(1, run("log emu 0x09")).contains("Invalid Log Page"));
+    // A page without a type has a name.
+    assert!(fails(1, run("log emu sanitize-namespace-status-list")).contains("Invalid Log Page"));
 }
 
 /// A page that one command does not transfer.
@@ -107,6 +109,9 @@ fn features_are_shown_with_each_selection() {
         false
     );
     assert!(fails(1, run("feature emu get spinup-control")).contains("Invalid Field"));
+    // Text is taken, and the controller has no such feature.
+    let error = fails(1, run("feature emu set namespace-admin-label label=text --save"));
+    assert!(error.contains("Invalid Field"), "{error}");
     let error = fails(1, run("feature emu get 0xc0"));
     assert!(error.contains("length of its data is not known"), "{error}");
     let error = fails(2, run("feature emu get no-such"));

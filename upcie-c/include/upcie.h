@@ -196,7 +196,7 @@ int upcie_rescan(upcie_ctrlr *ctrlr, uint32_t *ids, size_t max, size_t *count);
  * Runs an admin command of 64 bytes. The data is copied, so that a late answer does no harm. Stores the controller's
  * completion entry of 16 bytes, if cqe is not NULL. -EIO: the controller completed it with an error status, which is in
  * cqe.
- * -EPERM: a command that is the driver's own (queues, events, doorbells, host memory).
+ * -EPERM: a command that is the driver's own (queues, events, doorbells, host memory, controller data queues).
  */
 int upcie_admin(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
 		void *cqe);

@@ -57,7 +57,8 @@ fn reserved(command: &Command) -> Option<&'static str> {
             Some("creates or deletes a queue: use upcie_queue_create and upcie_queue_delete")
         }
         0x0c => Some("asks for events, which the driver does"),
-        0x45 => Some("gives the controller memory for a queue of its own"),
+        // The data is copied, and the copy ends with the command.
+        0x45 => Some("gives the controller memory that it writes to until the queue is deleted"),
         0x7c => Some("gives the controller memory for doorbells"),
         0x09 if feature == 0x07 => Some("sets the number of queues: use upcie_opts.queues"),
         0x09 if feature == 0x0d => Some("gives the controller host memory"),

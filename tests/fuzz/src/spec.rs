@@ -1,4 +1,4 @@
-//! The structures that a controller sends: Identify data, log pages, completions, registers.
+//! The structures that a controller sends: Identify data, log pages, completions, registers, answers of migration commands.
 
 use upcie_nvme::spec::*;
 
@@ -63,6 +63,7 @@ pub fn target(data: &[u8]) {
                 .sum();
             assert!(used <= data.len());
             keys(data);
+            migration(data);
         }
         _ => registers(of(data)),
     }
@@ -81,6 +82,20 @@ fn keys(data: &[u8]) {
     assert!((1..=16).contains(&id.formats().len()) && id.max_key_length() <= Key::MOST);
     let command: Command = of(data);
     let _ = (command.key(), command.key_options(), id.max_value_length(), format!("{id:?}"));
+}
+
+/// The state of a controller, and the changes of memory that it has made.
+fn migration(data: &[u8]) {
+    if let Some(state) = ControllerState::from_bytes(data) {
+        let queues = state.submission_queues.len() + state.completion_queues.len();
+        assert!(48 + 24 * queues + state.vendor_specific.len() <= data.len());
+        assert!(state.header.total().is_some_and(|total| total <= data.len()));
+        assert!(!state.to_string().contains(|c: char| c.is_control() && c != '\n'));
+    }
+    if let Some(answer) = (GetMemoryChanges { controller: 0, changes: 9 }).answer(0, data.to_vec()) {
+        assert!(16 + 16 * answer.changes.len() <= data.len());
+        assert!(answer.unit().is_none_or(u64::is_power_of_two));
+    }
 }
 
 fn controller(id: &IdentifyController) {
@@ -127,6 +142,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let list: Vec<u8> = (1..20_u32).flat_map(u32::to_le_bytes).collect();
     let descriptors =
         [&[1, 8, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 3, 16, 0, 0][..], &[9; 16], &[4, 1, 0, 0, 2]].concat();
+    // A state with a submission queue, a completion queue, and a dword of the vendor's.
+    let mut state = vec![0; 48 + 8 + 2 * 24];
+    (state[16], state[32], state[50], state[52]) = (14, 1, 1, 1);
     vec![
         padded(0, &id, 4096),
         padded(1, &[0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0], 4096),
@@ -136,6 +154,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         padded(5, &list, 4096),
         padded(6, &descriptors, 4096),
         padded(6, &[2, 0, 0, 0, 3, 0, b'a', b'b', b'c', 0, 0, 0, 1, 0, b'z', 0], 64),
+        padded(6, &state, state.len() + 4),
         padded(7, &0x0040_0030_1e01_ffff_u64.to_le_bytes(), 8),
     ]
 }

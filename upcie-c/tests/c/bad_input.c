@@ -105,6 +105,8 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	FAILS(upcie_admin(ctrlr, &read, buffer, 512, buffer, SIZE_MAX, NULL), EFAULT, "beyond");
 	struct command create = {.opcode = 0x05};
 	FAILS(upcie_admin(ctrlr, &create, NULL, 0, NULL, 0, NULL), EPERM, "upcie_queue_create");
+	struct command data_queue = {.opcode = 0x45};
+	FAILS(upcie_admin(ctrlr, &data_queue, NULL, 0, NULL, 0, NULL), EPERM, "until the queue is deleted");
 
 	FAILS(upcie_submit(queue, NULL, NULL, 0, NULL, 0, NULL), EINVAL, "cmd is NULL");
 	FAILS(upcie_submit(queue, &read, NULL, 512, NULL, 0, NULL), EINVAL, "NULL");

@@ -9,8 +9,9 @@ use std::sync::Mutex;
 pub(super) struct Features(Mutex<Vec<(Command, Vec<u8>)>>);
 
 /// Features that a controller reset leaves alone, or that must not be set twice: the timestamp, which goes on; states that
-/// last until power is cut; notes in nonvolatile memory.
-const KEPT: [u8; 7] = [0x0e, 0x19, 0x1d, 0x1e, 0x80, 0x84, 0x85];
+/// last until power is cut; notes in nonvolatile memory, labels and addresses of management agents among them. Metadata of
+/// hosts is changed element by element, so no single command has its value.
+const KEPT: [u8; 13] = [0x0e, 0x19, 0x1d, 0x1e, 0x1f, 0x78, 0x79, 0x7d, 0x7e, 0x7f, 0x80, 0x84, 0x85];
 
 /// Returns the value that one Set Features sets: the feature, the namespace, and the part of it that dword 11 selects.
 fn target(command: &Command) -> (u8, u32, u32) {

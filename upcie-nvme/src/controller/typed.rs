@@ -154,10 +154,13 @@ impl Controller {
             let bytes = (wanted - from).min(most);
             page.resize((from + bytes) as usize, 0);
             self.admin(&query.command(id, bytes, from), &mut page[from as usize..])?;
-            // Bit 0 of these begins something: with the first command only.
-            if matches!(id, LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS) {
-                query.parameter &= !1;
-            }
+            // The parameter of these begins something: with the first command only.
+            query.parameter &= match id {
+                LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS => !1_u8,
+                // The action; the quality stays.
+                LogPageId::EYE_OPENING => !0xc,
+                _ => !0,
+            };
         }
     }
 

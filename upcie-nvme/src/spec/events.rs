@@ -1,6 +1,7 @@
 //! Asynchronous events by type: Base, "Asynchronous Event Request command".
 
 use super::features::{AsyncEvent, AsyncEventType};
+use super::log::LogPageId;
 use super::macros::named_values;
 use core::fmt;
 
@@ -35,6 +36,40 @@ named_values! {
         PREDICTABLE_LATENCY = 0x04, "Predictable Latency Event Aggregate Log Change";
         LBA_STATUS = 0x05, "LBA Status Information Alert";
         ENDURANCE_GROUP = 0x06, "Endurance Group Event Aggregate Log Page Change";
+        REACHABILITY_GROUP = 0x07, "Reachability Group Change";
+        REACHABILITY_ASSOCIATION = 0x08, "Reachability Association Change";
+        ALLOCATED_NAMESPACE_ATTRIBUTES = 0x09, "Allocated Namespace Attribute Changed";
+        ZONE_DESCRIPTOR = 0xef, "Zone Descriptor Changed";
+        DISCOVERY = 0xf0, "Discovery Log Page Change";
+        HOST_DISCOVERY = 0xf1, "Host Discovery Log Page Change";
+        AVE_DISCOVERY = 0xf2, "AVE Discovery Log Page Change";
+        PULL_MODEL_REQUEST = 0xf3, "Pull Model DDC Request Log Page Change";
+    }
+}
+
+impl NoticeEvent {
+    /// Returns the log page that tells more, by the specification: [`AsyncEvent::log_page`] is what the controller names.
+    /// `None` for a notice that the library does not know.
+    #[must_use]
+    pub const fn log_page(self) -> Option<LogPageId> {
+        Some(match self {
+            Self::NAMESPACE_ATTRIBUTES => LogPageId::CHANGED_NAMESPACES,
+            Self::FIRMWARE_ACTIVATION => LogPageId::FIRMWARE_SLOT,
+            Self::TELEMETRY => LogPageId::TELEMETRY_CONTROLLER,
+            Self::ASYMMETRIC_NAMESPACE_ACCESS => LogPageId::ASYMMETRIC_NAMESPACE_ACCESS,
+            Self::PREDICTABLE_LATENCY => LogPageId::PREDICTABLE_LATENCY_AGGREGATE,
+            Self::LBA_STATUS => LogPageId::LBA_STATUS,
+            Self::ENDURANCE_GROUP => LogPageId::ENDURANCE_GROUP_AGGREGATE,
+            Self::REACHABILITY_GROUP => LogPageId::REACHABILITY_GROUPS,
+            Self::REACHABILITY_ASSOCIATION => LogPageId::REACHABILITY_ASSOCIATIONS,
+            Self::ALLOCATED_NAMESPACE_ATTRIBUTES => LogPageId::CHANGED_ALLOCATED_NAMESPACES,
+            Self::ZONE_DESCRIPTOR => LogPageId::CHANGED_ZONES,
+            Self::DISCOVERY => LogPageId::DISCOVERY,
+            Self::HOST_DISCOVERY => LogPageId::HOST_DISCOVERY,
+            Self::AVE_DISCOVERY => LogPageId::AVE_DISCOVERY,
+            Self::PULL_MODEL_REQUEST => LogPageId::PULL_MODEL_REQUEST,
+            _ => return None,
+        })
     }
 }
 
@@ -42,6 +77,15 @@ named_values! {
     /// An event of the type "immediate", which is never masked.
     ImmediateEvent(u8) {
         SUBSYSTEM_SHUTDOWN = 0x00, "Normal NVM Subsystem Shutdown";
+        TEMPERATURE_HYSTERESIS = 0x01, "Temperature Threshold Hysteresis Recovery";
+    }
+}
+
+named_values! {
+    /// An event of the type "one-shot": of a controller data queue, until it is asked for again.
+    OneShotEvent(u8) {
+        DATA_QUEUE_TAIL = 0x00, "Controller Data Queue Tail Pointer";
+        DATA_QUEUE_FULL = 0x01, "Controller Data Queue Full Error";
     }
 }
 
@@ -51,6 +95,7 @@ named_values! {
         RESERVATION_LOG = 0x00, "Reservation Log Page Available";
         SANITIZE_COMPLETED = 0x01, "Sanitize Operation Completed";
         SANITIZE_DEALLOCATED = 0x02, "Sanitize Operation Completed With Unexpected Deallocation";
+        SANITIZE_MEDIA_VERIFICATION = 0x03, "Sanitize Operation Entered Media Verification State";
     }
 }
 
@@ -66,6 +111,8 @@ pub enum EventKind {
     Notice(NoticeEvent),
     /// An event that no log page belongs to.
     Immediate(ImmediateEvent),
+    /// An event of a controller data queue. No log page belongs to it.
+    OneShot(OneShotEvent),
     /// An event of the I/O command set.
     CommandSet(CommandSetEvent),
     /// A vendor's event, with its number.
@@ -86,6 +133,7 @@ impl fmt::Display for EventKind {
             Self::Smart(event) => write!(f, "SMART / health: {event}"),
             Self::Notice(event) => write!(f, "notice: {event}"),
             Self::Immediate(event) => write!(f, "immediate: {event}"),
+            Self::OneShot(event) => write!(f, "one-shot: {event}"),
             Self::CommandSet(event) => write!(f, "I/O command set: {event}"),
             Self::Vendor(information) => write!(f, "vendor specific: {information:02X}h"),
             Self::Other { kind, information } => write!(f, "{kind}: {information:02X}h"),
@@ -103,9 +151,41 @@ impl AsyncEvent {
             AsyncEventType::SMART => EventKind::Smart(SmartEvent(information)),
             AsyncEventType::NOTICE => EventKind::Notice(NoticeEvent(information)),
             AsyncEventType::IMMEDIATE => EventKind::Immediate(ImmediateEvent(information)),
+            AsyncEventType::ONE_SHOT => EventKind::OneShot(OneShotEvent(information)),
             AsyncEventType::COMMAND_SET => EventKind::CommandSet(CommandSetEvent(information)),
             AsyncEventType::VENDOR => EventKind::Vendor(information),
             kind => EventKind::Other { kind, information },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_notice_that_has_a_name_has_a_log_page() {
+        for notice in (0..=u8::MAX).map(NoticeEvent) {
+            assert_eq!(notice.log_page().is_some(), notice.name().is_some(), "{notice}");
+        }
+        let pages: Vec<u8> = (7..=9)
+            .chain(0xef..=0xf3)
+            .filter_map(|notice| NoticeEvent(notice).log_page())
+            .map(|page| page.0)
+            .collect();
+        assert_eq!(pages, [0x1a, 0x1b, 0x1c, 0xbf, 0x70, 0x71, 0x72, 0x73]);
+    }
+
+    #[test]
+    fn events_of_all_types_are_told_apart() {
+        let shown = |bits| AsyncEvent::from_bits(bits).subject().to_string();
+        assert_eq!(shown(0xbf_ef02), "notice: Zone Descriptor Changed (EFh)");
+        assert_eq!(shown(0x0103), "immediate: Temperature Threshold Hysteresis Recovery (01h)");
+        assert_eq!(shown(0x0104), "one-shot: Controller Data Queue Full Error (01h)");
+        assert_eq!(
+            shown(0x81_0306),
+            "I/O command set: Sanitize Operation Entered Media Verification State (03h)"
+        );
+        assert_eq!(shown(0x0705), "unknown (05h): 07h");
     }
 }

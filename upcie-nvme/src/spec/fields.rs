@@ -48,12 +48,15 @@ pub struct FieldPlace {
     pub zeros_based: bool,
     /// The field is shown as bytes, not as a number.
     pub is_bytes: bool,
+    /// The field is UTF-8 text, ended by a zero.
+    pub is_text: bool,
 }
 
 impl FieldPlace {
     /// Makes the place of a field that is shown by the function `format` of [`show`].
     pub(crate) fn new(name: &'static str, format: &str, bit: u32, width: u32) -> Self {
-        Self { name, bit, width, zeros_based: format == "zeros_based", is_bytes: format == "bytes" }
+        let is = |other: &str| format == other;
+        Self { name, bit, width, zeros_based: is("zeros_based"), is_bytes: is("bytes"), is_text: is("utf8") }
     }
 
     /// Puts a number into the structure's bytes; returns `false` if it doesn't fit, or the bytes end before the field.

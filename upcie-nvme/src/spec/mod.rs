@@ -49,6 +49,7 @@ mod registers;
 mod reservations;
 mod sgl;
 mod status;
+mod transports;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod zones;
 
@@ -67,7 +68,9 @@ pub use dwords::{
     IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11, QueuePriority,
     ReadWriteDword12, WideCopyRange,
 };
-pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
+pub use events::{
+    CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, OneShotEvent, SmartEvent,
+};
 pub use features::*;
 pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;

@@ -54,14 +54,42 @@ named_values! {
         NVME_MI_SEND = 0x1d, "NVMe-MI Send";
         NVME_MI_RECEIVE = 0x1e, "NVMe-MI Receive";
         CAPACITY_MANAGEMENT = 0x20, "Capacity Management";
+        DISCOVERY_INFORMATION_MANAGEMENT = 0x21, "Discovery Information Management";
+        FABRIC_ZONING_RECEIVE = 0x22, "Fabric Zoning Receive";
         LOCKDOWN = 0x24, "Lockdown";
+        FABRIC_ZONING_LOOKUP = 0x25, "Fabric Zoning Lookup";
+        CLEAR_EXPORTED_CONFIGURATION = 0x28, "Clear Exported NVM Resource Configuration";
+        FABRIC_ZONING_SEND = 0x29, "Fabric Zoning Send";
+        /// Later revisions: Manage Exported NVM Subsystem Receive.
+        CREATE_EXPORTED_SUBSYSTEM = 0x2a, "Create Exported NVM Subsystem";
+        /// Later revisions: Manage Exported NVM Subsystem Send.
+        MANAGE_EXPORTED_SUBSYSTEM = 0x2d, "Manage Exported NVM Subsystem";
+        MANAGE_EXPORTED_NAMESPACE = 0x31, "Manage Exported Namespace";
+        MANAGE_EXPORTED_PORT = 0x35, "Manage Exported Port";
+        /// Added by 2.3.
+        CROSS_CONTROLLER_RESET = 0x38, "Cross-Controller Reset";
+        SEND_DISCOVERY_LOG_PAGE = 0x39, "Send Discovery Log Page";
+        TRACK_SEND = 0x3d, "Track Send";
+        TRACK_RECEIVE = 0x3e, "Track Receive";
+        MIGRATION_SEND = 0x41, "Migration Send";
+        MIGRATION_RECEIVE = 0x42, "Migration Receive";
+        /// The data pointer names a queue that the controller writes to until it is deleted.
+        CONTROLLER_DATA_QUEUE = 0x45, "Controller Data Queue";
         DOORBELL_BUFFER_CONFIG = 0x7c, "Doorbell Buffer Config";
         FABRICS = 0x7f, "Fabrics Commands";
         FORMAT_NVM = 0x80, "Format NVM";
         SECURITY_SEND = 0x81, "Security Send";
         SECURITY_RECEIVE = 0x82, "Security Receive";
         SANITIZE = 0x84, "Sanitize";
+        /// Of the computational programs command set.
+        LOAD_PROGRAM = 0x85, "Load Program";
         GET_LBA_STATUS = 0x86, "Get LBA Status";
+        /// Of the computational programs command set.
+        PROGRAM_ACTIVATION_MANAGEMENT = 0x88, "Program Activation Management";
+        /// Of the computational programs command set.
+        MEMORY_RANGE_SET_MANAGEMENT = 0x89, "Memory Range Set Management";
+        /// Added by 2.3.
+        SANITIZE_NAMESPACE = 0x8c, "Sanitize Namespace";
     }
 }
 

@@ -301,6 +301,11 @@ statuses! {
             "these command sets can't be enabled together";
         INVALID_COMMAND_SET = 0x2c, "Invalid I/O Command Set", "the namespace has another command set";
         IDENTIFIER_UNAVAILABLE = 0x2d, "Identifier Unavailable", "no more identifiers are left";
+        INVALID_DATA_QUEUE = 0x37, "Invalid Controller Data Queue", "there is no such controller data queue";
+        NOT_ENOUGH_RESOURCES = 0x38, "Not Enough Resources", "the controller has no resources left for this";
+        CONTROLLER_SUSPENDED = 0x39, "Controller Suspended", "not allowed while the controller is suspended";
+        CONTROLLER_NOT_SUSPENDED = 0x3a, "Controller Not Suspended", "the controller must be suspended first";
+        CONTROLLER_DATA_QUEUE_FULL = 0x3b, "Controller Data Queue Full", "the queue had no room for an entry";
         CONFLICTING_ATTRIBUTES = 0x80, "Conflicting Attributes",
             "attributes of the command contradict each other";
         INVALID_PROTECTION_INFORMATION = 0x81, "Invalid Protection Information",

@@ -87,10 +87,15 @@ const COMMANDS: &[Row] = &[
     (0x35, Never, none, FABRICS),
     (0x38, Never, none, "it resets another controller: use the unsafe `admin_raw`"),
     (0x39, Never, none, FABRICS),
-    (0x3d, Never, none, UNKNOWN),
-    (0x3e, Never, none, UNKNOWN),
+    (
+        0x3d,
+        Never,
+        none,
+        "it lets the controller fill a controller data queue, which is memory: use the unsafe `admin_raw`",
+    ),
+    (0x3e, Free, |command| dwords(command.cdw12), "reads which memory another controller has changed"),
     (0x41, Never, none, "it changes the state of another controller: use the unsafe `admin_raw`"),
-    (0x42, Never, none, UNKNOWN),
+    (0x42, Free, |command| dwords(command.cdw15), "reads the state of another controller"),
     (
         0x45,
         Never,
@@ -150,12 +155,12 @@ const FEATURES: &[Row] = &[
     (0x19, Alone, none, "it changes which I/O command sets namespaces have"),
     (0x1a, Free, none, "delays the spin-up of a disk"),
     (0x1b, Free, none, "configures the reaction to a loss of power"),
-    (0x1c, Never, none, LENGTH),
+    (0x1c, Never, page, "a vendor's performance attribute can change anything: use the unsafe `admin_raw`"),
     (0x1d, Alone, none, "it turns flexible data placement on or off, which changes how namespaces are made"),
     (0x1e, Free, placement_events, "chooses which events are noted in a log"),
-    (0x1f, Never, none, LENGTH),
+    (0x1f, Free, |_| 256, "a label is a note for people"),
     (0x20, Free, none, "decides whether a Delete of a missing key fails"),
-    (0x21, Never, none, "a controller data queue writes to memory: use the unsafe `admin_raw`"),
+    (0x21, Never, |_| 512, "a controller data queue writes to memory: use the unsafe `admin_raw`"),
     (0x22, Never, none, "it changes the kind of the device: use the unsafe `admin_raw`"),
     (0x23, Never, none, LENGTH),
     (0x24, Never, none, LENGTH),
@@ -163,11 +168,11 @@ const FEATURES: &[Row] = &[
     (0x26, Never, none, LENGTH),
     (0x27, Never, none, LENGTH),
     (0x28, Never, none, LENGTH),
-    (0x78, Never, none, LENGTH),
-    (0x79, Never, none, LENGTH),
-    (0x7d, Never, none, LENGTH),
-    (0x7e, Never, none, LENGTH),
-    (0x7f, Never, none, LENGTH),
+    (0x78, Free, |_| 512, "an address of a management agent is a note"),
+    (0x79, Free, |_| 512, "an address of a management agent is a note"),
+    (0x7d, Free, page, "metadata of hosts is a note"),
+    (0x7e, Free, page, "metadata of hosts is a note"),
+    (0x7f, Free, page, "metadata of hosts is a note"),
     (0x80, Free, none, "notes the progress of a system's start"),
     // An extended identifier (EXHID) has 16 bytes.
     (0x81, Free, |command| if command.cdw11 & 1 == 1 { 16 } else { 8 }, "decides whose reservations count"),
@@ -216,9 +221,9 @@ pub(super) fn plan(command: &Command) -> Result<Plan, &'static str> {
             let (_, set, known, reason) = *find(FEATURES, command.cdw10 as u8).ok_or(UNKNOWN)?;
             // Select: the supported capabilities come in dword 0 alone.
             len = if command.cdw10 >> 8 & 7 == 3 { none } else { known };
-            // Number of Queues has no data; Host Memory Buffer returns a page. The length of the others is
-            // not known.
-            if set == Never && !matches!(command.cdw10 as u8, 0x07 | 0x0d) {
+            // Number of Queues has no data; Host Memory Buffer and Performance Characteristics return a page, Controller Data
+            // Queue 512 bytes. The length of the others is not known.
+            if set == Never && !matches!(command.cdw10 as u8, 0x07 | 0x0d | 0x1c | 0x21) {
                 (verdict, why) = (Never, reason);
             }
         }

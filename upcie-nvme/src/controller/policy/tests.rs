@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FREE: &[u8] = &[0x02, 0x06, 0x11, 0x14, 0x18, 0x81, 0x82, 0x86];
+const FREE: &[u8] = &[0x02, 0x06, 0x11, 0x14, 0x18, 0x3e, 0x42, 0x81, 0x82, 0x86];
 const ALONE: &[u8] = &[0x0d, 0x10, 0x15, 0x1c, 0x20, 0x24, 0x80, 0x84, 0x8c];
 const SET_ALONE: &[u8] = &[0x16, 0x19, 0x1d];
 
@@ -45,7 +45,8 @@ fn each_of_256_features_is_decided() {
     let free: Vec<u8> = (0x01..=0x06)
         .chain(0x08..=0x0c)
         .chain(0x0e..=0x15)
-        .chain([0x17, 0x18, 0x1a, 0x1b, 0x1e, 0x20])
+        .chain([0x17, 0x18, 0x1a, 0x1b, 0x1e, 0x1f, 0x20, 0x78, 0x79])
+        .chain(0x7d..=0x7f)
         .chain(0x80..=0x85)
         .collect();
     for fid in 0..=255 {
@@ -57,7 +58,7 @@ fn each_of_256_features_is_decided() {
         }
         // Reading changes nothing.
         assert!(!matches!(get, Ok(Plan { alone: Some(_), .. })), "{fid:02x}h");
-        assert_eq!(get.is_ok(), set.is_ok() || matches!(fid, 0x07 | 0x0d), "{fid:02x}h");
+        assert_eq!(get.is_ok(), set.is_ok() || matches!(fid, 0x07 | 0x0d | 0x1c | 0x21), "{fid:02x}h");
         // The upper bits (Save, Select) change no verdict.
         assert_eq!(plan(&command(0x09, 1 << 31 | u32::from(fid))), set);
     }
@@ -85,11 +86,27 @@ fn data_lengths_follow_from_the_command() {
     assert_eq!(len(command(0x11, 1023)), Ok(4096));
     assert_eq!(len(Command { cdw11: 512, ..command(0x82, 0) }), Ok(512));
     assert_eq!(len(Command { cdw12: u32::MAX, ..command(0x86, 0) }), Ok(1 << 34));
+    assert_eq!(len(Command { cdw12: 11, ..command(0x3e, 0) }), Ok(48));
+    assert_eq!(len(Command { cdw15: 2, ..command(0x42, 0) }), Ok(12));
     // Create and Delete.
     assert_eq!((len(command(0x0d, 0)), len(command(0x0d, 1))), (Ok(4096), Ok(0)));
-    for (fid, bytes) in
-        [(0x01, 0), (0x03, 4096), (0x0c, 256), (0x0d, 4096), (0x0e, 8), (0x13, 512), (0x16, 512)]
-    {
+    for (fid, bytes) in [
+        (0x01, 0),
+        (0x03, 4096),
+        (0x0c, 256),
+        (0x0d, 4096),
+        (0x0e, 8),
+        (0x13, 512),
+        (0x16, 512),
+        (0x1c, 4096),
+        (0x1f, 256),
+        (0x21, 512),
+        (0x78, 512),
+        (0x79, 512),
+        (0x7d, 4096),
+        (0x7e, 4096),
+        (0x7f, 4096),
+    ] {
         assert_eq!(len(command(0x0a, fid)), Ok(bytes), "{fid:02x}h");
         // Supported capabilities.
         assert_eq!(len(command(0x0a, fid | 3 << 8)), Ok(0), "{fid:02x}h");

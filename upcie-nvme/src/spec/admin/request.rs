@@ -32,6 +32,8 @@ bitflags::bitflags! {
         const LBA_STATUS = 1 << 9;
         /// Lockdown.
         const LOCKDOWN = 1 << 10;
+        /// Migration Send and Migration Receive.
+        const LIVE_MIGRATION = 1 << 11;
         const _ = !0;
     }
 }

@@ -12,6 +12,7 @@ named_values! {
         SMART = 1, "SMART / health status";
         NOTICE = 2, "notice";
         IMMEDIATE = 3, "immediate";
+        ONE_SHOT = 4, "one-shot";
         COMMAND_SET = 6, "I/O command specific status";
         VENDOR = 7, "vendor specific";
     }

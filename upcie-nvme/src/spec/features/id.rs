@@ -38,6 +38,20 @@ named_values! {
         NAMESPACE_ADMIN_LABEL = 0x1f, "Namespace Admin Label";
         KEY_VALUE_CONFIGURATION = 0x20, "Key Value Configuration";
         CONTROLLER_DATA_QUEUE = 0x21, "Controller Data Queue";
+        /// Added by 2.3.
+        DEVICE_PERSONALITY = 0x22, "Configurable Device Personality";
+        /// Added by 2.3.
+        POWER_LIMIT = 0x23, "Power Limit";
+        /// Added by 2.3.
+        POWER_THRESHOLD = 0x24, "Power Threshold";
+        /// Added by 2.3.
+        POWER_MEASUREMENT = 0x25, "Power Measurement";
+        /// Added by 2.4.
+        VOLTAGE_THRESHOLD = 0x26, "Voltage Threshold";
+        /// Added by 2.4.
+        VOLTAGE_MEASUREMENT = 0x27, "Voltage Measurement";
+        /// Added by 2.4.
+        RATE_LIMITING = 0x28, "Rate Limiting";
         EMBEDDED_MANAGEMENT_ADDRESS = 0x78, "Embedded Management Controller Address";
         HOST_MANAGEMENT_ADDRESS = 0x79, "Host Management Agent Address";
         ENHANCED_CONTROLLER_METADATA = 0x7d, "Enhanced Controller Metadata";

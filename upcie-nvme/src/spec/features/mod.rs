@@ -3,8 +3,11 @@
 //! Features; some have data beside it.
 
 mod data;
+mod data_queue;
 mod events;
+mod host_data;
 mod id;
+mod performance;
 mod settings;
 mod table;
 mod value;
@@ -16,8 +19,19 @@ pub use data::{
     PowerStateTransition, PowerStateTransitionEnable, PowerStateTransitions, PredictableLatencyConfig,
     PredictableLatencyEnable, PredictableLatencyMode, Timestamp, TimestampAttributes, TimestampData,
 };
+pub use data_queue::{ControllerDataQueue, ControllerDataQueueSlots, ControllerDataQueueTrigger};
 pub use events::{AsyncEvent, AsyncEventType};
+pub use host_data::{
+    AdminLabel, ControllerMetadata, ControllerMetadataElements, ControllerMetadataType,
+    EmbeddedManagementAddress, EnhancedControllerMetadata, HostManagementAddress, ManagementAgentAddress,
+    MetadataAction, MetadataElement, NamespaceAdminLabel, NamespaceMetadata, NamespaceMetadataElements,
+    NamespaceMetadataType,
+};
 pub use id::{FeatureId, FeatureSelect};
+pub use performance::{
+    PerformanceAttribute, PerformanceAttributeIds, PerformanceAttributeList, PerformanceCharacteristics,
+    StandardPerformance, VendorPerformance,
+};
 pub use settings::{
     Arbitration, AsyncEventConfiguration, BootPartitionWriteProtection, CommandSetProfile,
     EnduranceGroupEvents, ErrorRecovery, FlexibleDataPlacement, HostControlledThermalManagement,

@@ -168,7 +168,12 @@ bits! {
         __: u8[7];
         /// A zone's descriptor changed (ZNS).
         zone_descriptor: bool[1] => flag;
-        __: u8[3];
+        /// The Pull Model DDC Request log page changed (2.1).
+        pull_model_request: bool[1] => flag;
+        /// The AVE Discovery log page changed (2.1).
+        ave_discovery: bool[1] => flag;
+        /// The Host Discovery log page changed (2.1).
+        host_discovery: bool[1] => flag;
         /// The discovery log page changed.
         discovery: bool[1] => flag;
     }

@@ -1,13 +1,13 @@
-//! Base, "Identify Controller data structure" and "Identify – Power State Descriptor Data Structure".
+//! Base, "Identify Controller data structure"; NVM, "I/O Command Set specific Identify Controller data structure".
 
 use core::fmt;
-use core::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::super::fields::{ascii, utf8};
 use super::super::macros::assert_size;
 use super::super::registers::Version;
+use super::power_state::PowerState;
 
 /// Identify Controller (CNS 01h), 4096 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -189,8 +189,36 @@ pub struct IdentifyController {
     pub maxdna: [u8; 16],
     /// Most namespaces attached to an I/O controller.
     pub maxcna: u32,
+    /// Most I/O commands of all queues that may be outstanding for good performance; 0 not reported (2.1).
+    pub oaqd: u32,
+    /// Recommended interval of host-initiated refreshes without power, in days; 0 not reported (2.1).
+    pub rhiri: u8,
+    /// Usual time of a host-initiated refresh, in minutes; 0 not reported (2.1).
+    pub hirt: u8,
+    /// Most memory ranges that the controller tracks (2.1).
+    pub cmmrtd: u16,
+    /// Most memory ranges that the NVM subsystem tracks (2.1).
+    pub nmmrtd: u16,
+    /// Least granularity of a tracked memory range (2.1).
+    pub minmrtg: u8,
+    /// Largest granularity of a tracked memory range (2.1).
+    pub maxmrtg: u8,
+    /// What can be tracked: bit 0 host memory, 1 user data; bit 2 lengths of ranges are powers of two (2.1).
+    pub trattr: u8,
     /// Reserved.
-    pub reserved564: [u8; 204],
+    pub reserved577: u8,
+    /// Most user data migration queues of the controller (2.1).
+    pub mcudmq: u16,
+    /// Most user data migration queues of the NVM subsystem (2.1).
+    pub mnsudmq: u16,
+    /// Most memory ranges of one controller data queue; 0 not reported (2.1).
+    pub mcmr: u16,
+    /// Most memory ranges of all controller data queues of the NVM subsystem; 0 not reported (2.1).
+    pub nmcmr: u16,
+    /// Most entries of the PRP list of a controller data queue; 0 not reported (2.1).
+    pub mcdqpc: u16,
+    /// Reserved.
+    pub reserved588: [u8; 180],
     /// NVM subsystem's qualified name, UTF-8 ended by a zero; see [`Self::subsystem_name`].
     pub subnqn: [u8; 256],
     /// Reserved.
@@ -408,68 +436,5 @@ impl fmt::Debug for IdentifyController {
             .field("mdts", &self.mdts)
             .field("nn", &self.nn)
             .finish_non_exhaustive()
-    }
-}
-
-/// A power state descriptor, 32 bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct PowerState {
-    /// Maximum power, in 10 mW or, with bit 0 of `flags`, 0.1 mW; see [`Self::max_power`].
-    pub mp: u16,
-    /// Reserved.
-    pub reserved2: u8,
-    /// Bit 0 scale of `mp`, bit 1 non-operational.
-    pub flags: u8,
-    /// Entry latency, in µs.
-    pub enlat: u32,
-    /// Exit latency, in µs.
-    pub exlat: u32,
-    /// Relative read throughput, bits 4:0; lower is better.
-    pub rrt: u8,
-    /// Relative read latency, bits 4:0; lower is better.
-    pub rrl: u8,
-    /// Relative write throughput, bits 4:0; lower is better.
-    pub rwt: u8,
-    /// Relative write latency, bits 4:0; lower is better.
-    pub rwl: u8,
-    /// Idle power, in units of `ips`.
-    pub idlp: u16,
-    /// Idle power scale, bits 7:6: 1 is 0.1 mW, 2 is 10 mW.
-    pub ips: u8,
-    /// Reserved.
-    pub reserved19: u8,
-    /// Active power, in units of `apws`.
-    pub actp: u16,
-    /// Bits 2:0 active power workload, 7:6 scale: 1 is 0.1 mW, 2 is 10 mW.
-    pub apws: u8,
-    /// Reserved; times and energies of an emergency power fail (2.1).
-    pub reserved23: [u8; 9],
-}
-assert_size!(PowerState, 32);
-
-impl PowerState {
-    /// Returns the maximum power in µW; 0 if it isn't reported.
-    #[must_use]
-    pub const fn max_power(&self) -> u64 {
-        self.mp as u64 * if self.flags & 1 != 0 { 100 } else { 10_000 }
-    }
-
-    /// Returns `true` if the controller processes no I/O commands in this state.
-    #[must_use]
-    pub const fn is_non_operational(&self) -> bool {
-        self.flags & 2 != 0
-    }
-
-    /// Returns the longest time that entering the state takes.
-    #[must_use]
-    pub const fn entry_latency(&self) -> Duration {
-        Duration::from_micros(self.enlat as u64)
-    }
-
-    /// Returns the longest time that leaving the state takes.
-    #[must_use]
-    pub const fn exit_latency(&self) -> Duration {
-        Duration::from_micros(self.exlat as u64)
     }
 }

@@ -4,19 +4,23 @@ mod command_sets;
 mod controller;
 mod data;
 mod descriptors;
+mod fabrics;
 mod key_value;
 mod lists;
 mod namespace;
+mod power_state;
 mod shown;
+mod state_formats;
 mod table;
 mod virtualization;
 
 pub use command_sets::{
     ExtendedLbaFormat, IndependentNamespace, NvmNamespace, ZonedController, ZonedLbaFormat, ZonedNamespace,
 };
-pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands, PowerState};
+pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands};
 pub use data::IdentifyData;
 pub use descriptors::{DescriptorHeader, NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType};
+pub use fabrics::{PortsList, UnderlyingNamespace, UnderlyingNamespaceList, UnderlyingPort};
 pub use key_value::{KeyValueFormat, KeyValueFormatOptions, KeyValueNamespace};
 pub use lists::{
     ActiveNamespaces, AllocatedNamespaces, CommandSetActiveNamespaces, CommandSetAllocatedNamespaces,
@@ -25,6 +29,8 @@ pub use lists::{
     NvmSetList, UuidEntry, UuidList,
 };
 pub use namespace::{IdentifyNamespace, LbaFormat, NamespaceList};
+pub use power_state::PowerState;
+pub use state_formats::ControllerStateFormats;
 pub use table::IdentifyInfo;
 pub use virtualization::{PrimaryController, SecondaryController, SecondaryControllerList};
 
@@ -42,6 +48,8 @@ named_values! {
         COMMAND_SET_CONTROLLER = 0x06, "I/O Command Set specific Identify Controller";
         COMMAND_SET_ACTIVE_NAMESPACES = 0x07, "I/O Command Set specific Active Namespace ID list";
         INDEPENDENT_NAMESPACE = 0x08, "I/O Command Set Independent Identify Namespace";
+        FORMAT_NAMESPACE = 0x09, "Identify Namespace by format index";
+        COMMAND_SET_FORMAT_NAMESPACE = 0x0a, "I/O Command Set specific Identify Namespace by format index";
         ALLOCATED_NAMESPACES = 0x10, "Allocated Namespace ID list";
         ALLOCATED_NAMESPACE = 0x11, "Identify Namespace of an allocated namespace";
         NAMESPACE_CONTROLLERS = 0x12, "Controller list of a namespace";
@@ -55,7 +63,10 @@ named_values! {
         COMMAND_SET_ALLOCATED_NAMESPACES = 0x1a, "I/O Command Set specific Allocated Namespace ID list";
         COMMAND_SET_ALLOCATED_NAMESPACE = 0x1b, "I/O Command Set specific Identify Namespace of an allocated namespace";
         COMMAND_SETS = 0x1c, "Identify I/O Command Set";
+        UNDERLYING_NAMESPACES = 0x1d, "Underlying Namespace List";
+        PORTS = 0x1e, "Ports List";
         INDEPENDENT_ALLOCATED_NAMESPACE = 0x1f, "I/O Command Set Independent Identify Namespace of an allocated namespace";
+        STATE_FORMATS = 0x20, "Supported Controller State Formats";
     }
 }
 

@@ -33,6 +33,11 @@ const fn again<S: IdentifyData>(cns: Cns, title: &'static str) -> IdentifyInfo {
     IdentifyInfo { cns, title, ..row::<S>() }
 }
 
+/// Makes the row of a structure that another code returns by the index of a block format, of no namespace.
+const fn by_format<S: IdentifyData>(cns: Cns, title: &'static str) -> IdentifyInfo {
+    IdentifyInfo { of_namespace: false, ..again::<S>(cns, title) }
+}
+
 fn fields<S: IdentifyData>(page: &[u8; 4096]) -> Vec<Field> {
     S::from_page(page).fields()
 }
@@ -52,6 +57,19 @@ impl IdentifyInfo {
         row::<ZonedController>(),
         row::<CommandSetActiveNamespaces>(),
         row::<IndependentNamespace>(),
+        by_format::<IdentifyNamespace>(Cns::FORMAT_NAMESPACE, "Identify Namespace by format index"),
+        by_format::<NvmNamespace>(
+            Cns::COMMAND_SET_FORMAT_NAMESPACE,
+            "I/O Command Set specific Identify Namespace by format index (NVM)",
+        ),
+        by_format::<KeyValueNamespace>(
+            Cns::COMMAND_SET_FORMAT_NAMESPACE,
+            "I/O Command Set specific Identify Namespace by format index (Key Value)",
+        ),
+        by_format::<ZonedNamespace>(
+            Cns::COMMAND_SET_FORMAT_NAMESPACE,
+            "I/O Command Set specific Identify Namespace by format index (Zoned)",
+        ),
         row::<AllocatedNamespaces>(),
         again::<IdentifyNamespace>(Cns::ALLOCATED_NAMESPACE, "Identify Namespace of an allocated namespace"),
         row::<NamespaceControllers>(),
@@ -63,11 +81,26 @@ impl IdentifyInfo {
         row::<DomainList>(),
         row::<EnduranceGroupList>(),
         row::<CommandSetAllocatedNamespaces>(),
+        again::<NvmNamespace>(
+            Cns::COMMAND_SET_ALLOCATED_NAMESPACE,
+            "I/O Command Set specific Identify Namespace of an allocated namespace (NVM)",
+        ),
+        again::<KeyValueNamespace>(
+            Cns::COMMAND_SET_ALLOCATED_NAMESPACE,
+            "I/O Command Set specific Identify Namespace of an allocated namespace (Key Value)",
+        ),
+        again::<ZonedNamespace>(
+            Cns::COMMAND_SET_ALLOCATED_NAMESPACE,
+            "I/O Command Set specific Identify Namespace of an allocated namespace (Zoned)",
+        ),
         row::<CommandSetCombinations>(),
+        row::<UnderlyingNamespaceList>(),
+        row::<PortsList>(),
         again::<IndependentNamespace>(
             Cns::INDEPENDENT_ALLOCATED_NAMESPACE,
             "I/O Command Set Independent Identify Namespace of an allocated namespace",
         ),
+        row::<ControllerStateFormats>(),
     ];
 
     /// Returns the structure with a code, of a command set if the code has several, if the library knows it.
@@ -81,5 +114,11 @@ impl IdentifyInfo {
 
 /// Returns `true` for a code whose structure is the same for all command sets.
 fn all_same(cns: Cns) -> bool {
-    !matches!(cns, Cns::COMMAND_SET_NAMESPACE | Cns::COMMAND_SET_CONTROLLER)
+    !matches!(
+        cns,
+        Cns::COMMAND_SET_NAMESPACE
+            | Cns::COMMAND_SET_CONTROLLER
+            | Cns::COMMAND_SET_FORMAT_NAMESPACE
+            | Cns::COMMAND_SET_ALLOCATED_NAMESPACE
+    )
 }

@@ -2,6 +2,7 @@
 
 use super::super::fields::Field;
 use super::super::macros::structure;
+use super::super::transports::{ADDRESS_FAMILIES, TRANSPORTS};
 use super::id::LogPageId;
 use super::page::{LogHeader, VariableLog, entries, list};
 
@@ -22,15 +23,9 @@ structure! {
     /// An entry of the Discovery page, 1024 bytes.
     DiscoveryEntry[1024], "Discovery Log Page Entry" {
         /// Transport (TRTYPE).
-        0 transport_type: u8 => names(&[(1, "RDMA"), (2, "Fibre Channel"), (3, "TCP"), (254, "intra-host")]);
+        0 transport_type: u8 => names(TRANSPORTS);
         /// Address family (ADRFAM).
-        1 address_family: u8 => names(&[
-            (1, "IPv4"),
-            (2, "IPv6"),
-            (3, "InfiniBand"),
-            (4, "Fibre Channel"),
-            (254, "intra-host"),
-        ]);
+        1 address_family: u8 => names(ADDRESS_FAMILIES);
         /// Kind of subsystem (SUBTYPE).
         2 subsystem_type: u8 => names(&[
             (1, "discovery, referral"),

@@ -1,4 +1,4 @@
-//! Log page identifiers: Base, "Get Log Page command"; NVM; ZNS.
+//! Log page identifiers: Base, "Get Log Page command"; NVM; ZNS; the PCIe transport; computational programs.
 
 use super::super::macros::named_values;
 
@@ -35,13 +35,38 @@ named_values! {
         REACHABILITY_GROUPS = 0x1a, "Reachability Groups";
         REACHABILITY_ASSOCIATIONS = 0x1b, "Reachability Associations";
         CHANGED_ALLOCATED_NAMESPACES = 0x1c, "Changed Allocated Namespace List";
+        /// Added by 2.3.
+        DEVICE_PERSONALITIES = 0x1d, "Device Personalities";
+        /// Added by 2.3.
+        CROSS_CONTROLLER_RESET = 0x1e, "Cross-Controller Reset";
+        /// Added by 2.3.
+        LOST_HOST_COMMUNICATION = 0x1f, "Lost Host Communication";
         FDP_CONFIGURATIONS = 0x20, "FDP Configurations";
         RECLAIM_UNIT_HANDLE_USAGE = 0x21, "Reclaim Unit Handle Usage";
         FDP_STATISTICS = 0x22, "FDP Statistics";
         FDP_EVENTS = 0x23, "FDP Events";
+        /// Added by 2.4.
+        MANUFACTURER_DEFAULT_CONFIGURATION = 0x24, "Manufacturer Default Configuration";
+        /// Added by 2.3.
+        POWER_MEASUREMENT = 0x25, "Power Measurement";
+        /// Added by 2.4.
+        VOLTAGE_MEASUREMENT = 0x27, "Voltage Measurement";
+        /// Added by 2.4.
+        RATE_LIMITING = 0x28, "Rate Limiting";
         DISCOVERY = 0x70, "Discovery";
+        HOST_DISCOVERY = 0x71, "Host Discovery";
+        AVE_DISCOVERY = 0x72, "AVE Discovery";
+        PULL_MODEL_REQUEST = 0x73, "Pull Model DDC Request";
+        /// Added by 2.3.
+        SANITIZE_NAMESPACE_STATUS = 0x7f, "Sanitize Namespace Status List";
         RESERVATION_NOTIFICATION = 0x80, "Reservation Notification";
         SANITIZE_STATUS = 0x81, "Sanitize Status";
+        /// Of the computational programs command set.
+        PROGRAMS = 0x82, "Program List";
+        /// Of the computational programs command set.
+        PROGRAM_TYPES = 0x83, "Downloadable Program Types List";
+        /// Of the computational programs command set.
+        MEMORY_RANGE_SETS = 0x84, "Memory Range Set List";
         CHANGED_ZONES = 0xbf, "Changed Zone List";
     }
 }

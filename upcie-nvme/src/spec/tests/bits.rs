@@ -75,7 +75,12 @@ fn feature_fields_are_in_their_bits() {
     fields!(AsyncEventConfiguration(u32) {
         smart: 7..0, namespace_attribute: 8..8, firmware_activation: 9..9, telemetry: 10..10, ana_change: 11..11,
         predictable_latency: 12..12, lba_status: 13..13, endurance_group: 14..14, subsystem_shutdown: 15..15,
+        temperature_hysteresis: 16..16, reachability_association: 17..17, reachability_group: 18..18,
+        allocated_namespace_attribute: 19..19, zone_descriptor: 27..27, pull_model_request: 28..28,
+        ave_discovery: 29..29, host_discovery: 30..30, discovery: 31..31,
     });
+    fields!(ControllerDataQueueTrigger(u32) { queue: 15..0, tail_event: 31..31 });
+    fields!(MetadataAction(u32) { element_action: 14..13 });
     fields!(AsyncEvent(u32) { kind: 2..0, information: 15..8, log_page: 23..16 });
     fields!(LbaFormat(u32) { ms: 15..0, lbads: 23..16, rp: 25..24 });
 }

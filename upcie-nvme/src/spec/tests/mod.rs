@@ -4,6 +4,7 @@ mod commands;
 mod hostile;
 mod key_value;
 mod layout;
+mod migration;
 mod placement;
 mod protection;
 mod reservations;

@@ -29,6 +29,8 @@ fn pages_have_the_specified_sizes() {
         (0x0d, 512),
         (0x0e, 16),
         (0x0f, 8),
+        (0x10, 16),
+        (0x11, 16),
         (0x12, 1024),
         (0x13, 4096),
         (0x14, 512),
@@ -36,6 +38,7 @@ fn pages_have_the_specified_sizes() {
         (0x16, 512),
         (0x17, 256),
         (0x18, 4096),
+        (0x19, 64),
         (0x1a, 16),
         (0x1b, 16),
         (0x1c, 4096),
@@ -43,7 +46,11 @@ fn pages_have_the_specified_sizes() {
         (0x21, 8),
         (0x22, 64),
         (0x23, 4096),
+        (0x25, 64),
         (0x70, 1024),
+        (0x71, 1024),
+        (0x72, 1024),
+        (0x73, 8),
         (0x80, 64),
         (0x81, 512),
         (0xbf, 4096),
@@ -51,8 +58,27 @@ fn pages_have_the_specified_sizes() {
     assert_eq!(sizes, expected);
     let data: Vec<_> =
         FeatureInfo::ALL.iter().filter(|info| info.data > 0).map(|info| (info.id.0, info.data)).collect();
-    let expected =
-        [(0x03, 4096), (0x0c, 256), (0x0d, 4096), (0x0e, 8), (0x13, 512), (0x16, 512), (0x81, 8), (0x81, 16)];
+    let expected = [
+        (0x03, 4096),
+        (0x0c, 256),
+        (0x0d, 4096),
+        (0x0e, 8),
+        (0x13, 512),
+        (0x16, 512),
+        // The standard attribute, the identifiers, the vendor's.
+        (0x1c, 4096),
+        (0x1c, 4096),
+        (0x1c, 4096),
+        (0x1f, 256),
+        (0x21, 512),
+        (0x78, 512),
+        (0x79, 512),
+        (0x7d, 4096),
+        (0x7e, 4096),
+        (0x7f, 4096),
+        (0x81, 8),
+        (0x81, 16),
+    ];
     assert_eq!(data, expected);
 }
 
@@ -117,7 +143,7 @@ fn show(fields: Vec<Field>) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "a control character");
 }
 
-/// The tables are in order, so that a code is found once; a feature may have two structures, of its two lengths.
+/// The tables are in order, so that a code is found once; a feature may have several structures, by dword 11.
 #[test]
 fn tables_are_sorted() {
     assert!(LogPageInfo::ALL.is_sorted_by(|one, next| one.id < next.id));
@@ -127,6 +153,14 @@ fn tables_are_sorted() {
     assert!(
         IdentifyInfo::of(Cns::COMMAND_SET_NAMESPACE, Csi::KEY_VALUE).unwrap().title.contains("Key Value")
     );
+    for cns in [Cns::COMMAND_SET_FORMAT_NAMESPACE, Cns::COMMAND_SET_ALLOCATED_NAMESPACE] {
+        for (csi, name) in [(Csi::NVM, "(NVM)"), (Csi::KEY_VALUE, "(Key Value)"), (Csi::ZONED, "(Zoned)")] {
+            assert!(IdentifyInfo::of(cns, csi).unwrap().title.ends_with(name), "{cns}, {csi}");
+        }
+        assert!(IdentifyInfo::of(cns, Csi(3)).is_none(), "{cns}");
+    }
+    // A format index stands in place of a namespace.
+    assert!(!IdentifyInfo::of(Cns::FORMAT_NAMESPACE, Csi::NVM).unwrap().of_namespace);
     assert!(IdentifyInfo::of(Cns::COMMAND_SET_CONTROLLER, Csi::KEY_VALUE).is_none());
     assert!(IdentifyInfo::of(Cns::CONTROLLER, Csi::ZONED).is_some());
 }

@@ -36,6 +36,15 @@ impl Assignment {
     }
 
     fn put_at(&self, place: &FieldPlace, bytes: &mut [u8]) -> anyhow::Result<()> {
+        if place.is_text {
+            let (start, len) = (place.bit as usize / 8, place.width as usize / 8);
+            let part = bytes.get_mut(start..start + len).context("the value is shorter")?;
+            let most = len - 1;
+            ensure!(self.value.len() <= most, "the field takes {most} bytes of text");
+            part.fill(0);
+            part[..self.value.len()].copy_from_slice(self.value.as_bytes());
+            return Ok(());
+        }
         if place.is_bytes || place.width > 128 {
             let (start, len) = (place.bit as usize / 8, place.width as usize / 8);
             let digits = self.value.trim_start_matches("0x");
@@ -67,7 +76,7 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use upcie_nvme::spec::{ExtendedHostIdentifier, Feature, NumberOfQueues};
+    use upcie_nvme::spec::{ExtendedHostIdentifier, Feature, NamespaceAdminLabel, NumberOfQueues};
 
     #[test]
     fn values_go_to_their_fields() {
@@ -96,5 +105,19 @@ mod tests {
         assert_eq!(id[15], 15);
         let short = Assignment::parse("identifier=00").unwrap().put(&mut [(data, &mut id[..])]).unwrap_err();
         assert!(format!("{short:#}").contains("32 hexadecimal digits"), "{short:#}");
+    }
+
+    #[test]
+    fn text_has_zeros_after_it() {
+        let (_, data) = NamespaceAdminLabel::places();
+        let mut label = [0xff; 256];
+        let mut set =
+            |text: &str| Assignment::parse(text).unwrap().put(&mut [(data.clone(), &mut label[..])]);
+        set("label=CRM data, 4 µm").unwrap();
+        let long = format!("{:#}", set(&format!("label={}", "x".repeat(256))).unwrap_err());
+        assert!(long.contains("255 bytes"), "{long}");
+        let text = "CRM data, 4 µm";
+        assert_eq!(label[..text.len()], *text.as_bytes());
+        assert!(label[text.len()..].iter().all(|&byte| byte == 0));
     }
 }

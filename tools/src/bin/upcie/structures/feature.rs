@@ -25,6 +25,7 @@ Examples:
   upcie feature 0000:01:00.0 set temperature-threshold threshold=350 threshold_type=0
   upcie feature 0000:01:00.0 set volatile-write-cache write_cache_enabled=no --save
   upcie feature 0000:01:00.0 set host-identifier --data id.bin
+  upcie feature 0000:01:00.0 set namespace-admin-label 'label=CRM data' --save
 
 Features: a number, or the specification's name (the beginning is enough). Fields have the names
 that `get` prints; those that are not given keep their values. Without --save a value lasts until
@@ -121,10 +122,15 @@ pub fn run(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Returns the feature's description; the extended host identifier is another structure of the same feature.
-fn known(args: &FeatureArgs) -> Option<&'static FeatureInfo> {
-    let mut known = FeatureInfo::ALL.iter().filter(|info| info.id == args.feature);
-    known.clone().find(|info| args.dword11 == Some(info.dword11)).or(known.next())
+/// Returns the feature's description. Some features have several structures, of which dword 11 chooses one: the extended host
+/// identifier, performance attributes.
+fn known(feature: FeatureId, dword11: Option<u32>) -> Option<&'static FeatureInfo> {
+    let mut known = FeatureInfo::ALL.iter().filter(|info| info.id == feature);
+    let chosen = |info: &&FeatureInfo| {
+        dword11.is_some_and(|dword11| dword11 & !info.selects == info.dword11 & !info.selects)
+    };
+    let exact = known.clone().find(|info| dword11 == Some(info.dword11));
+    exact.or_else(|| known.clone().find(chosen)).or(known.next())
 }
 
 fn unknown(args: &FeatureArgs, opcode: u8) -> anyhow::Error {
@@ -142,7 +148,7 @@ fn show(args: &FeatureArgs, controller: &Controller) -> anyhow::Result<Outcome> 
         let dword0 = capabilities.into_bits();
         return print(args, controller, dword0, Some(capabilities.fields()), &dword0.to_le_bytes());
     }
-    let known = known(args).ok_or_else(|| unknown(args, 0x0a))?;
+    let known = known(args.feature, args.dword11).ok_or_else(|| unknown(args, 0x0a))?;
     show_value(args, controller, known, args.dword11)
 }
 
@@ -191,7 +197,7 @@ fn value(
 
 fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     ensure!(args.select == Select::Current, "`set` sets the current value; --save the saved one, too");
-    let known = known(args).ok_or_else(|| unknown(args, 0x09))?;
+    let known = known(args.feature, args.dword11).ok_or_else(|| unknown(args, 0x09))?;
     let given = args.data.as_ref().map(|path| {
         let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         ensure!(
@@ -241,4 +247,25 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     controller.set_feature_bytes(args.feature, u32::from_le_bytes(dword), &data, &update)?;
     // The value as the controller has it now.
     show_value(args, &controller, known, Some(dword11))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dword_11_chooses_one_of_several_structures() {
+        let title = |feature, dword11| known(feature, dword11).unwrap().title;
+        let performance = FeatureId::PERFORMANCE_CHARACTERISTICS;
+        assert_eq!(title(performance, None), "Performance Characteristics");
+        assert_eq!(title(performance, Some(0)), "Performance Characteristics");
+        assert_eq!(title(performance, Some(0xc0)), "Performance Characteristics (identifiers)");
+        for attribute in [0xc1, 0xc2, 0xff] {
+            assert_eq!(title(performance, Some(attribute)), "Performance Characteristics (vendor specific)");
+        }
+        assert_eq!(title(FeatureId::HOST_IDENTIFIER, Some(1)), "Host Identifier (128 bits)");
+        assert_eq!(title(FeatureId::HOST_IDENTIFIER, None), "Host Identifier");
+        assert!(title(FeatureId::TEMPERATURE_THRESHOLD, Some(1 << 20)).starts_with("Temperature"));
+        assert!(known(FeatureId(0xc0), None).is_none());
+    }
 }

@@ -23,9 +23,10 @@ Examples:
 
 Structures: a number (CNS), the specification's name (the beginning is enough), or one of
   ctrl, ns, list-ns, ns-descs, nvmset, csi-ns, csi-ctrl, list-csi-ns, independent-ns,
-  list-allocated-ns, allocated-ns, ns-ctrls, list-ctrl, primary-ctrl-caps, list-secondary,
-  ns-granularity, uuid, domain, list-endgrp, list-allocated-csi-ns, cmdset,
-  independent-allocated-ns";
+  ns-lba-format, csi-ns-lba-format, list-allocated-ns, allocated-ns, ns-ctrls, list-ctrl,
+  primary-ctrl-caps, list-secondary, ns-granularity, uuid, domain, list-endgrp,
+  list-allocated-csi-ns, allocated-csi-ns, cmdset, underlying-ns, ports,
+  independent-allocated-ns, state-formats";
 
 /// nvme-cli's names, with and without their `id-`.
 const ALIASES: &[(&str, u8)] = &[
@@ -44,6 +45,10 @@ const ALIASES: &[(&str, u8)] = &[
     ("list-csi-ns", 0x07),
     ("independent-ns", 0x08),
     ("cmdset-ind-id-ns", 0x08),
+    ("ns-lba-format", 0x09),
+    ("id-ns-lba-format", 0x09),
+    ("csi-ns-lba-format", 0x0a),
+    ("nvm-id-ns-lba-format", 0x0a),
     ("list-allocated-ns", 0x10),
     ("allocated-ns", 0x11),
     ("ns-ctrls", 0x12),
@@ -58,9 +63,13 @@ const ALIASES: &[(&str, u8)] = &[
     ("id-domain", 0x18),
     ("list-endgrp", 0x19),
     ("list-allocated-csi-ns", 0x1a),
+    ("allocated-csi-ns", 0x1b),
     ("cmdset", 0x1c),
     ("id-iocs", 0x1c),
+    ("underlying-ns", 0x1d),
+    ("ports", 0x1e),
     ("independent-allocated-ns", 0x1f),
+    ("state-formats", 0x20),
 ];
 
 /// Arguments of `upcie id`.

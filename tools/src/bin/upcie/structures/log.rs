@@ -27,9 +27,10 @@ Pages: a number, the specification's name (the beginning is enough), or a name o
   self-test-log, telemetry-log, endurance-log, predictable-lat-log, pred-lat-event-agg-log, ana-log,
   persistent-event-log, lba-status-log, endurance-event-agg-log, media-unit-stat-log,
   supported-cap-config-log, fid-support-effects-log, mi-cmd-support-effects-log, lockdown-log,
-  boot-part-log, rotational-media-info-log, dispersed-ns-log, mgmt-addr-list-log,
+  boot-part-log, rotational-media-info-log, dispersed-ns-log, mgmt-addr-list-log, phy-rx-eom-log,
   reachability-groups-log, reachability-associations-log, fdp-configs, fdp-usage, fdp-stats,
-  fdp-events, discover, resv-notif-log, sanitize-log, changed-zone-list
+  fdp-events, power-measurement-log, discover, host-discovery-log, ave-discovery-log,
+  pull-model-ddc-req-log, resv-notif-log, sanitize-log, changed-zone-list
 Reading a page keeps the asynchronous event that it belongs to (RAE).";
 
 /// nvme-cli's names.
@@ -58,13 +59,18 @@ const ALIASES: &[(&str, u8)] = &[
     ("rotational-media-info-log", 0x16),
     ("dispersed-ns-log", 0x17),
     ("mgmt-addr-list-log", 0x18),
+    ("phy-rx-eom-log", 0x19),
     ("reachability-groups-log", 0x1a),
     ("reachability-associations-log", 0x1b),
     ("fdp-configs", 0x20),
     ("fdp-usage", 0x21),
     ("fdp-stats", 0x22),
     ("fdp-events", 0x23),
+    ("power-measurement-log", 0x25),
     ("discover", 0x70),
+    ("host-discovery-log", 0x71),
+    ("ave-discovery-log", 0x72),
+    ("pull-model-ddc-req-log", 0x73),
     ("resv-notif-log", 0x80),
     ("sanitize-log", 0x81),
     ("changed-zone-list", 0xbf),
@@ -83,7 +89,8 @@ pub struct LogPageArgs {
     /// Namespace; without it the log page of the controller
     #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
     namespace: Option<u32>,
-    /// Log-specific parameter, 7 bits: telemetry 1 collects data, persistent events 1 begins a context
+    /// Log-specific parameter, 7 bits: telemetry 1 collects data, persistent events 1 begins a context, 4
+    /// to 6 begin an eye opening measurement
     #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     lsp: u8,
     /// Log-specific identifier: an NVM set, an endurance group, a domain
@@ -109,7 +116,10 @@ pub fn is_log(name: &str) -> bool {
 }
 
 fn parse_page(text: &str) -> Result<LogPageId, String> {
-    let all: Vec<_> = LogPageInfo::ALL.iter().map(|page| (page.id.0, page.title)).collect();
+    let typed = LogPageInfo::ALL.iter().map(|page| (page.id.0, page.title));
+    // Pages that are shown as bytes have names, too.
+    let others = (0..=u8::MAX).map(LogPageId).filter(|id| LogPageInfo::of(*id).is_none());
+    let all: Vec<_> = typed.chain(others.filter_map(|id| Some((id.0, id.name()?)))).collect();
     names::find(text, "log page", ALIASES, &all).map(LogPageId)
 }
 

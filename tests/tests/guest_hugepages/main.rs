@@ -3,6 +3,7 @@
 
 mod release;
 
+use nix::sys::signal::Signal;
 use std::{
     fs,
     os::{
@@ -11,6 +12,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Instant,
 };
 use upcie_core::{
     Failure,
@@ -19,7 +21,11 @@ use upcie_core::{
     mmio::Mapping,
     pci::Bdf,
 };
-use upcie_tests::{process::programs, says};
+use upcie_tests::{
+    deadline,
+    process::{Process, programs},
+    says,
+};
 
 const PAGE: u64 = 2 << 20;
 
@@ -126,6 +132,24 @@ fn a_pool_that_gets_fewer_pages_than_asked_for_is_an_error() {
     let error = fails(&format!("setup --size 2M --count {memory}"));
     contains_all(&error, &[&format!("of {memory} pages of 2M"), "compact_memory", "There are 64 pages"]);
     assert_eq!((self::total(), total()), (64, 0), "Tools finding A6: a failed call keeps nothing");
+}
+
+/// A signal cuts the kernel's work short: the pages that it made until then stayed.
+#[test]
+fn an_interrupted_setup_puts_the_pool_back() {
+    let mut command = Command::new(program());
+    command.args(["setup", "--count", &memory_in_pages().to_string()]);
+    let mut setup = Process::start(command);
+    let end = Instant::now() + deadline();
+    while total() == 64 && setup.is_running() {
+        assert!(Instant::now() < end, "the pool does not grow");
+        std::thread::yield_now();
+    }
+    setup.signal(Signal::SIGINT);
+    let (status, errors) = setup.finish();
+    // It may have failed before, for want of memory.
+    assert!([Some(1), Some(130)].contains(&status.code()), "{status}: {errors}");
+    assert_eq!(total(), 64, "{errors}");
 }
 
 /// Returns the machine's memory in pages of 2 MiB.

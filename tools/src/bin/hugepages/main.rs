@@ -101,7 +101,8 @@ fn main() -> ExitCode {
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             cli::message(&format!("hugepages: {error:#}"));
-            ExitCode::from(1)
+            // As `upcie` does.
+            ExitCode::from(if setup::interrupted() { 130 } else { 1 })
         }
     }
 }

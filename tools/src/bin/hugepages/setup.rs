@@ -8,7 +8,11 @@ use crate::{
 };
 use anyhow::bail;
 use clap::Args;
-use std::{fmt::Write, fs};
+use std::{
+    fmt::Write,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use upcie_core::hugetlb::{Pool, pool};
 
 /// Text below the options of `--help`.
@@ -41,6 +45,14 @@ pub struct SetupArgs {
     persistence: Persistence,
 }
 
+/// The user has asked for an end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Returns `true` if a signal has asked for an end.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Runs `hugepages setup`.
 pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let mut pool = pool(args.size.page(), args.node)?;
@@ -53,7 +65,13 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     if args.persistence.dry_run {
         let _ = writeln!(text, "would write {count} to {} (there are {before})", file.display());
     } else if args.persistence.is_running_system() {
+        ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
         let there = pool.set(count)?;
+        // A signal cuts the kernel's work short.
+        if interrupted() {
+            let put_back = if args.best_effort { Ok(there) } else { pool.set(before) };
+            bail!("interrupted{}", kept(pool.total, &put_back));
+        }
         if there < count {
             let why = shortage(args, &pool, before);
             let put_back = if args.best_effort { Ok(there) } else { pool.set(before) };

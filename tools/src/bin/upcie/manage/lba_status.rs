@@ -65,7 +65,8 @@ pub fn run(args: &LbaStatusArgs) -> anyhow::Result<Outcome> {
     let list = controller.execute_within(&command, args.common.timeout)?;
     let mut text = match list.completion {
         1 => "not all of the range was looked at".to_owned(),
-        _ => "the whole range was looked at".to_owned(),
+        2 => "the whole range was looked at".to_owned(),
+        _ => "the controller does not say whether the whole range was looked at".to_owned(),
     };
     for range in &list.descriptors {
         write!(text, "\n  {} blocks from block {} on", range.blocks, range.slba)?;

@@ -182,9 +182,18 @@ fn in_container(address: &Address) -> Address {
     }
 }
 
+/// Returns the smallest number that both divide.
+fn common_multiple(a: u64, b: u64) -> u64 {
+    let (mut divisor, mut rest) = (a, b);
+    while rest != 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    a / divisor.max(1) * b
+}
+
 /// Checks the ranges against both namespaces, and makes the job.
 fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
-    let unit = from.block_size().max(to.block_size()) as u64;
+    let unit = common_multiple(from.block_size() as u64, to.block_size() as u64);
     let (offset, to_offset) = (&args.offset, args.to_offset.as_ref().unwrap_or(&args.offset));
     let bytes = |namespace: &Namespace| namespace.blocks().saturating_mul(namespace.block_size() as u64);
     let left = |name: &str, namespace: &Namespace, start: &Bytes| {
@@ -203,7 +212,7 @@ fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) 
     for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         ensure!(
             value.bytes.is_multiple_of(unit),
-            "{name} {value}: not a multiple of the larger block size, {unit} bytes"
+            "{name} {value}: not a multiple of the block sizes of both, which {unit} bytes are"
         );
     }
     if let Some(length) = &args.length {
@@ -221,4 +230,18 @@ fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) 
     ensure!(piece > 0, "--block-size {}: less than a block of {unit} bytes", args.block_size);
     let (start, to_start) = (offset.bytes, to_offset.bytes);
     Ok(Job { start, to_start, size, piece, behind: whose == BufferOwner::To, timeout: args.timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::common_multiple;
+
+    #[test]
+    fn blocks_of_both_formats_begin_at_common_multiples() {
+        for (a, b, wanted) in
+            [(512, 512, 512), (512, 4096, 4096), (520, 512, 33280), (4160, 520, 4160), (0, 512, 0)]
+        {
+            assert_eq!((common_multiple(a, b), common_multiple(b, a)), (wanted, wanted), "{a} and {b}");
+        }
+    }
 }

@@ -25,7 +25,8 @@ Each block holds its number, the run's number and a version. A record in a file 
 versions it may hold: from the last one that was completed (after a power cut: from the
 last one that was flushed) to the newest that was sent. With --kill a worker process is
 killed (SIGKILL) about so often, and with --server the server as well. The next worker
-opens the controller again, checks every block, and goes on.";
+opens the controller again, checks every block, and goes on. Commands that fail are counted;
+without a fault plan in the address they end the run with exit code 3.";
 
 /// Arguments of `upcie soak`.
 #[derive(Debug, Args)]
@@ -84,7 +85,10 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<Outcome> {
     ensure!((1..=4096).contains(&args.depth), "--depth {}: use 1 to 4096", args.depth);
     let (sum, outcome) = supervise::run(args)?;
     cli::print(text(&sum, outcome).as_bytes())?;
-    Ok(outcome)
+    // Those of a fault plan are wanted.
+    let planned = args.address.as_ref().map(Address::to_string).or_else(|| args.server.clone());
+    let planned = planned.is_some_and(|options| options.contains("faults="));
+    Ok(if sum.counts.errors > 0 && outcome == Outcome::Done && !planned { Outcome::Faults } else { outcome })
 }
 
 /// Formats the result.

@@ -139,6 +139,14 @@ impl Process {
         (status, self.errors())
     }
 
+    /// Returns `true` until the process has ended.
+    ///
+    /// # Panics
+    /// Panics if the system can't tell.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
     fn errors(&mut self) -> String {
         self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }

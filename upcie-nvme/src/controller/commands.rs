@@ -285,7 +285,12 @@ impl Inner {
         let mut all: Vec<u32> = Vec::new();
         loop {
             let left = limit.saturating_sub(watch.waited());
-            let more = self.active_above(all.last().copied().unwrap_or(0), left)?;
+            let more = self.active_above(all.last().copied().unwrap_or(0), left);
+            let more = more.map_err(|mut error| {
+                // That of the whole list.
+                error.set_deadline(limit);
+                error
+            })?;
             all.extend(&more);
             let operation = "Identify (active namespaces)";
             // More ids than NN allows: the controller repeats itself.

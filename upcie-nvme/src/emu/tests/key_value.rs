@@ -118,7 +118,7 @@ fn block_commands_find_no_blocks() {
         Command { cdw14: 1 << 24, ..Command::get_log_page(LogPageId::COMMANDS_SUPPORTED, 0, 4096, 0) };
     let log = CommandsSupportedLog::read_from_bytes(&host.page(effects)).unwrap();
     let known: Vec<_> = (0..256).filter(|&opcode| log.io_commands[opcode].supported()).collect();
-    assert_eq!(known, [0x00, 0x01, 0x02, 0x06, 0x10, 0x14]);
+    assert_eq!(known, [0x00, 0x01, 0x02, 0x06, 0x10, 0x14, 0x18]);
     let store = log.io_commands[1];
     assert!(store.logical_block_content_change() && !log.io_commands[2].logical_block_content_change());
 }

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(log.header.average_power.microwatts(), Some(3_450_000));
         assert_eq!(log.header.maximum_power.microwatts(), None);
         let text = log.to_string();
-        for line in ["attributes: enabled, estimated", "bin width: 250 mW", "vendor specific: 616263"] {
+        for line in ["enabled: yes", "estimated: yes", "bin width: 250 mW", "vendor specific: 616263"] {
             assert!(text.contains(line), "{line}: {text}");
         }
     }

@@ -53,7 +53,8 @@ impl Emulator {
     /// Makes `count` controllers of one NVM subsystem, which share its namespaces, with the identifiers from 1 on. Each is served
     /// on a thread of its own: the commands that one carries out in a call are one step for the others.
     ///
-    /// They have neither Format NVM, namespace management nor Sanitize.
+    /// They have neither Format NVM, namespace management nor Sanitize. A client that maps memory without a descriptor is refused
+    /// (`ENOTSUP`), because the clients of the other controllers would wait for its messages.
     ///
     /// ```
     /// use upcie_nvme::emu::Emulator;
@@ -87,6 +88,8 @@ impl Emulator {
         let joined = all.into_iter().map(|(number, mut one)| {
             one.machine.core.io.controller = number;
             one.machine.core.controllers = count;
+            // A step has the shared state: the hosts of the others would wait for the answers of this one's.
+            one.machine.layout.mapped_memory_only = true;
             one.with_shared_state(Machine::reset);
             one
         });

@@ -22,13 +22,17 @@ pub struct Mappable {
     pub areas: Vec<(u64, u64)>,
 }
 
-/// The regions and interrupts of a device, constant while it is served.
+/// The regions and interrupts of a device, and what it demands of its clients; constant while a client is served.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     /// Regions by number: BAR 0–5, ROM, configuration space, VGA.
     pub regions: [RegionLayout; 9],
     /// Number of interrupts by kind ([`IrqKind`](crate::irq::IrqKind)'s numbers).
     pub irqs: [u32; 5],
+    /// Refuses memory that a client maps without a descriptor (DMA_MAP fails with `ENOTSUP`). Such memory is accessed by
+    /// messages, and each access waits for the client's answer, up to the server's
+    /// [deadline](super::Server::deadline): set this for a device whose turn keeps other clients' devices waiting.
+    pub mapped_memory_only: bool,
 }
 
 /// A device behind a server. One thread calls all of its functions.

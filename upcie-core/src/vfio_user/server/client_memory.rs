@@ -13,7 +13,10 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Limit on a client's mappings, with each piece of a split mapping counted.
@@ -105,12 +108,27 @@ pub struct Window {
 // SAFETY: these are numbers, used only with the table; see `Mapped`.
 unsafe impl Send for Window {}
 
+/// Refuses memory without a file, and logs the reason once: a client can repeat the request forever.
+#[cold]
+fn refuse_messages() -> Errno {
+    static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+    if !IS_LOGGED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "refused a client's memory that came without a descriptor: the other clients of this device would wait for each \
+             answer to an access by message; later refusals of this kind are not logged"
+        );
+    }
+    Errno::ENOTSUP
+}
+
 /// All address ranges of a client: sorted, without overlaps.
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
     /// Set if memory that its owner could shrink is accepted.
     trusted: bool,
+    /// Set if memory without a file is refused.
+    mapped_only: bool,
     /// The process's number of lost mappings at the last check.
     losses: usize,
 }
@@ -119,6 +137,11 @@ impl Table {
     /// Makes an empty table. With `trusted`, memory that the client could shrink is accepted.
     pub fn new(trusted: bool) -> Self {
         Self { trusted, losses: losses(), ..Self::default() }
+    }
+
+    /// Sets whether memory without a file is refused, which is accessed by messages.
+    pub fn mapped_only(self, mapped_only: bool) -> Self {
+        Self { mapped_only, ..self }
     }
 
     /// Returns whether the client has shrunk memory that is mapped here. Costs one load while no mapping was lost.
@@ -154,6 +177,7 @@ impl Table {
         }
         let mapped = match fd {
             Some(fd) => Some((Arc::new(Mapped::new(fd, offset, len, access, self.trusted)?), 0)),
+            None if self.mapped_only => return Err(refuse_messages()),
             None => None,
         };
         self.entries.insert(at, Entry { start, last, access, mapped });
@@ -290,6 +314,14 @@ mod tests {
         for other in [pipe, process] {
             assert_eq!(map(true, &other), Err(Errno::EINVAL));
         }
+    }
+
+    #[test]
+    fn memory_without_a_file_can_be_refused() {
+        let mut table = Table::default().mapped_only(true);
+        assert_eq!(table.map(0, PAGE, BOTH, None, 0), Err(Errno::ENOTSUP));
+        table.map(0, PAGE, BOTH, file(1), 0).unwrap();
+        assert!(table.window(0).is_some());
     }
 
     #[test]

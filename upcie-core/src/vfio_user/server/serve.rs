@@ -202,7 +202,7 @@ impl Server {
     ) -> Result<()> {
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
-        let table = Table::new(self.trust_memory);
+        let table = Table::new(self.trust_memory).mapped_only(layout.mapped_memory_only);
         let mut client = Client::new(channel, Irqs::new(&layout.irqs), self.deadline, table, stop);
         let mut requests = Requests::new(layout);
         let end = self.run(&mut client, &mut requests, backend, stop);

@@ -20,3 +20,4 @@ mod reservations;
 mod sgl;
 mod strict;
 mod struck;
+mod subsystem;

@@ -155,6 +155,10 @@ fn part(region: u32) -> Result<Region, Errno> {
 }
 
 impl Backend for Emulator {
+    fn begin_session(&mut self) -> std::io::Result<()> {
+        self.machine.renew_doorbells().map_err(std::io::Error::other)
+    }
+
     fn layout(&self) -> &Layout {
         self.machine.layout()
     }

@@ -37,6 +37,16 @@ pub struct Layout {
 
 /// A device behind a server. One thread calls all of its functions.
 pub trait Backend {
+    /// Prepares the device for its next client; the server calls it before it asks for the [layout](Self::layout). A device with
+    /// [mappable](Mappable) memory has to put new memory behind its regions here. A client that is gone can keep its mappings of
+    /// the former memory, and would write to the registers of the next client. Does nothing by default.
+    ///
+    /// # Errors
+    /// The reason why the device can't be served now. The connection is closed, and the server goes on with the next client.
+    fn begin_session(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns its regions and interrupts.
     fn layout(&self) -> &Layout;
 

@@ -24,8 +24,9 @@ pub const MAX_MAPS: usize = 16384;
 
 /// A part of a client's file, mapped in this process.
 ///
-/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise a shrunk file
-/// makes the next access raise SIGBUS, which [`survive_shrinking`](crate::memory::survive_shrinking) survives.
+/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it has huge
+/// pages, of which the client can take some back, the next access may raise SIGBUS, which
+/// [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {
     base: NonNull<u8>,
@@ -47,8 +48,9 @@ impl Mapped {
         };
         let file = MemoryFile::look(fd.as_fd())
             .ok_or_else(|| refuse("not a memory file (memfd, tmpfs, hugetlbfs)", Errno::EINVAL))?;
-        if !(file.sealed || trusted || is_installed()) {
-            return Err(refuse("its file can't be sealed against shrinking", Errno::EPERM));
+        if !(file.never_faults || trusted || is_installed()) {
+            let reason = "its file can't be sealed against shrinking, or has huge pages, which the client can take back";
+            return Err(refuse(reason, Errno::EPERM));
         }
         if offset.checked_add(len).is_none_or(|end| end > file.len) {
             return Err(Errno::EINVAL);
@@ -125,7 +127,7 @@ fn refuse_messages() -> Errno {
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
-    /// Set if memory that its owner could shrink is accepted.
+    /// Set if memory that its owner could shrink or take back is accepted.
     trusted: bool,
     /// Set if memory without a file is refused.
     mapped_only: bool,
@@ -134,7 +136,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Makes an empty table. With `trusted`, memory that the client could shrink is accepted.
+    /// Makes an empty table. With `trusted`, memory that the client could shrink or take back is accepted.
     pub fn new(trusted: bool) -> Self {
         Self { trusted, losses: losses(), ..Self::default() }
     }
@@ -309,6 +311,13 @@ mod tests {
         assert_eq!(nix::unistd::ftruncate(&sealable, 0), Err(Errno::EPERM), "sealed by the server");
         let open = memfd(MFdFlags::empty());
         assert_eq!((map(false, &open), map(true, &open)), (Err(Errno::EPERM), Ok(())));
+        if PageSize::Huge2M.available().is_some() {
+            let huge = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+            let fd = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC | huge).unwrap();
+            nix::unistd::ftruncate(&fd, 2 << 20).unwrap();
+            // Refused before it is mapped, which would take a page of the pool.
+            assert_eq!(Table::new(false).map(0, 2 << 20, BOTH, Some(fd), 0), Err(Errno::EPERM), "huge pages");
+        }
         let (pipe, _write) = nix::unistd::pipe().unwrap();
         let process: OwnedFd = std::fs::File::open("/proc/self/maps").unwrap().into();
         for other in [pipe, process] {

@@ -120,9 +120,10 @@ impl Server {
         self
     }
 
-    /// Sets whether memory that clients could shrink is accepted, which could end this process with SIGBUS: named files
-    /// on tmpfs and hugetlbfs, memfds without seals. Without this they are accepted only if
-    /// [`survive_shrinking`](crate::memory::survive_shrinking) was called.
+    /// Sets whether memory that clients could shrink or take back is accepted, which could end this process with SIGBUS: named
+    /// files on tmpfs and hugetlbfs, memfds without seals, and memfds of huge pages, into which clients can punch holes.
+    /// Without this they are accepted only if [`survive_shrinking`](crate::memory::survive_shrinking) was called. (This
+    /// crate's client takes small pages where the server refuses huge ones, unless its program has chosen huge ones.)
     pub fn trust_memory(mut self, trust: bool) -> Self {
         self.trust_memory = trust;
         self

@@ -50,8 +50,9 @@ impl Emulator {
         Ok(Self { machine, since: Instant::now(), size, subsystem: None })
     }
 
-    /// Makes `count` controllers of one NVM subsystem, which share its namespaces, with the identifiers from 1 on. Each is served
-    /// on a thread of its own: the commands that one carries out in a call are one step for the others.
+    /// Makes `count` controllers of one NVM subsystem, which share its namespaces with all that is stored in them, flexible data
+    /// placement and boot partitions, with the identifiers from 1 on. Each is served on a thread of its own: the commands that one
+    /// carries out in a call are one step for the others.
     ///
     /// They have neither Format NVM, namespace management nor Sanitize. A client that maps memory without a descriptor is refused
     /// (`ENOTSUP`), because the clients of the other controllers would wait for its messages.

@@ -8,10 +8,13 @@
 
 use super::{
     Machine, Storage,
-    io::Io,
+    boot::BootPartitions,
+    key_value::Keys,
     marks::Marks,
     namespace::Namespace,
+    placement::Placement,
     reservations::Reservations,
+    state::Core,
     turns::{Turn, Turns},
     zones::Zones,
 };
@@ -20,23 +23,31 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The state that the controllers of an NVM subsystem share.
+/// The state that the controllers of an NVM subsystem share: the namespaces with all that commands store in them, the endurance
+/// group's flexible data placement, the boot partitions.
 #[derive(Debug)]
 struct Shared {
     media: Storage,
     namespaces: Vec<Namespace>,
     marks: Marks,
     zones: Vec<Option<Zones>>,
+    keys: Vec<Option<Keys>>,
+    placement: Option<Box<Placement>>,
     reservations: Reservations,
+    boot: Option<BootPartitions>,
 }
 
 impl Shared {
-    fn swap(&mut self, io: &mut Io<Storage>) {
+    fn swap(&mut self, core: &mut Core<Storage>) {
+        let io = &mut core.io;
         swap(&mut self.media, &mut io.media);
         swap(&mut self.namespaces, &mut io.namespaces);
         swap(&mut self.marks, &mut io.marks);
         swap(&mut self.zones, &mut io.zones);
+        swap(&mut self.keys, &mut io.keys);
+        swap(&mut self.placement, &mut io.placement);
         swap(&mut self.reservations, &mut io.reservations);
+        swap(&mut self.boot, &mut core.firmware.boot);
     }
 }
 
@@ -59,15 +70,17 @@ pub(super) struct Subsystem {
 impl Subsystem {
     /// Takes the state to be shared from the first controller.
     pub fn of(machine: &mut Machine) -> Self {
-        let io = &mut machine.core.io;
         let mut shared = Shared {
             media: Storage::nothing(),
             namespaces: Vec::new(),
             marks: Marks::default(),
             zones: Vec::new(),
+            keys: Vec::new(),
+            placement: None,
             reservations: Reservations::new(0),
+            boot: None,
         };
-        shared.swap(io);
+        shared.swap(&mut machine.core);
         let exchange = Exchange { turns: Turns::default(), shared: Mutex::new(shared) };
         Self { exchange: Arc::new(exchange), seen: 0 }
     }
@@ -104,13 +117,13 @@ struct SharedStateGuard<'a> {
 
 impl<'a> SharedStateGuard<'a> {
     fn new(machine: &'a mut Machine, mut shared: MutexGuard<'a, Shared>, turn: Turn<'a>) -> Self {
-        shared.swap(&mut machine.core.io);
+        shared.swap(&mut machine.core);
         Self { machine, shared, _turn: turn }
     }
 }
 
 impl Drop for SharedStateGuard<'_> {
     fn drop(&mut self) {
-        self.shared.swap(&mut self.machine.core.io);
+        self.shared.swap(&mut self.machine.core);
     }
 }

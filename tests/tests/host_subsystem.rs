@@ -3,10 +3,10 @@
 
 use std::ops::ControlFlow;
 use upcie_nvme::{
-    Controller, Io, Placement, emu,
+    Controller, Io, Placement, ResetKind, emu,
     spec::{BootPartitionWriteProtection, CommitAction, FirmwareCommit, Status, StoreOptions},
 };
-use upcie_tests::{keys, process::Server};
+use upcie_tests::{keys, process::Server, says};
 
 /// Runs a check on two controllers of this process, and of a server.
 fn on_each(options: &str, check: impl Fn(&Controller, &Controller)) {
@@ -77,5 +77,20 @@ fn boot_partitions_are_those_of_both() {
         first.read_boot_partition(0, 0, &mut read).unwrap();
         assert!(read == image);
         assert_eq!(first.boot_partitions().unwrap().unwrap().active, 1);
+    });
+}
+
+/// A reset of the NVM subsystem would be one of both controllers.
+#[test]
+fn neither_host_resets_the_subsystem() {
+    on_each("size=1M", |first, second| {
+        for controller in [first, second] {
+            let error = controller.reset_by(ResetKind::Subsystem).unwrap_err();
+            says(&error, &[controller.name(), "no NVM subsystem reset", "CAP.NSSRS"]);
+            controller.reset().unwrap();
+        }
+        for controller in [first, second] {
+            controller.namespace(1).unwrap().flush().unwrap();
+        }
     });
 }

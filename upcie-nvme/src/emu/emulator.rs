@@ -54,8 +54,8 @@ impl Emulator {
     /// placement and boot partitions, with the identifiers from 1 on. Each is served on a thread of its own: the commands that one
     /// carries out in a call are one step for the others.
     ///
-    /// They have neither Format NVM, namespace management nor Sanitize. A client that maps memory without a descriptor is refused
-    /// (`ENOTSUP`), because the clients of the other controllers would wait for its messages.
+    /// They have neither Format NVM, namespace management, Sanitize nor NVM subsystem reset (NSSR). Memory that a client maps
+    /// without a descriptor is refused (`ENOTSUP`), because the clients of the other controllers would wait for its messages.
     ///
     /// ```
     /// use upcie_nvme::emu::Emulator;

@@ -59,7 +59,7 @@ impl<M: Media> Machine<M> {
         self.config = ConfigSpace::new(&bars, &self.core.options);
         self.allow();
         self.msix = MsixTable::new(self.core.options.vectors);
-        self.registers = Registers::new(&self.core.options);
+        self.registers = Registers::new(&self.core.options, self.core.controllers);
         self.stop();
     }
 
@@ -109,7 +109,7 @@ impl<M: Media> Machine<M> {
                     lasting_faults.always_ready = false;
                 }
                 self.stop();
-                self.registers = Registers::new(&self.core.options);
+                self.registers = Registers::new(&self.core.options, self.core.controllers);
                 self.registers.csts.set_nssro(true);
             }
             // At once: the host finds the read completed.

@@ -1,5 +1,5 @@
 //! Clients of `nvme-emu` that shrink their memory, fall silent, or use up all its descriptors: the next
-//! client is served.
+//! client is served, and so are those of its other controllers.
 
 use nix::{
     sys::{
@@ -37,8 +37,8 @@ fn server() -> Option<Server> {
     Some(Server::start("size=16M"))
 }
 
-fn socket(server: &Server) -> PathBuf {
-    match server.address() {
+fn socket(address: Address) -> PathBuf {
+    match address {
         Address::VfioUser(path) => path,
         other => panic!("{other}"),
     }
@@ -49,7 +49,11 @@ struct Raw(UnixStream);
 
 impl Raw {
     fn connect(server: &Server) -> Self {
-        let stream = UnixStream::connect(socket(server)).unwrap();
+        Self::connect_to(server.address())
+    }
+
+    fn connect_to(address: Address) -> Self {
+        let stream = UnixStream::connect(socket(address)).unwrap();
         stream.set_read_timeout(Some(deadline())).unwrap();
         let mut this = Self(stream);
         let capabilities = b"\0\0\x01\0{\"capabilities\":{\"max_msg_fds\":8}}\0";
@@ -72,13 +76,19 @@ impl Raw {
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None).unwrap();
     }
 
-    /// Receives an answer, which must not be an error.
-    fn reply(&mut self) {
+    /// Receives an answer; returns its error number, 0 for none.
+    fn answer(&mut self) -> u32 {
         let mut header = [0; 16];
         self.0.read_exact(&mut header).unwrap();
         let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
-        assert_eq!((word(8), word(12)), (1, 0), "an error");
+        assert_eq!(word(8) & 0xf, 1, "a request");
         self.0.read_exact(&mut vec![0; word(4) as usize - 16]).unwrap();
+        word(12)
+    }
+
+    /// Receives an answer, which must not be an error.
+    fn reply(&mut self) {
+        assert_eq!(self.answer(), 0, "an error");
     }
 
     fn write(&mut self, region: u32, offset: u64, data: &[u8]) {
@@ -89,14 +99,19 @@ impl Raw {
         self.send(REGION_WRITE, &payload, None);
     }
 
-    /// Enables the controller with admin queues in 64 KiB at 1 MiB, in `file` or reached by message.
-    fn enable(&mut self, file: Option<&OwnedFd>) {
+    /// Maps 64 KiB at 1 MiB, in `file` or reached by message; returns the error number of the answer.
+    fn map(&mut self, file: Option<&OwnedFd>) -> u32 {
         let mut map = [32_u32.to_ne_bytes(), 3_u32.to_ne_bytes()].concat();
         for word in [0_u64, 1 << 20, 64 << 10] {
             map.extend(word.to_ne_bytes());
         }
         self.send(DMA_MAP, &map, file);
-        self.reply();
+        self.answer()
+    }
+
+    /// Enables the controller with admin queues in 64 KiB at 1 MiB, in `file` or reached by message.
+    fn enable(&mut self, file: Option<&OwnedFd>) {
+        assert_eq!(self.map(file), 0, "an error");
         // Memory space and bus mastering.
         self.write(CONFIG, 4, &6_u16.to_ne_bytes());
         self.reply();
@@ -149,6 +164,23 @@ fn shrunk_memory_ends_only_its_client() {
     server.process().signal(Signal::SIGTERM);
 }
 
+/// A controller that waited for its client, about memory without a descriptor, had what all controllers of the subsystem share.
+#[test]
+fn no_controller_of_several_waits_for_its_client() {
+    if !Server::is_built() && !upcie_tests::is_ci() {
+        return left_out("nvme-emu is not built");
+    }
+    let server = Server::start_several("size=1M", 2);
+    let mut addresses = server.addresses();
+    let (second, first) = (addresses.remove(1), addresses.remove(0));
+    let mut client = Raw::connect_to(first);
+    assert_eq!(client.map(None), libc::ENOTSUP as u32, "memory by message");
+    let file = memfd_create(c"upcie-rings", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    ftruncate(&file, 64 << 10).unwrap();
+    client.enable(Some(&file));
+    assert_eq!(Controller::open(second).unwrap().namespace_ids().unwrap().len(), 1);
+}
+
 /// Soundness finding 12: the server ignored SIGTERM while it waited for a client.
 #[test]
 fn a_signal_ends_a_server_that_waits_for_a_client() {
@@ -189,7 +221,7 @@ fn a_server_out_of_descriptors_recovers() {
     assert!(matches!(waitpid(id, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(..))));
     limit(3);
     server.process().signal(Signal::SIGCONT);
-    let mut waiting = UnixStream::connect(socket(&server)).unwrap();
+    let mut waiting = UnixStream::connect(socket(server.address())).unwrap();
     waiting.write_all(b"nonsense, which ends a session").unwrap();
     // The server neither accepts the client nor ends. Its next attempt is 50 ms later.
     waiting.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
@@ -203,5 +235,5 @@ fn a_server_out_of_descriptors_recovers() {
 #[test]
 fn a_socket_is_for_its_user_alone() {
     let Some(server) = server() else { return };
-    assert_eq!(fs::metadata(socket(&server)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(socket(server.address())).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -120,8 +120,11 @@ fn late_bytes_are_wrong_data_and_nothing_worse() {
     for part in [buffer.slice(0..2048), hostile.controller.heap().alloc(512).unwrap()] {
         assert!(part.as_slice().is_none(), "a part, or a buffer of the heap");
     }
+    // The server has the files of the memory, of which it could take huge pages back.
+    assert!(hostile.controller.heap().space().avoids_huge_pages());
     // A trusted device, which is the default, gives references.
     let trusted = Controller::open("emu:size=1M").unwrap();
+    assert!(!trusted.heap().space().avoids_huge_pages());
     assert_eq!(trusted.alloc(512).unwrap().as_slice(), Some(&[0; 512][..]));
     within(deadline(), move || drop((namespace, hostile)));
 }

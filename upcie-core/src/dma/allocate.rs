@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 impl DmaSpace {
     /// Allocates at least `len` bytes of memory in pages of `page` and maps it for the device. `None` selects 2 MiB pages
-    /// while enough are free, and otherwise small ones, if an IOMMU translates.
+    /// while enough are free, and otherwise small ones, if an IOMMU translates. A vfio-user server may refuse huge pages, and a
+    /// device that is [not trusted](Self::distrust) may not get any: `None` selects small ones then, too.
     ///
     /// # Errors
     /// [`Failure::Memory`] when too few pages are free (it says how many there are, and how to get more), and those of
     /// [`map`](Self::map).
     pub fn allocate(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
-        self.map(self.memory(len, page)?)
+        self.allocate_as(len, page, |memory| memory)
     }
 
     /// Allocates memory that other processes may have too ([`Region::export`]). No reference to its bytes is ever formed,
@@ -27,7 +28,33 @@ impl DmaSpace {
     /// # Errors
     /// Those of [`allocate`](Self::allocate).
     pub fn allocate_shared(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
-        self.map(self.memory(len, page)?.shared())
+        self.allocate_as(len, page, Memory::shared)
+    }
+
+    /// Allocates memory, makes it what `make` says, and maps it.
+    fn allocate_as(
+        self: &Arc<Self>,
+        len: usize,
+        page: Option<PageSize>,
+        make: impl Fn(Memory) -> Memory,
+    ) -> Result<Region> {
+        let memory = make(self.memory(len, page)?);
+        let can_be_smaller = page.is_none() && memory.page_size() != self.smallest_page();
+        match self.map(memory) {
+            // A server refuses pages that this process could take back, unless it survives that.
+            Err(error) if can_be_smaller && matches!(error.failure(), Failure::Peer { .. }) => {
+                let device = self.device.clone();
+                emit(move || tracing::debug!(device, %error, "huge pages are refused: small ones are taken"));
+                self.map(make(self.memory(len, Some(PageSize::Small))?))
+            }
+            mapped => mapped,
+        }
+    }
+
+    /// Returns the pages for `len` bytes whose caller leaves the choice, while `free` huge pages are free.
+    fn preferred_page(&self, len: usize, free: usize) -> PageSize {
+        let is_enough = free.saturating_mul(PageSize::Huge2M.bytes()) >= len;
+        if is_enough && !self.avoids_huge_pages() { PageSize::Huge2M } else { PageSize::Small }
     }
 
     /// Allocates memory that is suitable for this space.
@@ -44,9 +71,8 @@ impl DmaSpace {
             (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M)),
             (Kind::Translated { .. }, Some(page)) => Memory::new_on(len, page, node),
             (Kind::Translated { .. }, None) => {
-                let huge = PageSize::Huge2M;
-                let free = huge.available().map_or(0, |(free, _)| free) as usize;
-                let wanted = if free.saturating_mul(huge.bytes()) >= len { huge } else { PageSize::Small };
+                let free = PageSize::Huge2M.available().map_or(0, |(free, _)| free) as usize;
+                let wanted = self.preferred_page(len, free);
                 Memory::new_on(len, wanted, node).or_else(|error| match wanted {
                     PageSize::Small => Err(error),
                     // Another process has taken the huge pages since they were counted.
@@ -209,5 +235,70 @@ fn explain_dma_buf(error: Error) -> Error {
              alone): import the memory file behind it instead (`Memory::import`)",
         ),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dma::Mapper, testing::FakeIommu};
+    use nix::errno::Errno;
+
+    /// A server that gets the files of its client's memory, and may refuse huge pages.
+    #[derive(Debug)]
+    struct Peer {
+        iommu: FakeIommu,
+        gets_files: bool,
+        refuses_huge: bool,
+    }
+
+    // SAFETY: no device exists.
+    unsafe impl Mapper for Peer {
+        fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+            if self.refuses_huge && memory.page_size() != PageSize::Small {
+                return Err(Error::peer("test", "mapping DMA memory", Errno::EPERM));
+            }
+            self.iommu.map(iova, memory)
+        }
+
+        fn hands_out_files(&self) -> bool {
+            self.gets_files
+        }
+
+        fn unmap(&self, iova: u64, len: u64) -> Result<()> {
+            self.iommu.unmap(iova, len)
+        }
+    }
+
+    fn space(gets_files: bool, refuses_huge: bool) -> Arc<DmaSpace> {
+        let peer = Peer { iommu: FakeIommu::default(), gets_files, refuses_huge };
+        DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(peer))
+    }
+
+    #[test]
+    fn an_untrusted_holder_of_files_gets_small_pages() {
+        for (gets_files, wanted) in [(true, PageSize::Small), (false, PageSize::Huge2M)] {
+            let space = space(gets_files, false);
+            let huge = PageSize::Huge2M;
+            assert_eq!((space.preferred_page(1, 1), space.avoids_huge_pages()), (huge, false), "trusted");
+            assert_eq!(space.preferred_page(1, 0), PageSize::Small, "none is free");
+            space.distrust();
+            assert_eq!((space.preferred_page(1, 1), space.avoids_huge_pages()), (wanted, gets_files));
+        }
+    }
+
+    #[test]
+    fn refused_huge_pages_give_way_to_small_ones() {
+        let space = space(true, true);
+        let region = space.allocate(4096, None).unwrap();
+        assert_eq!(region.len(), host_page_size());
+        assert!(space.allocate_shared(4096, None).unwrap().is_shared());
+        // The caller's own choice is an error.
+        if PageSize::Huge2M.available().is_some_and(|(free, _)| free > 0) {
+            let error = space.allocate(4096, Some(PageSize::Huge2M)).unwrap_err();
+            assert!(matches!(error.failure(), Failure::Peer { .. } | Failure::Memory { .. }), "{error:?}");
+        } else {
+            println!("only with small pages: no free 2 MiB pages");
+        }
     }
 }

@@ -17,6 +17,12 @@ pub unsafe trait Mapper: Send + Sync + fmt::Debug {
     /// The transport's errors. Nothing is mapped then.
     fn map(&self, iova: u64, memory: &Memory) -> Result<()>;
 
+    /// Returns whether the device gets the files behind the memory, as a vfio-user server does: it can then take huge pages of
+    /// them back (fallocate(2)). `false` by default.
+    fn hands_out_files(&self) -> bool {
+        false
+    }
+
     /// Lets the devices of this space read and write memory of a device: all of a mapped base address register.
     ///
     /// # Errors

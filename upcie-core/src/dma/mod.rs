@@ -12,7 +12,8 @@
 //! while the connection lasts, so it can always do it.
 //!
 //! If you do not trust the device so far, use a heap made by [`Heap::by_copy`]: no references are formed, and its buffers
-//! are copied from and to, as shared memory is. A late write is then wrong data and nothing worse.
+//! are copied from and to, as shared memory is. A late write is then wrong data and nothing worse. A device that has the files
+//! of the memory could also take huge pages of it back, so that an access ends the process: [`DmaSpace::distrust`].
 
 mod addresses;
 mod allocate;

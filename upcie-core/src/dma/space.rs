@@ -47,6 +47,8 @@ pub struct DmaSpace {
     agreed: OnceLock<u64>,
     /// Set once its heaps must not hand out memory any more.
     closed: AtomicBool,
+    /// Set if the device may harm this process where it can.
+    distrusted: AtomicBool,
     pub(super) kind: Kind,
 }
 
@@ -78,6 +80,7 @@ impl DmaSpace {
             node: OnceLock::new(),
             agreed: OnceLock::new(),
             closed: AtomicBool::new(false),
+            distrusted: AtomicBool::new(false),
             kind,
         })
     }
@@ -110,6 +113,21 @@ impl DmaSpace {
         if let Some(node) = node {
             self.node.get_or_init(|| node);
         }
+    }
+
+    /// Treats the device from now on as one that may harm this process: [`allocate`](Self::allocate) takes small pages where the
+    /// caller leaves the choice and the device gets the files of its memory (a vfio-user server). It could take huge pages of them
+    /// back, and while no huge page is free the next access to the memory would end this process (SIGBUS). Pages that the caller
+    /// chooses, and memory that it [maps](Self::map), stay as they are.
+    pub fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`allocate`](Self::allocate) leaves huge pages alone, unless its caller chooses them: the device gets the
+    /// files of its memory, and is [not trusted](Self::distrust).
+    pub fn avoids_huge_pages(&self) -> bool {
+        let Kind::Translated { mapper, .. } = &self.kind else { return false };
+        mapper.hands_out_files() && self.distrusted.load(Ordering::Relaxed)
     }
 
     /// Agrees on how the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: the bytes of a

@@ -86,9 +86,10 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
 pub(crate) struct MemoryFile {
     /// Size in bytes at the time of the check.
     pub(crate) len: u64,
-    /// Set if the file is sealed against shrinking. Without a seal any holder of the file may shrink it, and an access
-    /// beyond its new end raises SIGBUS.
-    pub(crate) sealed: bool,
+    /// Set if no holder of the file can make an access raise SIGBUS: it is sealed against shrinking, and has small pages. Of
+    /// huge pages no seal keeps a holder from punching holes (fallocate(2)); an access to a hole raises SIGBUS while no
+    /// huge page is free.
+    pub(crate) never_faults: bool,
     /// Page size in bytes on hugetlbfs, where a mapping has whole pages; 1 elsewhere.
     pub(crate) step: u64,
 }
@@ -107,7 +108,7 @@ impl MemoryFile {
         let fs = fstatfs(fd).ok()?;
         let huge = fs.filesystem_type() == HUGETLBFS_MAGIC;
         let step = if huge { u64::try_from(fs.block_size()).ok()? } else { 1 };
-        Some(Self { len: u64::try_from(stat.st_size).ok()?, sealed, step })
+        Some(Self { len: u64::try_from(stat.st_size).ok()?, never_faults: sealed && !huge, step })
     }
 }
 
@@ -197,7 +198,10 @@ impl Memory {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::{
+        fcntl::{FallocateFlags, fallocate},
+        sys::memfd::{MFdFlags, memfd_create},
+    };
     use std::{fs::File, os::unix::fs::MetadataExt};
 
     fn memfd(len: i64, flags: MFdFlags) -> OwnedFd {
@@ -244,15 +248,33 @@ pub(crate) mod tests {
         let page = host_page_size() as i64;
         let len = page as u64;
         let open = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
-        assert_eq!(MemoryFile::look(open.as_fd()), Some(MemoryFile { len, sealed: true, step: 1 }));
+        assert_eq!(MemoryFile::look(open.as_fd()), Some(MemoryFile { len, never_faults: true, step: 1 }));
         assert_eq!(nix::unistd::ftruncate(&open, 0), Err(Errno::EPERM));
         let closed = memfd(page, MFdFlags::empty());
-        assert_eq!(MemoryFile::look(closed.as_fd()), Some(MemoryFile { len, sealed: false, step: 1 }));
+        assert_eq!(MemoryFile::look(closed.as_fd()), Some(MemoryFile { len, never_faults: false, step: 1 }));
         let (pipe, _write) = nix::unistd::pipe().unwrap();
         let process: OwnedFd = File::open("/proc/self/maps").unwrap().into();
         for other in [pipe, process] {
             assert_eq!(MemoryFile::look(other.as_fd()), None);
         }
+    }
+
+    /// A holder takes pages of a sealed file back, and an access ends the process if no page is free then.
+    #[test]
+    fn sealed_huge_pages_can_be_taken_back() {
+        let page = PageSize::Huge2M;
+        if page.available().is_none() {
+            return println!("left out: no 2 MiB pages");
+        }
+        let len = page.bytes() as i64;
+        // A file without pages takes none of the pool.
+        let flags = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB | MFdFlags::MFD_ALLOW_SEALING;
+        let fd = memfd(len, flags);
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)).unwrap();
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&fd, hole, 0, len).unwrap();
+        let step = len as u64;
+        assert_eq!(MemoryFile::look(fd.as_fd()), Some(MemoryFile { len: step, never_faults: false, step }));
     }
 
     #[test]

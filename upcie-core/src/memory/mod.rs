@@ -1,8 +1,10 @@
 //! Memory for devices: files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
 //!
 //! It is a file, not plain anonymous memory, because a vfio-user server or another process receives its descriptor. The
-//! file is sealed against shrinking, so that no holder of the descriptor can make an access fault. Files of other
-//! programs are accepted too ([`Memory::import`]).
+//! file is sealed against shrinking, so that no holder of the descriptor can make an access to small pages fault. Of huge
+//! pages a holder can take some back (fallocate(2), FALLOC_FL_PUNCH_HOLE), which no seal prevents; while no huge page is free,
+//! the next access to them ends the process (SIGBUS). So holders that are not trusted get small pages
+//! ([`DmaSpace::distrust`](crate::dma::DmaSpace::distrust)). Files of other programs are accepted too ([`Memory::import`]).
 
 mod external;
 mod pagemap;

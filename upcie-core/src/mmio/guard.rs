@@ -1,8 +1,9 @@
-//! Keeps this process alive when another process shrinks a file that is mapped here.
+//! Keeps this process alive when another process shrinks a file that is mapped here, or takes pages of it back.
 //!
-//! A file that can't be [sealed](crate::memory::MemoryFile) can be shrunk by its owner. The next access beyond its new
-//! end raises SIGBUS, which would end this process. A program may install a handler of that signal, which replaces such
-//! memory by zeros; the session with the owner ends then.
+//! A file that can't be [sealed](crate::memory::MemoryFile) can be shrunk by its owner, and holes can be punched into one of
+//! huge pages. The next access beyond its new end, or to a hole while no huge page is free, raises SIGBUS, which would end
+//! this process. A program may install a handler of that signal, which replaces such memory by zeros; the session with the
+//! owner ends then.
 
 use super::slots::{Slot, Slots};
 use crate::{Error, Result, process::PerProcess};
@@ -63,12 +64,13 @@ pub(crate) fn is_installed() -> bool {
 
 /// Installs a handler of SIGBUS for the whole process, for good.
 ///
-/// When another process shrinks memory that is mapped here, the handler replaces it by zeros; without it, the next access
-/// would end this process. It covers clients' memory in a vfio-user server and the server's memory in a client; the
-/// session ends then. SIGBUS of any other cause has its former effect.
+/// When another process shrinks memory that is mapped here, or takes huge pages of it back, the handler replaces it by zeros;
+/// without it, the next access would end this process. It covers clients' memory in a vfio-user server and the server's
+/// memory in a client; the session ends then. It does not cover this process's own memory, or memory that was
+/// [imported](crate::memory::Memory::import). SIGBUS of any other cause has its former effect.
 ///
 /// Programs call this, not libraries: signal handlers belong to the process. Call it before a device is opened or served:
-/// unsealable memory of the other side is mapped only while the handler is installed, and refused otherwise.
+/// unsealable memory and huge pages of the other side are mapped only while the handler is installed, and refused otherwise.
 ///
 /// # Errors
 /// The system's errors.

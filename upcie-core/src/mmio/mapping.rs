@@ -15,7 +15,7 @@ use std::{
 pub struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// Present if the file's owner may shrink it.
+    /// Present if the file's owner may shrink it, or take pages of it back.
     guard: Option<Guarded>,
 }
 
@@ -51,7 +51,7 @@ impl Mapping {
         Self::with_flags(fd, offset, len, what, MapFlags::empty())
     }
 
-    /// Maps a file that its owner may shrink, as [`unpopulated`](Self::unpopulated) does. Zeros replace the mapping then
+    /// Maps a file that its owner may shrink or take back, as [`unpopulated`](Self::unpopulated) does. Zeros replace the mapping then
     /// ([`is_lost`](Self::is_lost)), provided that [`survive_shrinking`](crate::memory::survive_shrinking) was called.
     pub(crate) fn guarded(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
         let mut mapping = Self::unpopulated(fd, offset, len, what)?;
@@ -72,7 +72,8 @@ impl Mapping {
         Ok(Self { base: base.cast(), len, guard: None })
     }
 
-    /// Returns whether the file's owner has shrunk it, so that zeros have replaced its bytes and writes reach nobody.
+    /// Returns whether the file's owner has shrunk it or taken pages of it back, so that zeros have replaced its bytes and writes
+    /// reach nobody.
     pub fn is_lost(&self) -> bool {
         self.guard.as_ref().is_some_and(Guarded::is_lost)
     }

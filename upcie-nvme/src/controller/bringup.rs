@@ -99,6 +99,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     stopping::disable(&device, &registers)?;
     device_memory::turn_off(&registers)?;
+    if options.untrusted_device {
+        device.dma().distrust();
+    }
     let private = Heap::private(device.dma(), options.pages, options.untrusted_device);
     let heap = Heap::with_lists(options.pages, Box::new(BufferLists { page_shift }), &private)?;
     let live = Arc::new(Live::new()?);

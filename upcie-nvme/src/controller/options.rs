@@ -43,7 +43,8 @@ impl ControllerBuilder {
         self
     }
 
-    /// Sets the pages of DMA memory: 2 MiB pages while some are free and small ones otherwise by default (`None`).
+    /// Sets the pages of DMA memory: 2 MiB pages while some are free and small ones otherwise by default (`None`); small ones also
+    /// where a vfio-user server refuses huge ones, or [is not trusted](Self::untrusted_device).
     pub fn pages(mut self, size: impl Into<Option<PageSize>>) -> Self {
         self.pages = size.into();
         self
@@ -83,7 +84,13 @@ impl ControllerBuilder {
     /// server that is not trusted, for example. Buffers can then only be copied from and to
     /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)), and
     /// [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. A late write of the device is then wrong data,
-    /// and can't be undefined behaviour. `false` by default, also for `vfio-user:` addresses.
+    /// and can't be undefined behaviour.
+    ///
+    /// DMA memory is then in small pages where the device gets its files, as a vfio-user server does: it could take huge pages of
+    /// them back, and the next access would end this process (SIGBUS) while no huge page is free. Huge pages that
+    /// [`pages`](Self::pages) asks for, and memory that the program maps itself, are not guarded against that.
+    ///
+    /// `false` by default, also for `vfio-user:` addresses.
     pub fn untrusted_device(mut self, yes: bool) -> Self {
         self.untrusted_device = yes;
         self

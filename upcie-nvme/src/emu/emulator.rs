@@ -50,10 +50,12 @@ impl Emulator {
         Ok(Self { machine, since: Instant::now(), size, subsystem: None })
     }
 
-    /// Makes `count` controllers of one NVM subsystem, which share its namespaces, with the identifiers from 1 on. Each is served
-    /// on a thread of its own: the commands that one carries out in a call are one step for the others.
+    /// Makes `count` controllers of one NVM subsystem, which share its namespaces with all that is stored in them, flexible data
+    /// placement and boot partitions, with the identifiers from 1 on. Each is served on a thread of its own: the commands that one
+    /// carries out in a call are one step for the others.
     ///
-    /// They have neither Format NVM, namespace management nor Sanitize.
+    /// They have neither Format NVM, namespace management, Sanitize nor NVM subsystem reset (NSSR). Memory that a client maps
+    /// without a descriptor is refused (`ENOTSUP`), because the clients of the other controllers would wait for its messages.
     ///
     /// ```
     /// use upcie_nvme::emu::Emulator;
@@ -87,6 +89,8 @@ impl Emulator {
         let joined = all.into_iter().map(|(number, mut one)| {
             one.machine.core.io.controller = number;
             one.machine.core.controllers = count;
+            // A step has the shared state: the hosts of the others would wait for the answers of this one's.
+            one.machine.layout.mapped_memory_only = true;
             one.with_shared_state(Machine::reset);
             one
         });
@@ -152,6 +156,10 @@ fn part(region: u32) -> Result<Region, Errno> {
 }
 
 impl Backend for Emulator {
+    fn begin_session(&mut self) -> std::io::Result<()> {
+        self.machine.renew_doorbells().map_err(std::io::Error::other)
+    }
+
     fn layout(&self) -> &Layout {
         self.machine.layout()
     }

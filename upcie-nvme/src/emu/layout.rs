@@ -29,16 +29,25 @@ pub(super) fn granted_queues(options: &Options) -> u16 {
     if options.dbbuf { options.queues.min(fit as u16) } else { options.queues }
 }
 
-/// Makes the regions and interrupts that the options ask for, and the memory of the doorbells, which has each
-/// doorbell at its offset in BAR 0.
-pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> {
+/// Returns the offset behind the last doorbell in BAR 0, and the size of the BAR in bytes.
+fn extent(options: &Options) -> (u64, u64) {
+    let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
+    (end, end.max(2 * PageSize::Small.bytes() as u64).next_power_of_two())
+}
+
+/// Makes memory for the doorbells, which has each at its offset in BAR 0. It is shared with a host, which writes to it at any
+/// time, also after its session: each host gets other memory.
+pub(super) fn doorbells(options: &Options) -> Result<Arc<Memory>, Error> {
+    let (_, size) = extent(options);
+    Ok(Arc::new(Memory::new(size as usize, PageSize::Small)?.shared()))
+}
+
+/// Makes the regions and interrupts that the options ask for, with `memory` for the doorbells.
+pub(super) fn layout(options: &Options, memory: &Arc<Memory>) -> Layout {
     let page = PageSize::Small.bytes() as u64;
+    let (end, size) = extent(options);
     // The first page may be larger than 4 KiB: the doorbells in it, of the first queues, are then written by
     // message.
-    let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
-    let size = end.max(2 * page).next_power_of_two();
-    // Shared with the host, which writes to it at any time.
-    let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?.shared());
     let first = DOORBELLS.next_multiple_of(page);
     let area = (first, end.next_multiple_of(page).saturating_sub(first).max(page));
     let mut layout = Layout::default();
@@ -54,5 +63,5 @@ pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> 
     layout.irqs[IrqKind::Msi as usize] = options.msi.into();
     layout.irqs[IrqKind::Msix as usize] = options.vectors.into();
     layout.irqs[IrqKind::Request as usize] = 1;
-    Ok((layout, memory))
+    layout
 }

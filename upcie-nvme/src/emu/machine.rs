@@ -87,7 +87,8 @@ impl<M: Media> Machine<M> {
     /// The options are not compatible, or there is no memory for the doorbells.
     pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
         options.check()?;
-        let (layout, doorbells) = layout::layout(options)?;
+        let doorbells = layout::doorbells(options)?;
+        let layout = layout::layout(options, &doorbells);
         let core = Core::new(options, doorbells, Io::new(options, media, size));
         let config = ConfigSpace::new(&[0; 6], options);
         let mut machine = Self {

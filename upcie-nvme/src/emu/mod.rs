@@ -41,8 +41,10 @@
 //!
 //! # Several controllers
 //! [`spawn_subsystem`], [`Emulator::subsystem`] and `nvme-emu` with several sockets make controllers of one NVM subsystem, which
-//! share its namespaces and their reservations. These have neither Format NVM, namespace management nor Sanitize, whose
-//! changes the hosts of the other controllers would not expect.
+//! share its namespaces with their zones, keys and reservations, the flexible data placement of its endurance group, and its boot
+//! partitions. These have neither Format NVM, namespace management, Sanitize nor NVM subsystem reset (CAP.NSSRS is 0), which the
+//! hosts of the other controllers would not expect. They take turns, in the order in which they ask, and none waits for a host in
+//! its turn: memory that a client maps without a descriptor, which is accessed by messages, is refused.
 //!
 //! # Metadata
 //! Formats have 8, 16 or 64 bytes of metadata per block, at the end of each block or in a buffer of its own, and protection
@@ -123,6 +125,7 @@ mod staged;
 mod state;
 mod subsystem;
 mod telemetry;
+mod turns;
 mod uncommon;
 pub mod units;
 mod vendor;

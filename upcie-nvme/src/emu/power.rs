@@ -1,10 +1,10 @@
 //! The states of the controller: after power-on, enabled, disabled, shut down, failed.
 
 use super::{
-    Host, Machine, Media,
+    Error, Host, Machine, Media,
     arbitration::Arbiter,
     config::ConfigSpace,
-    layout::DOORBELLS,
+    layout::{self, DOORBELLS, REGISTER_BAR},
     msix::MsixTable,
     queue::{Cq, Fault, Sq},
     queues::Queues,
@@ -39,6 +39,18 @@ impl<M: Media> Machine<M> {
         self.power_on();
     }
 
+    /// Puts new memory behind the doorbells, for another host: the last one may have kept its mapping of theirs.
+    pub(super) fn renew_doorbells(&mut self) -> Result<(), Error> {
+        let memory = layout::doorbells(&self.core.options)?;
+        // Queues keep the doorbells that they were made with.
+        self.queues = None;
+        if let Some(mappable) = &mut self.layout.regions[REGISTER_BAR as usize].mappable {
+            mappable.memory = memory.clone();
+        }
+        self.core.doorbells = memory;
+        Ok(())
+    }
+
     pub(super) fn power_on(&mut self) {
         let mut bars = [0; 6];
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
@@ -47,7 +59,7 @@ impl<M: Media> Machine<M> {
         self.config = ConfigSpace::new(&bars, &self.core.options);
         self.allow();
         self.msix = MsixTable::new(self.core.options.vectors);
-        self.registers = Registers::new(&self.core.options);
+        self.registers = Registers::new(&self.core.options, self.core.controllers);
         self.stop();
     }
 
@@ -97,7 +109,7 @@ impl<M: Media> Machine<M> {
                     lasting_faults.always_ready = false;
                 }
                 self.stop();
-                self.registers = Registers::new(&self.core.options);
+                self.registers = Registers::new(&self.core.options, self.core.controllers);
                 self.registers.csts.set_nssro(true);
             }
             // At once: the host finds the read completed.

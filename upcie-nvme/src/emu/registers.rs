@@ -44,15 +44,16 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Makes the state after power-on.
-    pub fn new(options: &Options) -> Self {
+    /// Makes the state after power-on, of one of `controllers` in the NVM subsystem. Only a controller alone can reset it (NSSR):
+    /// a reset of all would take the controllers of the other hosts from them.
+    pub fn new(options: &Options, controllers: u16) -> Self {
         let cap = Capabilities::new()
             .with_mqes((options.depth - 1) as u16)
             .with_cqr(true)
             .with_ams(options.wrr.into())
             .with_to(2)
             .with_dstrd(DSTRD)
-            .with_nssrs(true)
+            .with_nssrs(controllers == 1)
             .with_css(options.command_sets())
             .with_bps(options.boot_partitions != 0)
             .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
@@ -96,7 +97,9 @@ impl Registers {
         match offset {
             offset::INTMS => self.mask |= value,
             offset::INTMC => self.mask &= !value,
-            offset::NSSR if value == NSSR_SIGNATURE => return Some(Action::ResetSubsystem),
+            offset::NSSR if value == NSSR_SIGNATURE && self.cap.nssrs() => {
+                return Some(Action::ResetSubsystem);
+            }
             offset::NSSR => {}
             // Writing 1 clears NSSRO; the others are read-only.
             offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),

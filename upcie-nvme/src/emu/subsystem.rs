@@ -2,39 +2,67 @@
 //!
 //! Each controller is a machine of its own, on a thread of its own. What they share is lent to the one that is being served,
 //! and taken back when it pauses. So a round of commands is one step for the other controllers, and no machine knows of them.
+//!
+//! No machine may wait for its host meanwhile: the hosts of the other controllers would wait, too. So their servers refuse
+//! memory that is reached by messages ([`Layout::mapped_memory_only`](upcie_core::vfio_user::server::Layout)).
 
 use super::{
-    Machine, Storage, io::Io, marks::Marks, namespace::Namespace, reservations::Reservations, zones::Zones,
+    Machine, Storage,
+    boot::BootPartitions,
+    key_value::Keys,
+    marks::Marks,
+    namespace::Namespace,
+    placement::Placement,
+    reservations::Reservations,
+    state::Core,
+    turns::{Turn, Turns},
+    zones::Zones,
 };
 use std::{
     mem::swap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The state that the controllers of an NVM subsystem share.
+/// The state that the controllers of an NVM subsystem share: the namespaces with all that commands store in them, the endurance
+/// group's flexible data placement, the boot partitions.
 #[derive(Debug)]
 struct Shared {
     media: Storage,
     namespaces: Vec<Namespace>,
     marks: Marks,
     zones: Vec<Option<Zones>>,
+    keys: Vec<Option<Keys>>,
+    placement: Option<Box<Placement>>,
     reservations: Reservations,
+    boot: Option<BootPartitions>,
 }
 
 impl Shared {
-    fn swap(&mut self, io: &mut Io<Storage>) {
+    fn swap(&mut self, core: &mut Core<Storage>) {
+        let io = &mut core.io;
         swap(&mut self.media, &mut io.media);
         swap(&mut self.namespaces, &mut io.namespaces);
         swap(&mut self.marks, &mut io.marks);
         swap(&mut self.zones, &mut io.zones);
+        swap(&mut self.keys, &mut io.keys);
+        swap(&mut self.placement, &mut io.placement);
         swap(&mut self.reservations, &mut io.reservations);
+        swap(&mut self.boot, &mut core.firmware.boot);
     }
+}
+
+/// The shared state, which one controller has at a time.
+#[derive(Debug)]
+struct Exchange {
+    turns: Turns,
+    /// Locked in turns only, so that it is free then.
+    shared: Mutex<Shared>,
 }
 
 /// A controller's end of the state that it shares.
 #[derive(Debug)]
 pub(super) struct Subsystem {
-    shared: Arc<Mutex<Shared>>,
+    exchange: Arc<Exchange>,
     /// The reservations that the machine was told of.
     seen: u64,
 }
@@ -42,29 +70,33 @@ pub(super) struct Subsystem {
 impl Subsystem {
     /// Takes the state to be shared from the first controller.
     pub fn of(machine: &mut Machine) -> Self {
-        let io = &mut machine.core.io;
         let mut shared = Shared {
             media: Storage::nothing(),
             namespaces: Vec::new(),
             marks: Marks::default(),
             zones: Vec::new(),
+            keys: Vec::new(),
+            placement: None,
             reservations: Reservations::new(0),
+            boot: None,
         };
-        shared.swap(io);
-        Self { shared: Arc::new(Mutex::new(shared)), seen: 0 }
+        shared.swap(&mut machine.core);
+        let exchange = Exchange { turns: Turns::default(), shared: Mutex::new(shared) };
+        Self { exchange: Arc::new(exchange), seen: 0 }
     }
 
     /// Returns the end of another controller.
     pub fn another(&self) -> Self {
-        Self { shared: self.shared.clone(), seen: 0 }
+        Self { exchange: self.exchange.clone(), seen: 0 }
     }
 
     /// Calls `call` with a machine that has the shared state meanwhile. The call must be short: others wait for its end.
     #[inline]
     pub fn lend<R>(&mut self, machine: &mut Machine, call: impl FnOnce(&mut Machine) -> R) -> R {
+        let turn = self.exchange.turns.wait();
         // A machine that has panicked gave everything back.
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let guard = SharedStateGuard::new(machine, shared);
+        let shared = self.exchange.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = SharedStateGuard::new(machine, shared, turn);
         let core = &mut guard.machine.core;
         if core.io.reservations.version() != self.seen {
             self.seen = core.io.reservations.version();
@@ -79,17 +111,19 @@ impl Subsystem {
 struct SharedStateGuard<'a> {
     machine: &'a mut Machine,
     shared: MutexGuard<'a, Shared>,
+    /// Declared last, so that it ends once the state is unlocked.
+    _turn: Turn<'a>,
 }
 
 impl<'a> SharedStateGuard<'a> {
-    fn new(machine: &'a mut Machine, mut shared: MutexGuard<'a, Shared>) -> Self {
-        shared.swap(&mut machine.core.io);
-        Self { machine, shared }
+    fn new(machine: &'a mut Machine, mut shared: MutexGuard<'a, Shared>, turn: Turn<'a>) -> Self {
+        shared.swap(&mut machine.core);
+        Self { machine, shared, _turn: turn }
     }
 }
 
 impl Drop for SharedStateGuard<'_> {
     fn drop(&mut self) {
-        self.shared.swap(&mut self.machine.core.io);
+        self.shared.swap(&mut self.machine.core);
     }
 }

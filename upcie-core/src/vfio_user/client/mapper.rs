@@ -64,6 +64,10 @@ unsafe impl Mapper for Table {
         Ok(())
     }
 
+    fn hands_out_files(&self) -> bool {
+        self.connection.peer().max_msg_fds > 0
+    }
+
     fn unmap(&self, iova: u64, len: u64) -> Result<()> {
         let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
         let parts = [unmap.as_bytes()];

@@ -84,9 +84,9 @@ pub const NO_MEMORY: &str = "the file behind it is not one of memory (memfd, tmp
                              decide when an access returns: let the server keep it in /dev/shm or /run";
 
 /// The reason why a memory file is not mapped.
-pub const MAY_SHRINK: &str = "the file behind it can't be sealed, so its server may shrink it, and then an access would end this \
-                              process (SIGBUS): let the server take a memfd that allows seals, or call \
-                              upcie_core::memory::survive_shrinking before the device is opened";
+pub const MAY_FAULT: &str = "the file behind it can't be sealed, so its server may shrink it, or has huge pages, so its server may take \
+                             some back, and then an access would end this process (SIGBUS): let the server take a memfd of small \
+                             pages that allows seals, or call upcie_core::memory::survive_shrinking before the device is opened";
 
 /// Maps a region's areas of the file received from its server: all of them or none.
 pub fn map_areas(
@@ -114,12 +114,12 @@ pub fn map_areas(
     }
     // The SIGBUS handler replaces whole mappings, so with huge pages the areas must be whole huge pages.
     let is_whole = |&(_, _, size): &(u64, u64, usize)| size as u64 % file.step == 0;
-    let is_survived = file.sealed || is_installed() && places.iter().all(is_whole);
+    let is_survived = file.never_faults || is_installed() && places.iter().all(is_whole);
     if !is_survived {
-        return Ok(Mapped::Not(MAY_SHRINK));
+        return Ok(Mapped::Not(MAY_FAULT));
     }
     let map = |(offset, at, size)| {
-        let make = if file.sealed { Mapping::unpopulated } else { Mapping::guarded };
+        let make = if file.never_faults { Mapping::unpopulated } else { Mapping::guarded };
         let mapping = make(fd.as_fd(), at, size, connection.name())?;
         Ok(Area { offset, mapping: Arc::new(mapping) })
     };

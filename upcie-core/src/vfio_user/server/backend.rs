@@ -22,17 +22,31 @@ pub struct Mappable {
     pub areas: Vec<(u64, u64)>,
 }
 
-/// The regions and interrupts of a device, constant while it is served.
+/// The regions and interrupts of a device, and what it demands of its clients; constant while a client is served.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     /// Regions by number: BAR 0–5, ROM, configuration space, VGA.
     pub regions: [RegionLayout; 9],
     /// Number of interrupts by kind ([`IrqKind`](crate::irq::IrqKind)'s numbers).
     pub irqs: [u32; 5],
+    /// Refuses memory that a client maps without a descriptor (DMA_MAP fails with `ENOTSUP`). Such memory is accessed by
+    /// messages, and each access waits for the client's answer, up to the server's
+    /// [deadline](super::Server::deadline): set this for a device whose turn keeps other clients' devices waiting.
+    pub mapped_memory_only: bool,
 }
 
 /// A device behind a server. One thread calls all of its functions.
 pub trait Backend {
+    /// Prepares the device for its next client; the server calls it before it asks for the [layout](Self::layout). A device with
+    /// [mappable](Mappable) memory has to put new memory behind its regions here. A client that is gone can keep its mappings of
+    /// the former memory, and would write to the registers of the next client. Does nothing by default.
+    ///
+    /// # Errors
+    /// The reason why the device can't be served now. The connection is closed, and the server goes on with the next client.
+    fn begin_session(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns its regions and interrupts.
     fn layout(&self) -> &Layout;
 

@@ -13,7 +13,10 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Limit on a client's mappings, with each piece of a split mapping counted.
@@ -21,8 +24,9 @@ pub const MAX_MAPS: usize = 16384;
 
 /// A part of a client's file, mapped in this process.
 ///
-/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise a shrunk file
-/// makes the next access raise SIGBUS, which [`survive_shrinking`](crate::memory::survive_shrinking) survives.
+/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it has huge
+/// pages, of which the client can take some back, the next access may raise SIGBUS, which
+/// [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {
     base: NonNull<u8>,
@@ -44,8 +48,9 @@ impl Mapped {
         };
         let file = MemoryFile::look(fd.as_fd())
             .ok_or_else(|| refuse("not a memory file (memfd, tmpfs, hugetlbfs)", Errno::EINVAL))?;
-        if !(file.sealed || trusted || is_installed()) {
-            return Err(refuse("its file can't be sealed against shrinking", Errno::EPERM));
+        if !(file.never_faults || trusted || is_installed()) {
+            let reason = "its file can't be sealed against shrinking, or has huge pages, which the client can take back";
+            return Err(refuse(reason, Errno::EPERM));
         }
         if offset.checked_add(len).is_none_or(|end| end > file.len) {
             return Err(Errno::EINVAL);
@@ -105,20 +110,40 @@ pub struct Window {
 // SAFETY: these are numbers, used only with the table; see `Mapped`.
 unsafe impl Send for Window {}
 
+/// Refuses memory without a file, and logs the reason once: a client can repeat the request forever.
+#[cold]
+fn refuse_messages() -> Errno {
+    static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+    if !IS_LOGGED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "refused a client's memory that came without a descriptor: the other clients of this device would wait for each \
+             answer to an access by message; later refusals of this kind are not logged"
+        );
+    }
+    Errno::ENOTSUP
+}
+
 /// All address ranges of a client: sorted, without overlaps.
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
-    /// Set if memory that its owner could shrink is accepted.
+    /// Set if memory that its owner could shrink or take back is accepted.
     trusted: bool,
+    /// Set if memory without a file is refused.
+    mapped_only: bool,
     /// The process's number of lost mappings at the last check.
     losses: usize,
 }
 
 impl Table {
-    /// Makes an empty table. With `trusted`, memory that the client could shrink is accepted.
+    /// Makes an empty table. With `trusted`, memory that the client could shrink or take back is accepted.
     pub fn new(trusted: bool) -> Self {
         Self { trusted, losses: losses(), ..Self::default() }
+    }
+
+    /// Sets whether memory without a file is refused, which is accessed by messages.
+    pub fn mapped_only(self, mapped_only: bool) -> Self {
+        Self { mapped_only, ..self }
     }
 
     /// Returns whether the client has shrunk memory that is mapped here. Costs one load while no mapping was lost.
@@ -154,6 +179,7 @@ impl Table {
         }
         let mapped = match fd {
             Some(fd) => Some((Arc::new(Mapped::new(fd, offset, len, access, self.trusted)?), 0)),
+            None if self.mapped_only => return Err(refuse_messages()),
             None => None,
         };
         self.entries.insert(at, Entry { start, last, access, mapped });
@@ -285,11 +311,26 @@ mod tests {
         assert_eq!(nix::unistd::ftruncate(&sealable, 0), Err(Errno::EPERM), "sealed by the server");
         let open = memfd(MFdFlags::empty());
         assert_eq!((map(false, &open), map(true, &open)), (Err(Errno::EPERM), Ok(())));
+        if PageSize::Huge2M.available().is_some() {
+            let huge = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+            let fd = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC | huge).unwrap();
+            nix::unistd::ftruncate(&fd, 2 << 20).unwrap();
+            // Refused before it is mapped, which would take a page of the pool.
+            assert_eq!(Table::new(false).map(0, 2 << 20, BOTH, Some(fd), 0), Err(Errno::EPERM), "huge pages");
+        }
         let (pipe, _write) = nix::unistd::pipe().unwrap();
         let process: OwnedFd = std::fs::File::open("/proc/self/maps").unwrap().into();
         for other in [pipe, process] {
             assert_eq!(map(true, &other), Err(Errno::EINVAL));
         }
+    }
+
+    #[test]
+    fn memory_without_a_file_can_be_refused() {
+        let mut table = Table::default().mapped_only(true);
+        assert_eq!(table.map(0, PAGE, BOTH, None, 0), Err(Errno::ENOTSUP));
+        table.map(0, PAGE, BOTH, file(1), 0).unwrap();
+        assert!(table.window(0).is_some());
     }
 
     #[test]

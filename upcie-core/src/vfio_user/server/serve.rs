@@ -11,7 +11,7 @@ use super::{
     slice::Slice,
 };
 use crate::{
-    Error, Result,
+    Chain, Error, Result,
     irq::IrqKind,
     page::host_page_size,
     vfio_user::{
@@ -120,28 +120,29 @@ impl Server {
         self
     }
 
-    /// Sets whether memory that clients could shrink is accepted, which could end this process with SIGBUS: named files
-    /// on tmpfs and hugetlbfs, memfds without seals. Without this they are accepted only if
-    /// [`survive_shrinking`](crate::memory::survive_shrinking) was called.
+    /// Sets whether memory that clients could shrink or take back is accepted, which could end this process with SIGBUS: named
+    /// files on tmpfs and hugetlbfs, memfds without seals, and memfds of huge pages, into which clients can punch holes.
+    /// Without this they are accepted only if [`survive_shrinking`](crate::memory::survive_shrinking) was called. (This
+    /// crate's client takes small pages where the server refuses huge ones, unless its program has chosen huge ones.)
     pub fn trust_memory(mut self, trust: bool) -> Self {
         self.trust_memory = trust;
         self
     }
 
-    /// Serves one client until it leaves, or `stop` becomes true; the backend is reset then.
+    /// Serves one client until it leaves, or `stop` becomes true; the backend is reset then. It is prepared for the client before
+    /// ([`Backend::begin_session`]).
     ///
     /// When `stop` becomes true, a client that has set an eventfd for the device's request interrupt
     /// ([`IrqKind::Request`], VFIO_PCI_REQ_IRQ_INDEX) receives that interrupt, and has a second to leave.
     ///
     /// # Errors
-    /// The client broke the protocol or missed a deadline; the backend's layout is invalid.
+    /// The client broke the protocol or missed a deadline; the backend's layout is invalid, or the backend can't be served now.
     pub fn serve_stream<B: Backend + ?Sized>(
         &self,
         stream: UnixStream,
         backend: &mut B,
         stop: &AtomicBool,
     ) -> Result<()> {
-        check(backend.layout())?;
         self.session(stream, backend, stop)
     }
 
@@ -161,7 +162,7 @@ impl Server {
         let mut last = Repeated::default();
         while let Some(stream) = listener.next(stop)? {
             if let Err(error) = self.session_at(listener, stream, backend, stop) {
-                last.warn(&error.to_string());
+                last.warn(&Chain(&error).to_string());
             }
         }
         Ok(())
@@ -200,9 +201,13 @@ impl Server {
         backend: &mut B,
         stop: &AtomicBool,
     ) -> Result<()> {
+        let prepared = backend.begin_session();
+        prepared
+            .map_err(|error| Error::os("vfio-user server", "preparing the device for a client", error))?;
+        check(backend.layout())?;
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
-        let table = Table::new(self.trust_memory);
+        let table = Table::new(self.trust_memory).mapped_only(layout.mapped_memory_only);
         let mut client = Client::new(channel, Irqs::new(&layout.irqs), self.deadline, table, stop);
         let mut requests = Requests::new(layout);
         let end = self.run(&mut client, &mut requests, backend, stop);

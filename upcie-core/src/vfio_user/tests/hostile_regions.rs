@@ -138,6 +138,25 @@ fn a_shrinkable_bar_is_accessed_by_message() {
     server.join().unwrap();
 }
 
+/// A seal does not keep a server from punching holes into huge pages: a client without a handler of SIGBUS maps none.
+#[test]
+fn a_bar_of_huge_pages_is_accessed_by_message() {
+    if PageSize::Huge2M.available().is_none() {
+        return println!("left out: no 2 MiB pages");
+    }
+    // The file takes no page of the pool before it is mapped.
+    let huge = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd(2 << 20, huge);
+    let (client, server) = describing(file, || region_info(0, 2 << 20, Some(&[(0, 2 << 20)])));
+    let bar = client.bar(0).unwrap();
+    assert!(bar.areas().is_empty());
+    assert_eq!(bar.read_u32(0x1000).unwrap(), 0x0101_0101);
+    let reason = bar.unmapped_reason().unwrap();
+    assert!(reason.contains("huge pages") && reason.contains("survive_shrinking"), "{reason}");
+    drop((client, bar));
+    server.join().unwrap();
+}
+
 #[test]
 fn accesses_are_split_by_the_servers_limit() {
     let (client, server) = against(SOON, |stream| {

@@ -6,6 +6,7 @@ mod hostile_regions;
 mod hostile_server;
 mod noise;
 mod round_trip;
+mod sessions;
 mod setup;
 mod sockets;
 mod waiting;

@@ -89,7 +89,7 @@ fn a_reset_in_mid_flight_forgets_everything() {
 
 #[test]
 fn any_access_to_the_registers_is_harmless() {
-    let mut registers = Registers::new(&"depth=65536".parse().unwrap());
+    let mut registers = Registers::new(&"depth=65536".parse().unwrap(), 1);
     for offset in (0..0x1010).chain([u64::MAX - 3, u64::MAX]) {
         for len in [0, 1, 2, 3, 4, 5, 8, 16, 4096] {
             let mut data = vec![0xee; len];

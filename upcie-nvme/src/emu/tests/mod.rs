@@ -17,6 +17,8 @@ mod messages;
 mod metadata;
 mod planned;
 mod reservations;
+mod sessions;
 mod sgl;
 mod strict;
 mod struck;
+mod subsystem;

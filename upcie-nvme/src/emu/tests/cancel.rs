@@ -25,7 +25,8 @@ fn counts(aborted: u16, deferred: u16) -> u32 {
 
 #[test]
 fn a_cancel_that_finds_nothing_succeeds_and_a_wrong_one_is_refused() {
-    for options in ["size=1M", "size=1M,latency=1ms", "size=1M,ms=8", "size=1M,zoned=true", "size=1M,kv=true"]
+    for options in
+        ["size=1M", "size=1M,latency=1ms", "size=1M,ms=8", "size=32M,zoned=true", "size=1M,kv=true"]
     {
         let mut host = Host::new(options);
         let log = host.page(Command::get_log_page(LogPageId::COMMANDS_SUPPORTED, 0, 4096, 0));

@@ -127,7 +127,8 @@ pub fn run(args: &FirmwareArgs) -> anyhow::Result<Outcome> {
                 if signal::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             bar.finish_and_clear();
-            ended?;
+            // It was ended by a signal, if at all.
+            let _ = ended?;
             signal::check("the controller has a part of the image, and nothing was committed")?;
             run_commit(common, &controller, *commit, Action::StoreAndActivate)
         }

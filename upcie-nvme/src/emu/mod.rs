@@ -51,7 +51,8 @@
 //! were never written or were deallocated have protection information that is not checked (all bits set).
 //!
 //! A file is read and written in place. Data that was not flushed is in the system's cache: a crash of the
-//! process loses nothing, a crash of the machine may lose data that was not flushed.
+//! process loses nothing, a crash of the machine may lose data that was not flushed. Once a flush has failed, each later one and
+//! each write that has to be durable fails, too, until the file is opened again: the system reports lost data once.
 //!
 //! # Driving it
 //! [`Machine`] is the controller as a state machine: [`Machine::step`] serves its queues over the host's memory

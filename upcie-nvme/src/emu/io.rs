@@ -195,14 +195,15 @@ impl<M: Media> Io<M> {
 
     #[inline(always)]
     fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
-        let (mut offset, len) = self.range(command)?;
+        let (start, len) = self.range(command)?;
         self.writable()?;
-        self.written(offset, len);
         self.counters.writes += 1;
         self.counters.bytes_written += len;
-        let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
+        let (pointers, media, mut offset) = ((command.prp1(), command.prp2()), &mut self.media, start);
         if !media.moves_data() {
-            return prp::check(self.page, pointers, len).map(|_| 0);
+            prp::check(self.page, pointers, len)?;
+            self.written(start, len);
+            return Ok(0);
         }
         prp::walk(host, self.page, pointers, len, |host, iova, part| {
             media.write(host, offset, iova, part)?;
@@ -210,6 +211,7 @@ impl<M: Media> Io<M> {
             Ok(())
         })?;
         self.write_through(command.cdw12)?;
+        self.written(start, len);
         Ok(len)
     }
 
@@ -240,9 +242,9 @@ impl<M: Media> Io<M> {
         let namespace = *self.namespace(nsid)?;
         let (offset, len) = namespace.range(slba, count)?;
         self.writable()?;
-        self.written(offset, len);
         self.media.zero(offset, len)?;
         self.write_through(cdw12)?;
+        self.written(offset, len);
         Ok(0)
     }
 
@@ -275,9 +277,9 @@ impl<M: Media> Io<M> {
             self.writable()?;
             for range in ranges.iter().filter(|range| range.nlb > 0) {
                 let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
-                self.written(offset, len);
                 self.media.zero(offset, len)?;
                 self.deallocate_metadata(&namespace, range.slba, range.nlb.into())?;
+                self.written(offset, len);
             }
         }
         Ok(0)

@@ -26,7 +26,8 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Notes that these bytes were written.
+    /// Notes that these bytes were written. A write that fails leaves marks where they are: some of its blocks may have neither the
+    /// old data nor the new.
     #[inline(always)]
     pub(super) fn written(&mut self, offset: u64, len: u64) {
         if !self.marks.is_empty() {
@@ -131,7 +132,7 @@ impl<M: Media> Io<M> {
         }
         let (mut target, len) = namespace.range(to, total)?;
         self.writable()?;
-        self.written(target, len);
+        let start = target;
         for range in &*ranges {
             let (offset, len) = namespace.range(range.slba, u64::from(range.nlb) + 1)?;
             self.each_chunk(offset, len, |media, done, bytes| {
@@ -141,6 +142,7 @@ impl<M: Media> Io<M> {
             target += len;
         }
         self.write_through(cdw12.into_bits())?;
+        self.written(start, len);
         Ok(2 * len)
     }
 

@@ -72,7 +72,6 @@ impl<M: Media> Io<M> {
         let (offset, len) = self.range(command)?;
         if writes {
             self.writable()?;
-            self.written(offset, len);
         } else {
             self.readable(offset, len)?;
         }
@@ -99,6 +98,7 @@ impl<M: Media> Io<M> {
         }
         if writes {
             self.write_through(command.cdw12)?;
+            self.written(offset, len);
             self.counters.writes += 1;
             self.counters.bytes_written += len;
         } else {
@@ -159,9 +159,17 @@ impl<M: Media> Io<M> {
                 self.transfer(host, command, (0, u64::MAX), None)?;
                 Ok(u64::from(command.block_count()) << self.namespace(nsid)?.shift)
             }
-            NvmOpcode::READ | NvmOpcode::WRITE => {
-                let (_, len) = self.range(command)?;
-                data.check(self.page, (len, NvmOpcode(opcode) == NvmOpcode::READ)).map(|()| 0)
+            NvmOpcode::READ => {
+                let (offset, len) = self.range(command)?;
+                self.readable(offset, len)?;
+                data.check(self.page, (len, true)).map(|()| 0)
+            }
+            NvmOpcode::WRITE => {
+                let (offset, len) = self.range(command)?;
+                self.writable()?;
+                data.check(self.page, (len, false))?;
+                self.written(offset, len);
+                Ok(0)
             }
             NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
             NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {

@@ -113,13 +113,13 @@ impl<M: Media> Io<M> {
             first += source.blocks;
             loaded.push(blocks);
         }
-        self.written(target, len);
         let mut at = to;
         for (blocks, source) in loaded.into_iter().zip(&sources) {
             self.store(namespace, at, blocks)?;
             at += source.blocks;
         }
         self.write_through(command.cdw12)?;
+        self.written(target, len);
         Ok(2 * len)
     }
 

@@ -67,10 +67,10 @@ impl<M: Media> Io<M> {
             }
             NvmOpcode::WRITE_ZEROES => {
                 self.writable()?;
-                self.written(offset, len);
                 self.media.zero(offset, len)?;
                 self.zero_metadata(&namespace, protection.as_ref(), slba, count)?;
                 self.write_through(command.cdw12)?;
+                self.written(offset, len);
                 Ok(0)
             }
             opcode => {
@@ -136,9 +136,9 @@ impl<M: Media> Io<M> {
             }
             protection => self.check(&mut blocks, protection.as_ref(), slba, 0)?,
         }
-        self.written(offset, len);
         self.store(namespace, slba, blocks)?;
         self.write_through(command.cdw12)?;
+        self.written(offset, len);
         self.counters.writes += 1;
         self.counters.bytes_written += len;
         Ok(buffers.moved.data)

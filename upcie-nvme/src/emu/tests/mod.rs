@@ -1,4 +1,4 @@
-//! The emulator as a client sees it, over a real vfio-user connection.
+//! The emulator as a client sees it, over a real vfio-user connection, or step by step in the test's own thread.
 
 mod admin;
 mod arbitration;
@@ -16,7 +16,10 @@ mod manage;
 mod messages;
 mod metadata;
 mod planned;
+mod recorder;
 mod reservations;
 mod sgl;
+mod stepped;
 mod strict;
 mod struck;
+mod uncorrectable;

@@ -16,6 +16,8 @@ pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
 pub(super) const COPY_BLOCKS: u32 = 8192;
 
+const TOO_MUCH: Status = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
+
 impl<M: Media> Io<M> {
     /// Returns an error if a block of these bytes is marked as uncorrectable.
     #[inline(always)]
@@ -104,36 +106,63 @@ impl<M: Media> Io<M> {
         to: u64,
         cdw12: CopyDword12,
     ) -> Result<u64, Status> {
-        let namespace = *self.namespace(nsid)?;
-        let count = usize::from(cdw12.nr()) + 1;
+        self.namespace(nsid)?;
+        let mut all = [CopyRange::default(); COPY_RANGES];
+        let ranges = self.copy_ranges(host, data, cdw12, &mut all)?;
+        self.copy_to(nsid, ranges, to, cdw12)
+    }
+
+    /// Fetches the source ranges of a Copy into `all`. All checks and the copy itself take these: a host may answer differently
+    /// the next time. A medium without data leaves them as they are.
+    pub(super) fn copy_ranges<'r>(
+        &self,
+        host: &mut impl HostMemory,
+        data: Data,
+        cdw12: CopyDword12,
+        all: &'r mut [CopyRange; COPY_RANGES],
+    ) -> Result<&'r [CopyRange], Status> {
         if cdw12.desfmt() != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
-        let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
-        let mut all = [CopyRange::default(); COPY_RANGES];
-        let ranges = all.get_mut(..count).ok_or(too_much)?;
-        if !self.media.moves_data() {
-            return data.check(self.page, (size_of_val(ranges) as u64, false)).map(|()| 0);
+        let ranges = all.get_mut(..usize::from(cdw12.nr()) + 1).ok_or(TOO_MUCH)?;
+        if self.media.moves_data() {
+            data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        } else {
+            data.check(self.page, (size_of_val(ranges) as u64, false))?;
         }
-        data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        Ok(ranges)
+    }
+
+    /// Copies the blocks of `ranges`, which have no metadata, to the blocks of the namespace from `to` on.
+    pub(super) fn copy_to(
+        &mut self,
+        nsid: u32,
+        ranges: &[CopyRange],
+        to: u64,
+        cdw12: CopyDword12,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        if !self.media.moves_data() {
+            return Ok(0);
+        }
         // Check everything before the first block is copied.
         let mut total = 0;
-        for range in &*ranges {
+        for range in ranges {
             let blocks = u64::from(range.nlb) + 1;
             if blocks > COPY_RANGE_BLOCKS.into() {
-                return Err(too_much);
+                return Err(TOO_MUCH);
             }
             let (offset, len) = namespace.range(range.slba, blocks)?;
             self.readable(offset, len)?;
             total += blocks;
         }
         if total > COPY_BLOCKS.into() {
-            return Err(too_much);
+            return Err(TOO_MUCH);
         }
         let (mut target, len) = namespace.range(to, total)?;
         self.writable()?;
         let start = target;
-        for range in &*ranges {
+        for range in ranges {
             let (offset, len) = namespace.range(range.slba, u64::from(range.nlb) + 1)?;
             self.each_chunk(offset, len, |media, done, bytes| {
                 let len = bytes.len();

@@ -23,3 +23,4 @@ mod stepped;
 mod strict;
 mod struck;
 mod uncorrectable;
+mod zones;

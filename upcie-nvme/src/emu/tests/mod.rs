@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod fused;
 mod host;
+mod host_buffer;
 mod interrupts;
 mod key_value;
 mod manage;

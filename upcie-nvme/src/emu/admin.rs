@@ -9,7 +9,7 @@ use super::{
     identify, logs,
     media::Media,
     placement, prp,
-    queue::Fault,
+    queue::{Fault, Sq},
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
     staged,
@@ -81,7 +81,7 @@ impl<M: Media> Core<M> {
     ) -> Result<usize, Fault> {
         let mut taken = 0;
         for _ in 0..waiting.min(BATCH) {
-            if !self.admin.done.is_empty() || host.is_slow() {
+            if !self.admin.done.is_empty() || host.is_slow() || self.is_admin_full(&queues.admin_sq) {
                 break;
             }
             let command = queues.admin_sq.fetch(host)?;
@@ -122,6 +122,12 @@ impl<M: Media> Core<M> {
             taken += usize::from(sq.next_stage().is_some());
         }
         Ok(taken)
+    }
+
+    /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held back
+    /// (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
+    pub(super) fn is_admin_full(&self, sq: &Sq) -> bool {
+        self.admin.held_count() + sq.flights.len() >= sq.entries as usize
     }
 
     /// Returns what the fault plan does to an admin command.

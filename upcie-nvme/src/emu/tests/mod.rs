@@ -1,6 +1,7 @@
 //! The emulator as a client sees it, over a real vfio-user connection, or step by step in the test's own thread.
 
 mod admin;
+mod admin_bounds;
 mod arbitration;
 mod bringup;
 mod cancel;

@@ -234,6 +234,13 @@ impl<M: Media> Stepped<M> {
         self.memory.set(at, command.as_bytes());
     }
 
+    /// Returns `true` if the admin submission queue has no room for a command.
+    pub fn is_full(&mut self) -> bool {
+        let head = self.machine.queues.as_ref().map(|queues| queues.admin_sq.head());
+        let rings = self.rings(0);
+        head == Some((rings.tail + 1) % rings.entries[0])
+    }
+
     pub fn ring(&mut self, qid: u16) {
         let tail = self.rings(qid).tail;
         self.write_register(doorbell_offset(qid, false, DSTRD) as u64, tail);

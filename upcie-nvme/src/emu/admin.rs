@@ -118,14 +118,14 @@ impl<M: Media> Core<M> {
         taken += self.post_admin(queues, host)?;
         if !queues.admin_sq.flights.is_empty() {
             let (sq, cq) = (&mut queues.admin_sq, &mut queues.admin_cq);
-            taken += staged::advance_due(sq, cq, &mut self.io, host, now())?;
+            taken += staged::advance_due(sq, cq, &mut self.io, host, now(), u64::MAX)?;
             taken += usize::from(sq.next_stage().is_some());
         }
         Ok(taken)
     }
 
-    /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held back
-    /// (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
+    /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held
+    /// back (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
     pub(super) fn is_admin_full(&self, sq: &Sq) -> bool {
         self.admin.held_count() + sq.flights.len() >= sq.entries as usize
     }

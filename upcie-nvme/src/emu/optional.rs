@@ -6,11 +6,13 @@ use super::{
     io::Io,
     media::{Bytes, Media},
 };
-use crate::spec::{CopyDword12, CopyRange, NvmOpcode, Status};
+use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
 
 /// Bytes to handle at a time.
 const CHUNK: usize = 4096;
+/// Bytes that Write Uncorrectable counts for: it notes a range, whatever its length.
+const MARK_BYTES: u64 = 4096;
 /// The most source ranges of a Copy, the most blocks of one, and the most blocks in all.
 pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
@@ -28,8 +30,8 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Notes that these bytes were written. A write that fails leaves marks where they are: some of its blocks may have neither the
-    /// old data nor the new.
+    /// Notes that these bytes were written. A write that fails leaves marks where they are: some of its blocks may have neither
+    /// the old data nor the new.
     #[inline(always)]
     pub(super) fn written(&mut self, offset: u64, len: u64) {
         if !self.marks.is_empty() {
@@ -49,25 +51,24 @@ impl<M: Media> Io<M> {
         [cdw10, cdw11, cdw12]: [u32; 3],
     ) -> Result<u64, Status> {
         let (slba, count) = (u64::from(cdw10) | u64::from(cdw11) << 32, u64::from(cdw12 & 0xffff) + 1);
-        if opcode == NvmOpcode::COPY {
-            return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12));
+        match opcode {
+            NvmOpcode::COPY => return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12)),
+            NvmOpcode::VERIFY => {
+                let command = Command { cdw10, cdw11, cdw12, ..Command::io(opcode, nsid) };
+                return self.verify(&command, 0);
+            }
+            _ => {}
         }
         let namespace = *self.namespace(nsid)?;
         if opcode == NvmOpcode::COMPARE && count << namespace.shift > self.mdts {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         let (offset, len) = namespace.range(slba, count)?;
-        match opcode {
-            NvmOpcode::COMPARE => self.compare(host, data, offset, len),
-            NvmOpcode::VERIFY => {
-                self.readable(offset, len)?;
-                self.each_chunk(offset, len, |_, _, _| Ok(()))
-            }
-            _ => {
-                self.writable()?;
-                if self.marks.set(offset..offset + len) { Ok(0) } else { Err(Status::INTERNAL_ERROR) }
-            }
+        if opcode == NvmOpcode::COMPARE {
+            return self.compare(host, data, offset, len);
         }
+        self.writable()?;
+        if self.marks.set(offset..offset + len) { Ok(MARK_BYTES) } else { Err(Status::INTERNAL_ERROR) }
     }
 
     fn compare(
@@ -170,13 +171,13 @@ impl<M: Media> Io<M> {
             })?;
             target += len;
         }
-        self.write_through(cdw12.into_bits())?;
+        let through = self.write_through(cdw12.into_bits())?;
         self.written(start, len);
-        Ok(2 * len)
+        Ok(2 * len + through)
     }
 
     /// Reads bytes of the media, and calls `each` with the media, the position in the bytes, and some of them.
-    fn each_chunk(
+    pub(super) fn each_chunk(
         &mut self,
         offset: u64,
         len: u64,

@@ -118,9 +118,9 @@ impl<M: Media> Io<M> {
             self.store(namespace, at, blocks)?;
             at += source.blocks;
         }
-        self.write_through(command.cdw12)?;
+        let through = self.write_through(command.cdw12)?;
         self.written(target, len);
-        Ok(2 * len)
+        Ok(2 * len + through)
     }
 
     /// Reads the source ranges of a command: of format 1 with guards of 32 and 64 bits, of format 0 otherwise.

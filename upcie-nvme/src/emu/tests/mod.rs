@@ -3,6 +3,7 @@
 mod admin;
 mod admin_bounds;
 mod arbitration;
+mod bounds;
 mod bringup;
 mod cancel;
 mod data;
@@ -25,4 +26,5 @@ mod stepped;
 mod strict;
 mod struck;
 mod uncorrectable;
+mod zoned_pieces;
 mod zones;

@@ -207,9 +207,11 @@ impl<M: Media> Stepped<M> {
         self.machine.write(&mut self.memory, Region::Registers, at, &value.to_le_bytes());
     }
 
-    /// Makes a queue pair.
+    /// Makes a queue pair, in the place of one with this identifier that was deleted.
     pub fn queue(&mut self, qid: u16, entries: u32) {
-        let at = BASE + PAIR * u64::from(qid) + COMPLETIONS;
+        let start = (PAIR * u64::from(qid)) as usize;
+        self.memory.bytes[start..start + PAIR as usize].fill(0);
+        let at = BASE + start as u64 + COMPLETIONS;
         assert_eq!(self.status(0, Command::create_completion_queue(qid, ENTRIES, at, None)), Status::SUCCESS);
         self.submission_queue(qid, entries, qid, QueuePriority::MEDIUM);
     }
@@ -219,6 +221,7 @@ impl<M: Media> Stepped<M> {
         let at = BASE + PAIR * u64::from(qid);
         let create = Command::create_submission_queue(qid, entries, at, cqid, priority);
         assert_eq!(self.status(0, create), Status::SUCCESS);
+        self.rings.retain(|rings| rings.qid != qid);
         self.rings.push(Rings::new(qid, [entries, ENTRIES]));
     }
 

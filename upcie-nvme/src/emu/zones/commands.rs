@@ -2,10 +2,17 @@
 
 use super::{
     super::{
-        HostMemory, data::Data, io::Io, media::Media, namespace::Away, optional::COPY_RANGES,
+        HostMemory,
+        data::Data,
+        io::Io,
+        media::Media,
+        namespace::Away,
+        optional::COPY_RANGES,
         reservations::is_reservation,
+        rest::{IS_PART, Left},
     },
     Fields, HAS_RESULT, Zones,
+    state::Place,
 };
 use crate::spec::{
     Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
@@ -14,7 +21,7 @@ use crate::spec::{
 impl<M: Media> Io<M> {
     /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones, or
     /// if it is one of reservations.
-    /// Returns its status and the number of bytes moved.
+    /// Returns its status and the bytes that it counts for, as [`Io::execute`] does.
     #[cold]
     #[inline(never)]
     pub(in super::super) fn refused(
@@ -55,7 +62,8 @@ impl<M: Media> Io<M> {
                     )
                     && !is_reservation(fields.opcode);
                 let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
-                (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
+                let tried = self.tried(fields.opcode, fields.nsid, [fields.dwords[0], fields.dwords[2]]);
+                (self.failed(sq, fields.cid, fields.nsid, lba, status), tried)
             }
         }
     }
@@ -159,7 +167,39 @@ impl<M: Media> Io<M> {
         }
         let place = self.zones(index)?.begin_write(slba, blocks)?;
         let bytes = self.plainly(host, index, fields)?;
-        self.zones(index)?.written(place);
+        self.end_write(index, place, bytes)?;
+        Ok(bytes)
+    }
+
+    /// Moves the write pointer behind the blocks that are written: all, or those of the first pieces.
+    fn end_write(&mut self, index: usize, place: Place, bytes: u64) -> Result<(), Status> {
+        let left = match bytes & IS_PART {
+            0 => 0,
+            _ => self.rest.as_ref().map_or(0, |rest| rest.blocks()),
+        };
+        self.zones(index)?.written(place.without_last(left));
+        Ok(())
+    }
+
+    /// Carries out the next piece of a command. Each piece of a Write Zeroes is a write of its own: it fails if the write pointer
+    /// has moved meanwhile.
+    pub(in super::super) fn next_zoned_piece(
+        &mut self,
+        index: usize,
+        command: &Command,
+        left: Left,
+    ) -> Result<u64, Status> {
+        let place = match left {
+            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::WRITE_ZEROES => {
+                let blocks = u64::from(command.block_count()) - done;
+                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+            }
+            _ => None,
+        };
+        let bytes = self.with_blocks(index, |io| io.next_piece(command, left))?;
+        if let Some(place) = place {
+            self.end_write(index, place, bytes)?;
+        }
         Ok(bytes)
     }
 
@@ -235,12 +275,14 @@ impl<M: Media> Io<M> {
         self.writable()?;
         let lost = self.zones(index)?.manage(fields.slba(), dword)?;
         let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
+        let mut bytes = 0;
         for blocks in lost {
             let (start, len) =
                 (blocks.start << namespace.shift, (blocks.end - blocks.start) << namespace.shift);
             self.media.zero(namespace.start + start, len)?;
             self.written(namespace.start + start, len);
+            bytes += len;
         }
-        Ok(0)
+        Ok(bytes)
     }
 }

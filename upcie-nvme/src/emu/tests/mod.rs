@@ -8,6 +8,7 @@ mod bringup;
 mod cancel;
 mod data;
 mod doorbell_buffers;
+mod erasing;
 mod faults;
 mod files;
 mod fused;

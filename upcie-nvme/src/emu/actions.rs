@@ -86,7 +86,8 @@ impl<M: Media> Machine<M> {
         let Some(queues) = &mut self.queues else { return actions };
         let mut faults = 0;
         // With a wrong doorbell it is not idle: serving the queue reports that.
-        let is_admin_idle = queues.admin_sq.waiting().is_ok_and(|waiting| waiting == 0)
+        let is_full = self.core.is_admin_full(&queues.admin_sq);
+        let is_admin_idle = queues.admin_sq.waiting().is_ok_and(|waiting| waiting == 0 || is_full)
             && self.core.admin.done.is_empty()
             && !self.core.admin.can_deliver()
             && queues.admin_sq.next_due(now).is_none();

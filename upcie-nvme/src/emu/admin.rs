@@ -9,7 +9,7 @@ use super::{
     identify, logs,
     media::Media,
     placement, prp,
-    queue::Fault,
+    queue::{Fault, Sq},
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
     staged,
@@ -81,7 +81,7 @@ impl<M: Media> Core<M> {
     ) -> Result<usize, Fault> {
         let mut taken = 0;
         for _ in 0..waiting.min(BATCH) {
-            if !self.admin.done.is_empty() || host.is_slow() {
+            if !self.admin.done.is_empty() || host.is_slow() || self.is_admin_full(&queues.admin_sq) {
                 break;
             }
             let command = queues.admin_sq.fetch(host)?;
@@ -118,10 +118,16 @@ impl<M: Media> Core<M> {
         taken += self.post_admin(queues, host)?;
         if !queues.admin_sq.flights.is_empty() {
             let (sq, cq) = (&mut queues.admin_sq, &mut queues.admin_cq);
-            taken += staged::advance_due(sq, cq, &mut self.io, host, now())?;
+            taken += staged::advance_due(sq, cq, &mut self.io, host, now(), u64::MAX)?;
             taken += usize::from(sq.next_stage().is_some());
         }
         Ok(taken)
+    }
+
+    /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held
+    /// back (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
+    pub(super) fn is_admin_full(&self, sq: &Sq) -> bool {
+        self.admin.held_count() + sq.flights.len() >= sq.entries as usize
     }
 
     /// Returns what the fault plan does to an admin command.

@@ -136,17 +136,24 @@ impl<M: Media> Io<M> {
     /// Deletes a namespace, or all, with the data.
     pub fn delete(&mut self, nsid: u32) -> Result<(), Status> {
         self.changeable()?;
-        for index in self.named(nsid, Namespace::is_allocated)? {
-            let Namespace { start, capacity, generation, .. } = self.namespaces[index];
-            self.wipe(start, capacity)?;
-            self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
-            if let Some(placement) = &mut self.placement {
-                placement.assign(index, Vec::new(), false);
-            }
-            self.reservations.forget(index);
-        }
-        self.note_reservations();
+        let mut named = self.named(nsid, Namespace::is_allocated)?.into_iter();
+        let deleted = named.try_for_each(|index| self.delete_one(index));
+        // Some may be gone.
+        self.note_metadata();
+        deleted?;
         self.media.flush()
+    }
+
+    /// Deletes a namespace; one whose data can't be erased stays.
+    fn delete_one(&mut self, index: usize) -> Result<(), Status> {
+        let Namespace { start, capacity, generation, .. } = self.namespaces[index];
+        self.wipe(start, capacity)?;
+        self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
+        if let Some(placement) = &mut self.placement {
+            placement.assign(index, Vec::new(), false);
+        }
+        self.reservations.forget(index);
+        Ok(())
     }
 
     /// Attaches a namespace to this controller, the only one, or detaches it.
@@ -167,7 +174,7 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Carries out Format NVM: the namespace has blocks of the new size, and no data.
+    /// Carries out Format NVM: the namespace has blocks of the new size, and no data. One that can't be erased keeps its layout.
     pub fn format(&mut self, command: &Command) -> Result<(), Status> {
         let dword = command.cdw10;
         let format = (dword & 0xf | dword >> 12 << 4 & 0x30) as usize;
@@ -186,15 +193,22 @@ impl<M: Media> Io<M> {
         if !named.iter().all(|&index| fits(&self.namespaces[index])) {
             return Err(INVALID_FORMAT);
         }
-        for index in named {
-            let namespace = &mut self.namespaces[index];
-            namespace.away = Away::Not;
-            *namespace = namespace.with_layout(layout);
-            let Namespace { start, capacity, .. } = *namespace;
-            self.wipe(start, capacity)?;
-        }
+        let formatted = named.into_iter().try_for_each(|index| self.format_one(index, layout));
+        // Some may have their new layout.
         self.note_metadata();
+        formatted?;
         self.media.flush()
+    }
+
+    /// Erases a namespace, and gives it a layout then: with the new one, old data would be blocks that nobody wrote.
+    fn format_one(&mut self, index: usize, layout: Layout) -> Result<(), Status> {
+        let Namespace { start, capacity, .. } = self.namespaces[index];
+        self.media.zero(start, capacity)?;
+        let namespace = &mut self.namespaces[index];
+        namespace.away = Away::Not;
+        *namespace = namespace.with_layout(layout);
+        self.renew(start, capacity);
+        Ok(())
     }
 
     /// Erases all namespaces, which take no commands until [`sanitized`](Self::sanitized).
@@ -206,10 +220,13 @@ impl<M: Media> Io<M> {
         self.media.flush()
     }
 
-    /// Lets the namespaces that were erased take commands again.
-    pub fn sanitized(&mut self) {
-        for namespace in self.namespaces.iter_mut().filter(|namespace| namespace.away == Away::Sanitizing) {
-            namespace.set_away(Away::Not);
+    /// Lets the namespaces that were to be erased take commands again; none if they were not erased.
+    pub fn sanitized(&mut self, is_erased: bool) {
+        let away = if is_erased { Away::Not } else { Away::NotSanitized };
+        for namespace in &mut self.namespaces {
+            if matches!(namespace.away, Away::Sanitizing | Away::NotSanitized) {
+                namespace.set_away(away);
+            }
         }
     }
 

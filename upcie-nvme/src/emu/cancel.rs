@@ -72,18 +72,23 @@ impl Sq {
     /// come before it.
     pub(super) fn cancel_delayed(&mut self, cancel: &Command, now: Duration) -> Result<u32, Status> {
         let named = Named::new(self.id, cancel.cid, cancel.nsid, [cancel.cdw10, cancel.cdw11])?;
-        let mut ended = 0;
-        for at in 0..self.delayed.len() {
-            let held = &mut self.delayed[at];
-            if !named.matches(held.done.cid, held.nsid)? {
+        for held in &self.delayed {
+            named.matches(held.done.cid, held.nsid)?;
+        }
+        // In one pass, whatever the order: those that are ended are due, so they come first, and the others behind them.
+        let (mut ended, mut others) = (0, Vec::with_capacity(self.delayed.len()));
+        for _ in 0..self.delayed.len() {
+            let Some(mut held) = self.delayed.pop_front() else { break };
+            if named.matches(held.done.cid, held.nsid) != Ok(true) {
+                others.push(held);
                 continue;
             }
             (held.due, held.dw1) = (now, 0);
             (held.done.dw0, held.done.status) = (0, Status::ABORT_REQUESTED);
-            // Those that are due come first.
-            self.delayed.make_contiguous()[ended..=at].rotate_right(1);
+            self.delayed.push_back(held);
             ended += 1;
         }
+        self.delayed.extend(others);
         Ok(result(ended, 0))
     }
 

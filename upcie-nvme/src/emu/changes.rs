@@ -22,7 +22,7 @@ impl<M: Media> Io<M> {
     pub fn change(&mut self, nsid: u32, change: Change) -> bool {
         let Some(namespace) = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize) else { return false };
         match (change, namespace.away) {
-            (_, Away::Removed | Away::Detached | Away::Sanitizing)
+            (_, Away::Removed | Away::Detached | Away::Sanitizing | Away::NotSanitized)
             | (Change::Resize(_), Away::Formatting) => return false,
             // Its size is that of its zones, or of its keys and values.
             (Change::Resize(_), Away::Not) if namespace.zoned || namespace.keys => return false,
@@ -66,10 +66,15 @@ impl<M: Media> Io<M> {
     /// Zeroes a part of the media, in which no block is marked as uncorrectable then.
     pub(super) fn wipe(&mut self, start: u64, len: u64) -> Result<(), Status> {
         self.media.zero(start, len)?;
+        self.renew(start, len);
+        Ok(())
+    }
+
+    /// Notes that a part of the media was zeroed: its zones are empty, and its namespaces have no keys.
+    pub(super) fn renew(&mut self, start: u64, len: u64) {
         self.written(start, len);
         self.renew_zones(start, len);
         self.renew_keys(start, len);
-        Ok(())
     }
 
     /// Notes that a host reads the Identify data of a namespace: its formatting ends.

@@ -11,6 +11,9 @@ use zerocopy::{FromZeros, IntoBytes};
 /// The most namespaces that the Changed Namespace List names; of more, it says only that there are more.
 const CHANGED: usize = 1024;
 
+/// The most events that wait for a request: those that the controller has, and some that a host raises (C0h).
+const EVENTS: usize = 64;
+
 /// The log page to read before an event is reported again, by event type.
 type Masked = [Option<LogPageId>; 8];
 
@@ -36,10 +39,10 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// Records an event. An event that waits is not recorded twice.
+    /// Records an event. An event that waits is not recorded twice; one for which there is no room is lost.
     pub fn raise(&mut self, kind: AsyncEventType, information: u8, log_page: LogPageId) {
         let event = AsyncEvent::new().with_kind(kind).with_information(information).with_log_page(log_page);
-        if !self.events.contains(&event) {
+        if self.events.len() < EVENTS && !self.events.contains(&event) {
             self.events.push_back(event);
         }
     }
@@ -90,6 +93,11 @@ impl Admin {
         if !hold {
             self.done.append(&mut self.held.1);
         }
+    }
+
+    /// Returns the number of completions that are held back.
+    pub fn held_count(&self) -> usize {
+        self.held.1.len()
     }
 
     /// Notes that a command has ended.

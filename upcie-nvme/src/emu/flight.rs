@@ -1,6 +1,6 @@
 //! A command that is served in stages.
 
-use super::faults::Effects;
+use super::{faults::Effects, rest::Rest};
 use crate::spec::{Command, Status};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) struct Flight {
     /// Dword 1 of its completion.
     pub dw1: u32,
     pub effects: Effects,
+    /// The rest of a command that was carried out in part, and is no read or write.
+    pub rest: Option<Box<Rest>>,
 }
 
 /// The next stage of a command.
@@ -54,6 +56,7 @@ impl Flight {
             done: Done { dw0: 0, cid, status: Status::SUCCESS },
             dw1: 0,
             effects,
+            rest: None,
         };
         flight.stage = match effects {
             Effects { drop: true, .. } => Stage::Hung,

@@ -51,7 +51,11 @@ impl HostBuffer {
         if self.enabled { self.attributes } else { [0; 4] }
     }
 
-    /// Carries out Set Features. `page` is CC.MPS in bytes, `least` the bytes that the controller needs.
+    /// Carries out Set Features. `page` is CC.MPS in bytes, `least` the bytes that the controller needs. One that fails changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The list or a piece of the memory can't be used, or can't be read or written.
     pub fn set(
         &mut self,
         host: &mut impl HostMemory,
@@ -77,7 +81,8 @@ impl HostBuffer {
             let at = list.checked_add(16 * index).ok_or(INVALID_FIELD)?;
             host.read(at, piece.as_mut_bytes()).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
             let len = u64::from(piece.size) * page;
-            if piece.address % page != 0 || len < LEAST {
+            // Its last byte must have an address.
+            if piece.address % page != 0 || len < LEAST || piece.address.checked_add(len - 1).is_none() {
                 return Err(INVALID_FIELD);
             }
             pieces.push((piece.address, len));
@@ -91,10 +96,11 @@ impl HostBuffer {
             }
             self.check(host)?;
         }
-        self.pieces = pieces;
-        self.attributes = [command.cdw12, command.cdw13, command.cdw14, command.cdw15];
-        self.enabled = true;
-        self.write(host)
+        let attributes = [command.cdw12, command.cdw13, command.cdw14, command.cdw15];
+        let lent = Self { enabled: true, pieces, mark: self.mark, attributes };
+        lent.write(host)?;
+        *self = lent;
+        Ok(())
     }
 
     /// Uses the memory, if there is some: looks at the marks, and writes new ones.

@@ -1,5 +1,5 @@
-//! The I/O commands: Read, Write, Flush, Write Zeroes and Dataset Management; the others are in `optional`, and commands in
-//! uncommon forms in `uncommon`.
+//! The I/O commands Read, Write and Flush, and the way to the others: those that may take long are in `pieces`, the optional ones
+//! in `optional`, and commands in uncommon forms in `uncommon`.
 
 use super::{
     HostMemory, Options,
@@ -14,13 +14,13 @@ use super::{
     placement::Placement,
     prp,
     reservations::Reservations,
+    rest::Rest,
     zones::{self, Fields, Zones},
 };
-use crate::spec::{
-    ALL_NAMESPACES, Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, ReadWriteDword12,
-    Status,
-};
-use zerocopy::IntoBytes;
+use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, ReadWriteDword12, Status};
+
+/// Bytes that a flush of a volatile cache counts for: about those that a disk writes meanwhile.
+pub(super) const FLUSH_BYTES: u64 = 64 << 10;
 
 /// Everything that an I/O command uses.
 #[derive(Debug)]
@@ -70,6 +70,10 @@ pub(super) struct Io<M> {
     pub(super) fused: Option<Command>,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
+    /// The rest of the present command, if it was carried out in part.
+    pub(super) rest: Option<Box<Rest>>,
+    /// Bytes processed by commands in stages, since it was set to 0.
+    pub(super) worked: u64,
 }
 
 impl<M: Media> Io<M> {
@@ -116,6 +120,8 @@ impl<M: Media> Io<M> {
             controller: 1,
             fused: None,
             failing: None,
+            rest: None,
+            worked: 0,
         };
         io.note_metadata();
         io
@@ -129,7 +135,8 @@ impl<M: Media> Io<M> {
         }
     }
 
-    /// Carries out a command of the submission queue `sq`; returns its status and the number of bytes moved.
+    /// Carries out a command of the submission queue `sq`; returns its status and the number of bytes that it counts for, which
+    /// bounds the work of a step: those that were moved, zeroed or checked, and more for a flush.
     #[inline(always)]
     pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
@@ -145,8 +152,7 @@ impl<M: Media> Io<M> {
             // Pass fields by value, here and below: taking `&command` in any arm spills it to the stack, for
             // reads too.
             NvmOpcode::WRITE_ZEROES => {
-                let blocks = (command.slba(), u64::from(command.block_count()));
-                self.write_zeroes(command.nsid, blocks, command.cdw12)
+                self.zero_blocks(command.nsid, [command.cdw10, command.cdw11, command.cdw12])
             }
             NvmOpcode::DATASET_MANAGEMENT => {
                 let data = Data::Prps(command.prp1(), command.prp2());
@@ -195,22 +201,24 @@ impl<M: Media> Io<M> {
 
     #[inline(always)]
     fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
-        let (mut offset, len) = self.range(command)?;
+        let (start, len) = self.range(command)?;
         self.writable()?;
-        self.written(offset, len);
         self.counters.writes += 1;
         self.counters.bytes_written += len;
-        let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
+        let (pointers, media, mut offset) = ((command.prp1(), command.prp2()), &mut self.media, start);
         if !media.moves_data() {
-            return prp::check(self.page, pointers, len).map(|_| 0);
+            prp::check(self.page, pointers, len)?;
+            self.written(start, len);
+            return Ok(0);
         }
         prp::walk(host, self.page, pointers, len, |host, iova, part| {
             media.write(host, offset, iova, part)?;
             offset += part as u64;
             Ok(())
         })?;
-        self.write_through(command.cdw12)?;
-        Ok(len)
+        let through = self.write_through(command.cdw12)?;
+        self.written(start, len);
+        Ok(len + through)
     }
 
     /// Returns an error if the namespaces are write protected.
@@ -219,68 +227,24 @@ impl<M: Media> Io<M> {
         if self.protected { Err(Status::WRITE_PROTECTED.with_do_not_retry()) } else { Ok(()) }
     }
 
-    /// Flushes a write to the media, if its dword 12 or the cache's feature asks for it.
+    /// Flushes a write to the media, if its dword 12 or the cache's feature asks for it; returns the bytes that this counts for.
     #[inline(always)]
-    pub(super) fn write_through(&mut self, cdw12: u32) -> Result<(), Status> {
+    pub(super) fn write_through(&mut self, cdw12: u32) -> Result<u64, Status> {
+        if self.is_durable(cdw12) { self.flush_media() } else { Ok(0) }
+    }
+
+    /// Returns `true` if a write with this dword 12 is flushed to the media.
+    #[inline(always)]
+    pub(super) fn is_durable(&self, cdw12: u32) -> bool {
         let through = !self.write_cache || ReadWriteDword12::from_bits(cdw12).fua();
-        if through && self.media.is_volatile() {
-            self.media.flush()?;
-        }
-        Ok(())
+        through && self.media.is_volatile()
     }
 
-    #[cold]
+    /// Flushes the media; returns the bytes that this counts for.
     #[inline(never)]
-    pub(super) fn write_zeroes(
-        &mut self,
-        nsid: u32,
-        (slba, count): (u64, u64),
-        cdw12: u32,
-    ) -> Result<u64, Status> {
-        let namespace = *self.namespace(nsid)?;
-        let (offset, len) = namespace.range(slba, count)?;
-        self.writable()?;
-        self.written(offset, len);
-        self.media.zero(offset, len)?;
-        self.write_through(cdw12)?;
-        Ok(0)
-    }
-
-    /// Dataset Management: deallocates ranges; the other attributes are hints.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn manage(
-        &mut self,
-        host: &mut impl HostMemory,
-        nsid: u32,
-        data: Data,
-        (cdw10, cdw11): (u32, u32),
-    ) -> Result<u64, Status> {
-        let namespace = *self.namespace(nsid)?;
-        let count = usize::from(DatasetDword10::from_bits(cdw10).nr()) + 1;
-        if cdw10 >> 8 != 0 {
-            return Err(Status::INVALID_FIELD.with_do_not_retry());
-        }
-        let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
-        let ranges = &mut ranges[..count];
-        if !self.media.moves_data() {
-            return data.check(self.page, (size_of_val(ranges) as u64, false)).map(|()| 0);
-        }
-        data.fetch(host, self.page, ranges.as_mut_bytes())?;
-        // Check all ranges before the first is deallocated.
-        for range in &*ranges {
-            namespace.range(range.slba, range.nlb.into())?;
-        }
-        if DatasetDword11::from_bits(cdw11).ad() {
-            self.writable()?;
-            for range in ranges.iter().filter(|range| range.nlb > 0) {
-                let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
-                self.written(offset, len);
-                self.media.zero(offset, len)?;
-                self.deallocate_metadata(&namespace, range.slba, range.nlb.into())?;
-            }
-        }
-        Ok(0)
+    pub(super) fn flush_media(&mut self) -> Result<u64, Status> {
+        self.media.flush()?;
+        Ok(if self.media.is_volatile() { FLUSH_BYTES } else { 0 })
     }
 
     /// Returns the offset of the blocks of a read or write in the media, and their bytes.
@@ -299,7 +263,7 @@ impl<M: Media> Io<M> {
         if nsid != ALL_NAMESPACES {
             self.namespace(nsid)?;
         }
-        self.media.flush().map(|()| 0)
+        self.flush_media()
     }
 
     #[cold]

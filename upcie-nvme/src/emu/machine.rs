@@ -13,7 +13,7 @@ use super::{
     queue::Fault,
     queues::Queues,
     registers::Registers,
-    service::{BATCH, Round},
+    service::{BATCH, Round, STEP_BYTES},
     shared::Doorbell,
     staged::Staging,
     state::Core,
@@ -243,9 +243,10 @@ impl<M: Media> Machine<M> {
         }
     }
 
-    /// Serves the queues: looks at the doorbells, carries out a bounded number of commands, and posts completions and
-    /// interrupts. Returns the amount of work done, which counts more while shadow doorbells are polled (`dbbuf=`): the host rings
-    /// no doorbell meanwhile. `now` gives the time since power-on, which is read only for `latency=` and the SMART log.
+    /// Serves the queues: looks at the doorbells, carries out commands, a bounded number of them and of bytes, and posts
+    /// completions and interrupts. Returns the amount of work done, which counts more while shadow doorbells are polled
+    /// (`dbbuf=`): the host rings no doorbell meanwhile. `now` gives the time since power-on, which is read only for `latency=`
+    /// and the SMART log.
     pub fn step(&mut self, host: &mut impl Host, now: impl Fn() -> Duration) -> usize {
         if self.core.options.dbbuf {
             self.begin_round(host);
@@ -358,12 +359,24 @@ impl<M: Media> Machine<M> {
                 }
             };
         }
-        let latency = core.options.latency;
-        for sq in &mut queues.sqs {
+        let (latency, mut left) = (core.options.latency, STEP_BYTES);
+        let first = std::mem::take(&mut queues.next).min(queues.sqs.len());
+        let (before, after) = queues.sqs.split_at_mut(first);
+        for (index, sq) in (first..).zip(after).chain((0..).zip(before)) {
             let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
             let staged = core.staging.as_deref_mut();
-            match (Round { io: &mut core.io, host, now, latency, staged }).serve(sq, cq, BATCH) {
-                Ok(served) => work += served,
+            match (Round { io: &mut core.io, host, now, latency, staged, left: &mut left })
+                .serve(sq, cq, BATCH)
+            {
+                Ok(0) => {}
+                Ok(served) => {
+                    work += served;
+                    if left == 0 {
+                        // The step has done its work: the next one begins with the queue behind.
+                        queues.next = index + 1;
+                        break;
+                    }
+                }
                 Err(Fault::Doorbell) => core.doorbell_fault(),
                 Err(fault) => {
                     self.fatal(fault);

@@ -20,7 +20,7 @@ impl<M: Media> Core<M> {
     /// Ends a Sanitize whose time is over, and reports it.
     pub fn settle(&mut self, now: Duration) {
         if self.sanitizer.settle(now, self.io.counters.writes) {
-            self.io.sanitized();
+            self.io.sanitized(!self.sanitizer.has_failed());
             let page = LogPageId::SANITIZE_STATUS;
             self.admin.raise(AsyncEventType::COMMAND_SET, CommandSetEvent::SANITIZE_COMPLETED.0, page);
         }
@@ -49,6 +49,8 @@ impl<M: Media> Core<M> {
             | AdminOpcode::DEVICE_SELF_TEST => {
                 if self.sanitizer.is_running() {
                     Err(Status::SANITIZE_IN_PROGRESS)
+                } else if self.sanitizer.has_failed() && opcode != AdminOpcode::SANITIZE {
+                    Err(Status::SANITIZE_FAILED.with_do_not_retry())
                 } else {
                     self.change(host, command, now)
                 }
@@ -115,7 +117,13 @@ impl<M: Media> Core<M> {
                 if self.sanitizer.begin(command.cdw10, now)? {
                     self.tests.settle(now);
                     self.tests.end(Ended::Sanitized, now);
-                    self.io.sanitize()?;
+                    // The operation has begun: the log page tells how it ends.
+                    if let Err(status) = self.io.sanitize() {
+                        tracing::error!(%status, "a sanitize operation has failed: the medium has old data");
+                        self.sanitizer.fail();
+                    }
+                } else {
+                    self.io.sanitized(true);
                 }
                 Ok(0)
             }

@@ -17,17 +17,20 @@
 //! to 100 µs: the first doorbell after a pause may wait that long. With `null=true` no data is moved, and a
 //! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
+//! A step of the controller processes 4 MiB over all queues, and one command more at most; the next step goes on with the queue
+//! behind. Verify, Write Zeroes and Dataset Management, whose lengths have no limit, are carried out in pieces, and the queue's
+//! next commands wait for the last one. The rest of such a command is kept in memory that it allocates.
+//!
 //! # Features
-//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
-//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); the key value
-//! command set (`kv=true`), whose pairs are in memory, each counted as 64 bytes and its value; all mandatory
-//! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
-//! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
-//! without), namespace management and attachment within the
-//! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
-//! characters), boot partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes
-//! 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also with a
-//! file. Compare and Write as a fused operation.
+//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
+//! and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); the key value command set (`kv=true`),
+//! whose pairs are in memory, each counted as 64 bytes and its value; all mandatory admin commands and features; PRPs, and SGLs
+//! with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in each round). Optional admin commands:
+//! Format NVM (512 and 4096 bytes, with metadata or without), namespace management and attachment within the medium and `nn=`,
+//! Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII characters), boot
+//! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms and a short
+//! self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also
+//! with a file. Compare and Write as a fused operation.
 //!
 //! # Doorbell buffers
 //! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
@@ -37,7 +40,8 @@
 //! # Reservations
 //! All six types, on each namespace. A host is its Host Identifier (feature 81h), which it sets once after a reset; with
 //! another one it is another host. Registrations outlast resets, and in memory a loss of power (PTPL); that of a host without
-//! an identifier ends with the next reset. Preempt and Abort finds no command to abort: each is carried out as it is fetched.
+//! an identifier ends with the next reset. Preempt and Abort finds no command to abort: each is carried out as it is fetched, and
+//! one in pieces is checked again before each piece.
 //!
 //! # Several controllers
 //! [`spawn_subsystem`], [`Emulator::subsystem`] and `nvme-emu` with several sockets make controllers of one NVM subsystem, which
@@ -53,7 +57,8 @@
 //! were never written or were deallocated have protection information that is not checked (all bits set).
 //!
 //! A file is read and written in place. Data that was not flushed is in the system's cache: a crash of the
-//! process loses nothing, a crash of the machine may lose data that was not flushed.
+//! process loses nothing, a crash of the machine may lose data that was not flushed. Once a flush has failed, each later one and
+//! each write that has to be durable fails, too, until the file is opened again: the system reports lost data once.
 //!
 //! # Driving it
 //! [`Machine`] is the controller as a state machine: [`Machine::step`] serves its queues over the host's memory
@@ -107,6 +112,7 @@ mod msix;
 mod namespace;
 mod optional;
 mod options;
+mod pieces;
 mod placement;
 mod power;
 mod prp;
@@ -115,6 +121,7 @@ mod queue_commands;
 mod queues;
 mod registers;
 mod reservations;
+mod rest;
 mod sanitize;
 mod self_test;
 mod serve;

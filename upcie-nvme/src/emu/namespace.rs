@@ -40,6 +40,8 @@ pub(super) enum Away {
     Formatting,
     /// All namespaces are being erased.
     Sanitizing,
+    /// The last Sanitize has failed, and left old data.
+    NotSanitized,
 }
 
 /// A change of a namespace.
@@ -140,6 +142,7 @@ impl Namespace {
         match self.away {
             Away::Formatting => Status::FORMAT_IN_PROGRESS,
             Away::Sanitizing => Status::SANITIZE_IN_PROGRESS,
+            Away::NotSanitized => Status::SANITIZE_FAILED.with_do_not_retry(),
             // Its identifier is inactive.
             Away::Not | Away::Removed | Away::Detached => Status::INVALID_FIELD.with_do_not_retry(),
         }

@@ -6,15 +6,19 @@ use super::{
     io::Io,
     media::{Bytes, Media},
 };
-use crate::spec::{CopyDword12, CopyRange, NvmOpcode, Status};
+use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
 
 /// Bytes to handle at a time.
 const CHUNK: usize = 4096;
+/// Bytes that Write Uncorrectable counts for: it notes a range, whatever its length.
+const MARK_BYTES: u64 = 4096;
 /// The most source ranges of a Copy, the most blocks of one, and the most blocks in all.
 pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
 pub(super) const COPY_BLOCKS: u32 = 8192;
+
+const TOO_MUCH: Status = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
 
 impl<M: Media> Io<M> {
     /// Returns an error if a block of these bytes is marked as uncorrectable.
@@ -26,7 +30,8 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Notes that these bytes were written.
+    /// Notes that these bytes were written. A write that fails leaves marks where they are: some of its blocks may have neither
+    /// the old data nor the new.
     #[inline(always)]
     pub(super) fn written(&mut self, offset: u64, len: u64) {
         if !self.marks.is_empty() {
@@ -46,25 +51,24 @@ impl<M: Media> Io<M> {
         [cdw10, cdw11, cdw12]: [u32; 3],
     ) -> Result<u64, Status> {
         let (slba, count) = (u64::from(cdw10) | u64::from(cdw11) << 32, u64::from(cdw12 & 0xffff) + 1);
-        if opcode == NvmOpcode::COPY {
-            return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12));
+        match opcode {
+            NvmOpcode::COPY => return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12)),
+            NvmOpcode::VERIFY => {
+                let command = Command { cdw10, cdw11, cdw12, ..Command::io(opcode, nsid) };
+                return self.verify(&command, 0);
+            }
+            _ => {}
         }
         let namespace = *self.namespace(nsid)?;
         if opcode == NvmOpcode::COMPARE && count << namespace.shift > self.mdts {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         let (offset, len) = namespace.range(slba, count)?;
-        match opcode {
-            NvmOpcode::COMPARE => self.compare(host, data, offset, len),
-            NvmOpcode::VERIFY => {
-                self.readable(offset, len)?;
-                self.each_chunk(offset, len, |_, _, _| Ok(()))
-            }
-            _ => {
-                self.writable()?;
-                if self.marks.set(offset..offset + len) { Ok(0) } else { Err(Status::INTERNAL_ERROR) }
-            }
+        if opcode == NvmOpcode::COMPARE {
+            return self.compare(host, data, offset, len);
         }
+        self.writable()?;
+        if self.marks.set(offset..offset + len) { Ok(MARK_BYTES) } else { Err(Status::INTERNAL_ERROR) }
     }
 
     fn compare(
@@ -103,36 +107,63 @@ impl<M: Media> Io<M> {
         to: u64,
         cdw12: CopyDword12,
     ) -> Result<u64, Status> {
-        let namespace = *self.namespace(nsid)?;
-        let count = usize::from(cdw12.nr()) + 1;
+        self.namespace(nsid)?;
+        let mut all = [CopyRange::default(); COPY_RANGES];
+        let ranges = self.copy_ranges(host, data, cdw12, &mut all)?;
+        self.copy_to(nsid, ranges, to, cdw12)
+    }
+
+    /// Fetches the source ranges of a Copy into `all`. All checks and the copy itself take these: a host may answer differently
+    /// the next time. A medium without data leaves them as they are.
+    pub(super) fn copy_ranges<'r>(
+        &self,
+        host: &mut impl HostMemory,
+        data: Data,
+        cdw12: CopyDword12,
+        all: &'r mut [CopyRange; COPY_RANGES],
+    ) -> Result<&'r [CopyRange], Status> {
         if cdw12.desfmt() != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
-        let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
-        let mut all = [CopyRange::default(); COPY_RANGES];
-        let ranges = all.get_mut(..count).ok_or(too_much)?;
-        if !self.media.moves_data() {
-            return data.check(self.page, (size_of_val(ranges) as u64, false)).map(|()| 0);
+        let ranges = all.get_mut(..usize::from(cdw12.nr()) + 1).ok_or(TOO_MUCH)?;
+        if self.media.moves_data() {
+            data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        } else {
+            data.check(self.page, (size_of_val(ranges) as u64, false))?;
         }
-        data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        Ok(ranges)
+    }
+
+    /// Copies the blocks of `ranges`, which have no metadata, to the blocks of the namespace from `to` on.
+    pub(super) fn copy_to(
+        &mut self,
+        nsid: u32,
+        ranges: &[CopyRange],
+        to: u64,
+        cdw12: CopyDword12,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        if !self.media.moves_data() {
+            return Ok(0);
+        }
         // Check everything before the first block is copied.
         let mut total = 0;
-        for range in &*ranges {
+        for range in ranges {
             let blocks = u64::from(range.nlb) + 1;
             if blocks > COPY_RANGE_BLOCKS.into() {
-                return Err(too_much);
+                return Err(TOO_MUCH);
             }
             let (offset, len) = namespace.range(range.slba, blocks)?;
             self.readable(offset, len)?;
             total += blocks;
         }
         if total > COPY_BLOCKS.into() {
-            return Err(too_much);
+            return Err(TOO_MUCH);
         }
         let (mut target, len) = namespace.range(to, total)?;
         self.writable()?;
-        self.written(target, len);
-        for range in &*ranges {
+        let start = target;
+        for range in ranges {
             let (offset, len) = namespace.range(range.slba, u64::from(range.nlb) + 1)?;
             self.each_chunk(offset, len, |media, done, bytes| {
                 let len = bytes.len();
@@ -140,12 +171,13 @@ impl<M: Media> Io<M> {
             })?;
             target += len;
         }
-        self.write_through(cdw12.into_bits())?;
-        Ok(2 * len)
+        let through = self.write_through(cdw12.into_bits())?;
+        self.written(start, len);
+        Ok(2 * len + through)
     }
 
     /// Reads bytes of the media, and calls `each` with the media, the position in the bytes, and some of them.
-    fn each_chunk(
+    pub(super) fn each_chunk(
         &mut self,
         offset: u64,
         len: u64,

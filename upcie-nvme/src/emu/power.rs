@@ -138,7 +138,7 @@ impl<M: Media> Machine<M> {
         let cqs = (0..=self.core.options.queues).map(|_| None).collect();
         let sqs = Vec::with_capacity(self.core.options.queues.into());
         self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
-        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs, doorbell_buffers: None });
+        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs, next: 0, doorbell_buffers: None });
         Ok(())
     }
 

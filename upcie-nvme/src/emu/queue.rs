@@ -3,6 +3,7 @@
 use super::{
     HostMemory, Interrupts,
     flight::{Done, Flight},
+    rest::Rest,
     shared::{Doorbell, Ring},
 };
 use crate::spec::{Command, QueuePriority, Status};
@@ -54,6 +55,8 @@ pub(super) struct Sq {
     refused: Option<u32>,
     /// With `latency=` only: finished commands. The capacity is allocated with the queue.
     pub(super) delayed: VecDeque<Held>,
+    /// The rest of the command that was fetched last, if it was carried out in part. Those behind it wait.
+    pub(super) rest: Option<Box<Rest>>,
     /// The commands that are served in [stages](super::staged), in the order of their fetch.
     pub flights: Vec<Flight>,
     /// Statuses of halves of fused operations that were carried out with the other half, by command.
@@ -71,8 +74,9 @@ impl Sq {
         let delayed = if delay { VecDeque::with_capacity(entries as usize) } else { VecDeque::new() };
         let priority = QueuePriority::default();
         // No command has the reserved id FFFFh: a command in flight may have the id 0.
-        let (head, refused, flights, fused, last_id) = (0, None, Vec::new(), Vec::new(), u16::MAX);
-        Self { id, cq, entries, head, ring, tail, refused, delayed, flights, fused, last_id, priority }
+        let (head, refused, rest, flights, fused, last_id) =
+            (0, None, None, Vec::new(), Vec::new(), u16::MAX);
+        Self { id, cq, entries, head, ring, tail, refused, delayed, rest, flights, fused, last_id, priority }
     }
 
     /// Resets the doorbell to 0: the queue is deleted.

@@ -15,6 +15,8 @@ pub(super) struct Queues {
     pub sqs: Vec<Sq>,
     /// The I/O completion queues by identifier.
     pub cqs: Vec<Option<Cq>>,
+    /// The index of the submission queue with which the next round begins.
+    pub next: usize,
     /// Present if the host has configured them.
     pub doorbell_buffers: Option<Box<DoorbellBuffers>>,
 }

@@ -1,4 +1,5 @@
 //! Sanitize operations: their progress, and the log of the last one. The data is gone at once; the rest of the time is for show.
+//! If the medium does not erase it, the operation ends as failed, and no namespace takes commands until another one succeeds.
 
 use crate::spec::{SanitizeAction, SanitizeState, SanitizeStateInformation, SanitizeStatusLog, Status};
 use std::time::Duration;
@@ -10,6 +11,8 @@ const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 pub(super) const CAPABILITIES: u32 = 0b111 | 1 << 29 | 1 << 30;
 /// The time of an erase, and of each pass of an overwrite.
 const TAKES: Duration = Duration::from_millis(200);
+/// Bit 3 of command dword 10 (AUSE): a failure may be left by Exit Failure Mode.
+const UNRESTRICTED: u32 = 1 << 3;
 /// The time in the log, in seconds, rounded up.
 const ESTIMATE: u32 = 1;
 
@@ -21,6 +24,8 @@ pub(super) struct Sanitizer {
     state: SanitizeState,
     /// The beginning and the duration of the operation in progress.
     running: Option<(Duration, Duration)>,
+    /// The operation in progress does not succeed, or the last one has not.
+    failed: bool,
     /// The number of writes when it ended: the media was not written to while it stays.
     writes: u64,
 }
@@ -31,11 +36,26 @@ impl Sanitizer {
         self.running.is_some()
     }
 
-    /// Begins an operation; returns `false` if the command begins none.
+    /// Returns `true` while the last operation has failed, and the failure was not left.
+    pub fn has_failed(&self) -> bool {
+        self.running.is_none() && self.failed
+    }
+
+    /// Lets the operation in progress end as failed.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// Begins an operation; returns `false` if the command begins none, and there is no failure any more.
     pub fn begin(&mut self, dword: u32, now: Duration) -> Result<bool, Status> {
         let passes = match SanitizeAction((dword & 7) as u8) {
-            // No operation fails.
-            SanitizeAction::EXIT_FAILURE => return Ok(false),
+            SanitizeAction::EXIT_FAILURE if self.failed && self.dword & UNRESTRICTED == 0 => {
+                return Err(Status::SANITIZE_FAILED.with_do_not_retry());
+            }
+            SanitizeAction::EXIT_FAILURE => {
+                self.failed = false;
+                return Ok(false);
+            }
             SanitizeAction::BLOCK_ERASE | SanitizeAction::CRYPTO_ERASE => 1,
             SanitizeAction::OVERWRITE => (dword >> 4 & 0xf).wrapping_sub(1) % 16 + 1,
             _ => return Err(INVALID_FIELD),
@@ -44,7 +64,7 @@ impl Sanitizer {
         if dword >> 9 & 3 != 0 {
             return Err(INVALID_FIELD);
         }
-        self.dword = dword;
+        (self.dword, self.failed) = (dword, false);
         self.running = Some((now, TAKES * passes));
         self.state = SanitizeState::new().with_operation(2);
         Ok(true)
@@ -55,8 +75,9 @@ impl Sanitizer {
         let over = self.running.is_some_and(|(from, takes)| now >= from + takes);
         if over {
             self.running = None;
-            let passes = if self.dword & 7 == 3 { self.dword >> 4 & 0xf } else { 0 };
-            self.state = SanitizeState::new().with_operation(1).with_overwrite_passes(passes as u8);
+            let passes = if self.dword & 7 == 3 && !self.failed { self.dword >> 4 & 0xf } else { 0 };
+            let ended = SanitizeState::new().with_operation(if self.failed { 3 } else { 1 });
+            self.state = ended.with_overwrite_passes(passes as u8);
             self.writes = writes;
         }
         over
@@ -80,8 +101,14 @@ impl Sanitizer {
         log.time_for_block_erase_without_deallocation = u32::MAX;
         log.time_for_crypto_erase_without_deallocation = u32::MAX;
         log.time_for_post_verification_deallocation = u32::MAX;
-        // Restricted processing.
-        log.state_information = SanitizeStateInformation::new().with_state(self.is_running().into());
+        // Processing and failure are 1 and 2 if they are restricted, 3 and 4 if not.
+        let unrestricted = if self.dword & UNRESTRICTED == 0 { 0 } else { 2 };
+        let (state, failure) = match () {
+            () if self.is_running() => (1 + unrestricted, 0),
+            () if self.failed => (2 + unrestricted, 1 + unrestricted),
+            () => (0, 0),
+        };
+        log.state_information = SanitizeStateInformation::new().with_state(state).with_failure_state(failure);
         log.as_bytes().to_vec()
     }
 }

@@ -74,6 +74,7 @@ impl Sq {
         self.flights.retain(|flight| !is_of_it(flight) || flight.stage != Stage::LateData);
         for flight in self.flights.iter_mut().filter(|flight| is_of_it(flight)) {
             if let Stage::Data(_) = flight.stage {
+                flight.rest = None;
                 let (command, status) = (flight.command, Status::FORMAT_IN_PROGRESS);
                 flight.done.status = io.failed(self.id, command.cid, nsid, 0, status);
                 flight.stage = if flight.effects.lose { Stage::Hung } else { Stage::Post };
@@ -130,16 +131,23 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// Does all stages of the flights of `sq` that are due at `now`; returns their number.
+/// The most stages of a queue's commands in one round: each looks at all of them.
+const STAGES: usize = 256;
+
+/// Does stages of the flights of `sq` that are due at `now`, until they have processed `most` bytes; returns their number. Leaves
+/// the bytes in [`Io::worked`].
 pub(super) fn advance_due<M: Media>(
     sq: &mut Sq,
     cq: &mut Cq,
     io: &mut Io<M>,
     host: &mut (impl HostMemory + Interrupts),
     now: Duration,
+    most: u64,
 ) -> Result<usize, Fault> {
     let (mut done, mut posted, mut result) = (0, false, Ok(()));
-    while let Some(at) = sq.next_due(now) {
+    io.worked = 0;
+    while done < STAGES && io.worked < most {
+        let Some(at) = sq.next_due(now) else { break };
         match advance(sq, cq, io, host, at, u64::MAX, now) {
             Ok(Staged::Full) => break,
             Ok(staged) => posted |= staged == Staged::Posted,
@@ -181,16 +189,14 @@ pub(super) fn advance<M: Media>(
             }
             Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
         }
-        Stage::Data(moved) => {
-            match io.carry_out(host, sq.id, flight.command, (moved, piece), flight.effects.flip) {
-                Ok(Some(moved)) => Some(Stage::Data(moved)),
-                ended => {
-                    flight.done.status = ended.err().unwrap_or(Status::SUCCESS);
-                    (flight.done.dw0, flight.dw1) = halves(io.take_result());
-                    Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
-                }
+        Stage::Data(moved) => match carry_on(sq.id, io, host, &mut flight, (moved, piece)) {
+            Ok(Some(moved)) => Some(Stage::Data(moved)),
+            ended => {
+                flight.done.status = ended.err().unwrap_or(Status::SUCCESS);
+                (flight.done.dw0, flight.dw1) = halves(io.take_result());
+                Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
             }
-        }
+        },
         Stage::Post => match cq.room() {
             Ok(1..) => {
                 let posted = post(sq, cq, host, &mut flight, now)?;
@@ -216,9 +222,9 @@ pub(super) fn advance<M: Media>(
         }
         Stage::LateData => {
             // The command was reported as done: an error has nowhere to go.
-            let _ = io.carry_out(host, sq.id, flight.command, (0, u64::MAX), flight.effects.flip);
+            let done = carry_on(sq.id, io, host, &mut flight, (0, u64::MAX));
             io.take_result();
-            None
+            matches!(done, Ok(Some(_))).then_some(Stage::LateData)
         }
         Stage::Hung => Some(Stage::Hung),
     };
@@ -227,6 +233,26 @@ pub(super) fn advance<M: Media>(
         sq.flights.insert(at, flight);
     }
     Ok(Staged::Done)
+}
+
+/// Carries out the command of a flight from queue `sq`, or its next piece: `piece` bytes of a read or write after the first
+/// `moved`. Returns the bytes moved so far if there are more.
+fn carry_on<M: Media>(
+    sq: u16,
+    io: &mut Io<M>,
+    host: &mut impl HostMemory,
+    flight: &mut Flight,
+    (moved, piece): (u64, u64),
+) -> Result<Option<u64>, Status> {
+    let done = match flight.rest.take() {
+        Some(rest) => {
+            let done = io.resume(sq, *rest);
+            io.progress(done, moved)
+        }
+        None => io.carry_out(host, sq, flight.command, (moved, piece), flight.effects.flip),
+    };
+    flight.rest = io.take_rest(flight.command.cid);
+    done
 }
 
 /// Posts the completion of a flight, bent by its effects; returns the stage after it, if there is one.

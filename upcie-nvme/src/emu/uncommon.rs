@@ -6,15 +6,17 @@ use super::{
     data::Data,
     flipped::FlippedMemory,
     fused::{FUSE, IS_FUSED},
-    io::Io,
+    io::{FLUSH_BYTES, Io},
     media::Media,
+    rest::IS_PART,
+    zones::HAS_RESULT,
 };
 use crate::spec::{Command, NvmOpcode, Status};
 
 impl<M: Media> Io<M> {
-    /// Carries out a command of the submission queue `sq`, or the next piece of a read or write: `piece` bytes after the
-    /// first `moved`. Returns the bytes moved so far if there are more. `flip` is a random number: the position
-    /// of a bit of the data to flip.
+    /// Carries out a command of the submission queue `sq`, or the next piece of a read or write: `piece` bytes after the first
+    /// `moved`. Returns the bytes moved so far if there are more; [`Io::rest`] then has the rest of a command that is no read or
+    /// write. `flip` is a random number: the position of a bit of the data to flip.
     ///
     /// # Errors
     /// The status with which the command completes.
@@ -31,32 +33,58 @@ impl<M: Media> Io<M> {
             .map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))?;
         if self.any_metadata && command.flags & FUSE == 0 && self.has_metadata(&command) {
             return match self.with_metadata(host, &command, flip) {
-                Ok(_) => {
-                    self.place(&command, 0);
-                    Ok(None)
+                Ok(bytes) => {
+                    if bytes & IS_PART == 0 {
+                        self.place(&command, bytes);
+                    }
+                    self.progress((Status::SUCCESS, bytes), moved)
                 }
                 Err(status) => {
                     let lba = self.failing.take().unwrap_or(command.slba());
-                    Err(self.failed(sq, command.cid, command.nsid, lba, status))
+                    let status = self.failed(sq, command.cid, command.nsid, lba, status);
+                    self.progress((status, self.tried_by(&command)), moved)
                 }
             };
         }
         if let Some(index) = self.keyed(command.nsid).filter(|_| command.flags & FUSE == 0) {
             return match self.execute_keys(host, index, &command, flip) {
-                Ok(_) => Ok(None),
-                Err(status) => Err(self.failed(sq, command.cid, command.nsid, 0, status)),
+                Ok(bytes) => self.progress((Status::SUCCESS, bytes), moved),
+                Err(status) => {
+                    let status = self.failed(sq, command.cid, command.nsid, 0, status);
+                    self.progress((status, self.tried_by(&command)), moved)
+                }
             };
         }
         let whole = command.flags & FUSE != 0 || self.zoned(command.nsid).is_some();
         if !moves || whole || !self.media.moves_data() {
-            let (status, _) = self.execute(host, sq, command);
-            return if status.is_success() { Ok(None) } else { Err(status) };
+            let done = self.execute(host, sq, command);
+            return self.progress(done, moved);
         }
         let done = self.transfer(host, command, (moved, piece), flip);
+        let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
+        let through = if writes && self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
+        self.worked += piece.min(self.tried_by(&command)) + through;
         if let Ok(None) = done {
             self.place(&command, 0);
         }
         done.map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))
+    }
+
+    /// Returns the bytes that a command counts for if it fails.
+    fn tried_by(&self, command: &Command) -> u64 {
+        self.tried(NvmOpcode(command.opcode), command.nsid, [command.cdw10, command.cdw12])
+    }
+
+    /// Ends a stage of a command that had moved so many bytes before, by its status and the bytes that the stage counts for;
+    /// returns the bytes moved so far if the command is not finished.
+    pub(super) fn progress(
+        &mut self,
+        (status, bytes): (Status, u64),
+        moved: u64,
+    ) -> Result<Option<u64>, Status> {
+        let processed = bytes & !(HAS_RESULT | IS_FUSED | IS_PART);
+        self.worked += processed;
+        status.result().map(|()| (bytes & IS_PART != 0).then_some(moved + processed))
     }
 
     /// Moves a piece of the data of a read or write.
@@ -72,7 +100,6 @@ impl<M: Media> Io<M> {
         let (offset, len) = self.range(command)?;
         if writes {
             self.writable()?;
-            self.written(offset, len);
         } else {
             self.readable(offset, len)?;
         }
@@ -99,6 +126,7 @@ impl<M: Media> Io<M> {
         }
         if writes {
             self.write_through(command.cdw12)?;
+            self.written(offset, len);
             self.counters.writes += 1;
             self.counters.bytes_written += len;
         } else {
@@ -145,7 +173,9 @@ impl<M: Media> Io<M> {
             true => self.with_metadata(host, &command, None),
             false => self.without_metadata(host, &command),
         }?;
-        self.place(&command, bytes);
+        if bytes & IS_PART == 0 {
+            self.place(&command, bytes);
+        }
         Ok(bytes)
     }
 
@@ -157,11 +187,22 @@ impl<M: Media> Io<M> {
         match NvmOpcode(opcode) {
             NvmOpcode::READ | NvmOpcode::WRITE if self.media.moves_data() => {
                 self.transfer(host, command, (0, u64::MAX), None)?;
-                Ok(u64::from(command.block_count()) << self.namespace(nsid)?.shift)
+                let len = u64::from(command.block_count()) << self.namespace(nsid)?.shift;
+                // A write that was flushed counts for more.
+                let writes = NvmOpcode(opcode) == NvmOpcode::WRITE;
+                Ok(if writes && self.is_durable(cdw12) { len + FLUSH_BYTES } else { len })
             }
-            NvmOpcode::READ | NvmOpcode::WRITE => {
-                let (_, len) = self.range(command)?;
-                data.check(self.page, (len, NvmOpcode(opcode) == NvmOpcode::READ)).map(|()| 0)
+            NvmOpcode::READ => {
+                let (offset, len) = self.range(command)?;
+                self.readable(offset, len)?;
+                data.check(self.page, (len, true)).map(|()| 0)
+            }
+            NvmOpcode::WRITE => {
+                let (offset, len) = self.range(command)?;
+                self.writable()?;
+                data.check(self.page, (len, false))?;
+                self.written(offset, len);
+                Ok(0)
             }
             NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
             NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
@@ -169,9 +210,7 @@ impl<M: Media> Io<M> {
             }
             // The others have no data.
             NvmOpcode::FLUSH => self.flush(nsid),
-            NvmOpcode::WRITE_ZEROES => {
-                self.write_zeroes(nsid, (command.slba(), u64::from(command.block_count())), cdw12)
-            }
+            NvmOpcode::WRITE_ZEROES => self.write_zeroes(&command, 0),
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         }
     }

@@ -5,10 +5,14 @@
 //! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion |
 //! | C1h | dword 11 = 1: holds back the completions of admin commands with the opcode of dword 10; 0: posts them |
 //!
-//! With the notice of a changed telemetry log the controller collects its own telemetry data (log page 08h) before, unless the host
-//! has not yet read what there is.
+//! While as many completions are held back as the admin queue has entries, no further admin command is fetched: a host that goes
+//! so far has to reset the controller.
 //!
-//! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the namespace.
+//! With the notice of a changed telemetry log the controller collects its own telemetry data (log page 08h) before, unless the
+//! host has not yet read what there is.
+//!
+//! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the
+//! namespace.
 
 use super::events::Admin;
 use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};

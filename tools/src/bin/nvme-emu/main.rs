@@ -1,11 +1,12 @@
 //! `nvme-emu`: serves the embedded NVMe controller to vfio-user clients on a Unix socket.
 
+mod threads;
+
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use nix::sys::signal::{SigSet, Signal};
 use std::{
-    panic::resume_unwind,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -288,37 +289,20 @@ fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     flushed
 }
 
-/// Serves the controllers, each on its socket, until `stop` is true, or each has had `once` a client. The first error ends all.
+/// Serves the controllers, each on its socket, until `stop` is true, or each has had `once` a client. The first error ends all,
+/// and so does a panic.
 fn serve(
     controllers: &mut [Emulator],
     listeners: &[Listener],
     stop: &AtomicBool,
     once: bool,
 ) -> upcie_core::Result<()> {
-    let one = |listener: &Listener, controller: &mut Emulator| {
+    threads::together(listeners.iter().zip(controllers).collect(), stop, |(listener, controller)| {
         let server = Server::new();
-        let served = match once {
+        match once {
             true => server.serve_one(listener, controller, stop),
             false => server.serve(listener, controller, stop),
-        };
-        // The others would go on without it.
-        if served.is_err() {
-            stop.store(true, Ordering::Relaxed);
         }
-        served
-    };
-    let one = &one;
-    let mut pairs: Vec<_> = listeners.iter().zip(controllers).collect();
-    // The first one on this thread, which is all that most servers need.
-    let Some((listener, controller)) = (!pairs.is_empty()).then(|| pairs.remove(0)) else { return Ok(()) };
-    thread::scope(|scope| {
-        let others: Vec<_> = pairs
-            .into_iter()
-            .map(|(listener, controller)| scope.spawn(move || one(listener, controller)))
-            .collect();
-        let first = one(listener, controller);
-        let all = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        all.fold(first, |result, other| result.and(other))
     })
 }
 

@@ -89,7 +89,8 @@ pub(in super::super) fn end_staged<M: Media>(
         return Ok(alone(io, sq.id, command));
     };
     let (first, second) = if is_first { (command, &other) } else { (&other, command) };
-    let ([compared, written], _) = pair(io, host, sq.id, first, second);
+    let ([compared, written], bytes) = pair(io, host, sq.id, first, second);
+    io.worked += bytes;
     let (mine, others) = if is_first { (compared, written) } else { (written, compared) };
     sq.note_fused(other.cid, others);
     Ok(mine)

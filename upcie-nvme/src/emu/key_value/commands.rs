@@ -47,7 +47,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let opcode = KeyValueOpcode(command.opcode);
         if opcode == KeyValueOpcode::FLUSH {
-            return self.media.flush().map(|()| 0);
+            return self.flush_media();
         }
         if opcode.name().is_none() {
             return Err(Status::INVALID_OPCODE.with_do_not_retry());

@@ -19,13 +19,16 @@ pub struct Cached<M> {
     versions: BTreeMap<u64, Vec<Box<[u8]>>>,
     /// Bytes of all versions.
     held: u64,
+    /// The medium did not take a version, which is lost: all flushes fail.
+    has_lost_writes: bool,
 }
 
 impl<M: Media> Cached<M> {
     /// Puts a cache of `capacity` bytes in front of `medium`, which is accessed in units of `unit` bytes, a block for example. A
     /// full cache is written to the medium.
     pub fn new(medium: M, unit: u64, capacity: u64) -> Self {
-        Self { medium, unit: unit.max(1), capacity, versions: BTreeMap::new(), held: 0 }
+        let (versions, held, has_lost_writes) = (BTreeMap::new(), 0, false);
+        Self { medium, unit: unit.max(1), capacity, versions, held, has_lost_writes }
     }
 
     /// Returns the medium behind the cache.
@@ -81,6 +84,7 @@ impl<M: Media> Cached<M> {
             }
         }
         self.held = 0;
+        self.has_lost_writes |= result.is_err();
         result
     }
 
@@ -142,8 +146,12 @@ impl<M: Media> Media for Cached<M> {
     }
 
     fn flush(&mut self) -> Result<(), Status> {
-        self.settle(|count| Some(count - 1))?;
-        self.medium.flush()
+        let settled = self.settle(|count| Some(count - 1));
+        let flushed = self.medium.flush();
+        if self.has_lost_writes {
+            return Err(Status::WRITE_FAULT.with_do_not_retry());
+        }
+        settled.and(flushed)
     }
 
     fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {

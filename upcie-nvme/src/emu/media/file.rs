@@ -24,12 +24,17 @@ use std::{
 /// Bytes to copy at a time between the file and memory that is not mapped.
 const BOUNCE: usize = 64 << 10;
 
+/// The status of flushes once one has failed.
+const LOST: Status = Status::WRITE_FAULT.with_do_not_retry();
+
 /// The file, locked: exclusively, or with other readers.
 #[derive(Debug)]
 pub struct Backing {
     file: Flock<File>,
     faults: Faults,
     ro: bool,
+    /// A flush has failed, so the system may have dropped written data.
+    has_lost_writes: bool,
 }
 
 impl Backing {
@@ -83,7 +88,7 @@ impl Backing {
                 .map_err(|error| fail("its end can't be read", error))?
                 .map_err(refuse)?,
         };
-        Ok((Self { file, faults: Faults::of(path.into()), ro }, size))
+        Ok((Self { file, faults: Faults::of(path.into()), ro, has_lost_writes: false }, size))
     }
 
     /// Returns `true` if the file may not be written.
@@ -97,10 +102,25 @@ impl Backing {
             .map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
     }
 
-    /// Puts all written data on stable storage.
+    /// Puts all written data on stable storage. Once that has failed, each later call fails, too, until the file is opened again:
+    /// Linux reports lost data once per descriptor, and then takes it for written.
+    ///
+    /// # Errors
+    /// Write Fault with Do Not Retry.
     pub fn flush(&mut self) -> Result<(), Status> {
-        let flushed = if self.ro { Ok(()) } else { self.file.sync_data() };
-        flushed.map_err(|error| self.failed("flushing", &error, Status::WRITE_FAULT))
+        if self.ro {
+            return Ok(());
+        }
+        if self.has_lost_writes {
+            return Err(LOST);
+        }
+        self.file.sync_data().map_err(|error| {
+            self.has_lost_writes = true;
+            tracing::error!(
+                "written data may be lost: each flush fails from now on, until the controller is made again with this file"
+            );
+            self.failed("flushing", &error, LOST)
+        })
     }
 
     /// Logs how often each failure came.
@@ -257,5 +277,30 @@ fn punch(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
             }
             result => result.map_err(Into::into),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device file, whose data can't be synchronized, takes the place of the file for one flush.
+    #[test]
+    fn a_failed_flush_is_remembered() {
+        let path = std::env::temp_dir().join(format!("upcie-emu-{}-lost", std::process::id()));
+        let options: Options = "size=64K".parse().unwrap();
+        let open = || Backing::open(&path, &options).unwrap().0;
+        let mut backing = open();
+        assert_eq!(backing.flush(), Ok(()));
+        let device = OpenOptions::new().read(true).write(true).open("/dev/zero").unwrap();
+        let device = Flock::lock(device, FlockArg::LockSharedNonblock).unwrap();
+        let file = std::mem::replace(&mut backing.file, device);
+        let exact = |flushed: Result<(), Status>| flushed.map_err(Status::into_bits);
+        assert_eq!(exact(backing.flush()), exact(Err(LOST)), "the first one");
+        backing.file = file;
+        assert_eq!(exact(backing.flush()), exact(Err(LOST)), "a later one, which the system would not fail");
+        drop(backing);
+        assert_eq!(open().flush(), Ok(()), "the file was opened again");
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -7,6 +7,9 @@ mod memory;
 mod populate;
 mod storage;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use cache::Bytes;
 pub use cache::Cached;
 pub use storage::Storage;
@@ -60,7 +63,8 @@ pub trait Media: fmt::Debug + Send {
     /// The status with which the command completes.
     fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status>;
 
-    /// Puts all written data on stable storage.
+    /// Puts all written data on stable storage. Once a medium may have lost written data, it fails here for good, with Do Not
+    /// Retry: a host takes one success for all the data that it wrote before.
     ///
     /// # Errors
     /// The status with which the command completes.

@@ -113,14 +113,14 @@ impl<M: Media> Io<M> {
             first += source.blocks;
             loaded.push(blocks);
         }
-        self.written(target, len);
         let mut at = to;
         for (blocks, source) in loaded.into_iter().zip(&sources) {
             self.store(namespace, at, blocks)?;
             at += source.blocks;
         }
-        self.write_through(command.cdw12)?;
-        Ok(2 * len)
+        let through = self.write_through(command.cdw12)?;
+        self.written(target, len);
+        Ok(2 * len + through)
     }
 
     /// Reads the source ranges of a command: of format 1 with guards of 32 and 64 bits, of format 0 otherwise.

@@ -1,4 +1,4 @@
-//! Commands of namespaces whose blocks have metadata: Read, Write, Compare, Verify, Write Zeroes and Copy.
+//! Commands of namespaces whose blocks have metadata: Read, Write, Compare and Copy, and the metadata of Verify and Write Zeroes.
 //!
 //! The metadata of all blocks is behind their data in the namespace's part of the media, so data is where it is without
 //! metadata. Bytes of protection information are kept inverted: blocks that were never written, or were deallocated, have
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::spec::{Command, NvmOpcode, Status};
 use buffers::{Blocks, Buffers, INVALID_FIELD, Moved};
+use std::ops::Range;
 
 /// Blocks that are handled at a time where a command moves no data.
 const CHUNK: u64 = 64;
@@ -52,44 +53,26 @@ impl<M: Media> Io<M> {
         command: &Command,
         flip: Option<u64>,
     ) -> Result<u64, Status> {
-        let namespace = *self.namespace(command.nsid)?;
-        if NvmOpcode(command.opcode) == NvmOpcode::COPY {
-            return self.copy_blocks(host, &namespace, command);
+        let (opcode, namespace) = (NvmOpcode(command.opcode), *self.namespace(command.nsid)?);
+        match opcode {
+            NvmOpcode::COPY => return self.copy_blocks(host, &namespace, command),
+            NvmOpcode::VERIFY => return self.verify(command, 0),
+            NvmOpcode::WRITE_ZEROES => return self.write_zeroes(command, 0),
+            _ => {}
         }
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
-        let (offset, len) = namespace.range(slba, count)?;
+        namespace.range(slba, count)?;
         let protection = Protection::of(namespace.layout, command)?;
-        match NvmOpcode(command.opcode) {
-            NvmOpcode::VERIFY => {
-                refuse_action(protection.as_ref())?;
-                self.readable(offset, len)?;
-                self.check_stored(&namespace, protection.as_ref(), slba, count).map(|()| 0)
-            }
-            NvmOpcode::WRITE_ZEROES => {
-                self.writable()?;
-                self.written(offset, len);
-                self.media.zero(offset, len)?;
-                self.zero_metadata(&namespace, protection.as_ref(), slba, count)?;
-                self.write_through(command.cdw12)?;
-                Ok(0)
-            }
-            opcode => {
-                let moved = Moved::of(namespace.layout, protection.as_ref(), count);
-                if moved.data > self.mdts {
-                    return Err(INVALID_FIELD);
-                }
-                let buffers = Buffers::of(host, command, self.sgls, self.page, moved)?;
-                let flip = flip.map(|bit| (bit % (moved.data * 8) / 8, 1 << (bit % 8)));
-                match opcode {
-                    NvmOpcode::READ => {
-                        self.read_blocks(host, &namespace, protection, command, &buffers, flip)
-                    }
-                    NvmOpcode::WRITE => {
-                        self.write_blocks(host, &namespace, protection, command, &buffers, flip)
-                    }
-                    _ => self.compare_blocks(host, &namespace, protection, command, &buffers),
-                }
-            }
+        let moved = Moved::of(namespace.layout, protection.as_ref(), count);
+        if moved.data > self.mdts {
+            return Err(INVALID_FIELD);
+        }
+        let buffers = Buffers::of(host, command, self.sgls, self.page, moved)?;
+        let flip = flip.map(|bit| (bit % (moved.data * 8) / 8, 1 << (bit % 8)));
+        match opcode {
+            NvmOpcode::READ => self.read_blocks(host, &namespace, protection, command, &buffers, flip),
+            NvmOpcode::WRITE => self.write_blocks(host, &namespace, protection, command, &buffers, flip),
+            _ => self.compare_blocks(host, &namespace, protection, command, &buffers),
         }
     }
 
@@ -136,12 +119,12 @@ impl<M: Media> Io<M> {
             }
             protection => self.check(&mut blocks, protection.as_ref(), slba, 0)?,
         }
-        self.written(offset, len);
         self.store(namespace, slba, blocks)?;
-        self.write_through(command.cdw12)?;
+        let through = self.write_through(command.cdw12)?;
+        self.written(offset, len);
         self.counters.writes += 1;
         self.counters.bytes_written += len;
-        Ok(buffers.moved.data)
+        Ok(buffers.moved.data + through)
     }
 
     fn compare_blocks(
@@ -178,17 +161,17 @@ impl<M: Media> Io<M> {
         }
     }
 
-    /// Checks blocks on the media.
-    fn check_stored(
+    /// Checks blocks on the media: those of `range`, counted from the first one of the command, which is `slba`.
+    pub(super) fn check_stored(
         &mut self,
         namespace: &Namespace,
         protection: Option<&Protection>,
         slba: u64,
-        count: u64,
+        range: Range<u64>,
     ) -> Result<(), Status> {
-        let mut done = 0;
-        while done < count {
-            let part = (count - done).min(CHUNK);
+        let mut done = range.start;
+        while done < range.end {
+            let part = (range.end - done).min(CHUNK);
             let mut blocks = self.load(namespace, slba + done, part)?;
             self.check(&mut blocks, protection, slba, done)?;
             done += part;
@@ -232,18 +215,21 @@ impl<M: Media> Io<M> {
         self.media.write(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)
     }
 
-    /// Writes the metadata of zeroed blocks: zeros, and protection information as PRACT says.
-    fn zero_metadata(
+    /// Writes the metadata of zeroed blocks: zeros, and protection information as PRACT says. `range` are the blocks, counted
+    /// from the first one of the command, which is `slba`.
+    pub(super) fn zero_metadata(
         &mut self,
         namespace: &Namespace,
         protection: Option<&Protection>,
         slba: u64,
-        count: u64,
+        range: Range<u64>,
     ) -> Result<(), Status> {
-        let Some(protection) = protection else { return self.deallocate_metadata(namespace, slba, count) };
-        let mut done = 0;
-        while done < count {
-            let part = (count - done).min(CHUNK);
+        let Some(protection) = protection else {
+            return self.deallocate_metadata(namespace, slba + range.start, range.end - range.start);
+        };
+        let mut done = range.start;
+        while done < range.end {
+            let part = (range.end - done).min(CHUNK);
             let mut blocks = Blocks::zeros(namespace.layout, part);
             if protection.is_action() {
                 let _: Result<(), ()> = blocks.each(|data, metadata, index| {
@@ -272,6 +258,6 @@ impl<M: Media> Io<M> {
 }
 
 /// Refuses PRACT, for commands that move no protection information.
-fn refuse_action(protection: Option<&Protection>) -> Result<(), Status> {
+pub(super) fn refuse_action(protection: Option<&Protection>) -> Result<(), Status> {
     if protection.is_some_and(Protection::is_action) { Err(INVALID_PROTECTION) } else { Ok(()) }
 }

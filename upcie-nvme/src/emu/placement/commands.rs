@@ -1,7 +1,13 @@
 //! I/O Management Receive and Send, and the writes that are counted.
 
 use super::{
-    super::{HostMemory, data::Data, formats::Layout, io::Io, media::Media},
+    super::{
+        HostMemory,
+        data::Data,
+        formats::Layout,
+        io::{FLUSH_BYTES, Io},
+        media::Media,
+    },
     state::Write,
 };
 use crate::spec::{
@@ -22,8 +28,9 @@ fn stride(layout: Layout) -> u64 {
 
 impl<M: Media> Io<M> {
     /// Counts a write that has succeeded: its blocks fill the reclaim unit that its directive names. `bytes` are those that a
-    /// Copy read and wrote.
+    /// Copy counted for: read, written, and of its flush.
     pub(in super::super) fn place(&mut self, command: &Command, bytes: u64) {
+        let flushed = if self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
         let Some(placement) = &mut self.placement else { return };
         let index = command.nsid.wrapping_sub(1) as usize;
         let Some(namespace) = self.namespaces.get(index) else { return };
@@ -32,7 +39,7 @@ impl<M: Media> Io<M> {
             NvmOpcode::WRITE => command.block_count().into(),
             // Blocks that are deallocated are not written.
             NvmOpcode::WRITE_ZEROES if !dword.deac() => command.block_count().into(),
-            NvmOpcode::COPY => (bytes / 2) >> namespace.shift,
+            NvmOpcode::COPY => (bytes.saturating_sub(flushed) / 2) >> namespace.shift,
             _ => return,
         };
         let placed = dword.dtype() == DirectiveType::DATA_PLACEMENT.0;

@@ -1,12 +1,16 @@
 //! Cancel, as a host with rings made by hand sees it.
 
-use super::host::{Host, exact};
+use super::{
+    host::{Host, exact},
+    stepped::Stepped,
+};
 use crate::{
     emu::{Fault, FaultPlan, FaultRule},
     spec::{
         ALL_NAMESPACES, CancelResult, Command, CommandsSupportedLog, FromBytes, LogPageId, NvmOpcode, Status,
     },
 };
+use std::time::Duration;
 
 /// The id of each Cancel.
 const OWN: u16 = 99;
@@ -111,4 +115,29 @@ fn a_hung_command_is_cancelled_and_counted() {
         (OWN, counts(2, 1)),
         "the Write Zeroes was carried out, its completion is lost"
     );
+}
+
+/// The commands of two namespaces by turns, as many as a queue can have: both keep their order, and none is lost.
+#[test]
+fn a_cancel_keeps_the_order_of_a_full_queue() {
+    const COMMANDS: u16 = 600;
+    let mut stepped = Stepped::new("size=1M,namespaces=2,latency=60s");
+    stepped.queue(1, 1024);
+    for cid in 0..COMMANDS {
+        stepped.put(1, &Command { cid, ..Command::flush(u32::from(cid % 2) + 1) });
+    }
+    stepped.put(1, &Command { cid: 1000, ..cancel(2, ALL) });
+    stepped.ring(1);
+    let ids = |stepped: &mut Stepped| -> Vec<u16> {
+        for _ in 0..20 {
+            stepped.step();
+        }
+        std::iter::from_fn(|| stepped.next(1)).map(|done| done.cid).collect()
+    };
+    let odd: Vec<u16> = (0..COMMANDS).filter(|cid| cid % 2 == 1).collect();
+    assert_eq!(ids(&mut stepped), odd);
+    // The others are due after their latency, and before the Cancel.
+    stepped.now += Duration::from_secs(60);
+    let even: Vec<u16> = (0..COMMANDS).filter(|cid| cid % 2 == 0).chain([1000]).collect();
+    assert_eq!(ids(&mut stepped), even);
 }

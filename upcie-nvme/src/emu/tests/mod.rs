@@ -1,24 +1,33 @@
-//! The emulator as a client sees it, over a real vfio-user connection.
+//! The emulator as a client sees it, over a real vfio-user connection, or step by step in the test's own thread.
 
 mod admin;
+mod admin_bounds;
 mod arbitration;
+mod bounds;
 mod bringup;
 mod cancel;
 mod data;
 mod doorbell_buffers;
+mod erasing;
 mod faults;
 mod files;
 mod fused;
 mod host;
+mod host_buffer;
 mod interrupts;
 mod key_value;
 mod manage;
 mod messages;
 mod metadata;
 mod planned;
+mod recorder;
 mod reservations;
 mod sessions;
 mod sgl;
+mod stepped;
 mod strict;
 mod struck;
 mod subsystem;
+mod uncorrectable;
+mod zoned_pieces;
+mod zones;

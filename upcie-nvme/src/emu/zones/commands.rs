@@ -2,20 +2,26 @@
 
 use super::{
     super::{
-        HostMemory, data::Data, io::Io, media::Media, namespace::Away, optional::COPY_RANGES,
+        HostMemory,
+        data::Data,
+        io::Io,
+        media::Media,
+        namespace::Away,
+        optional::COPY_RANGES,
         reservations::is_reservation,
+        rest::{IS_PART, Left},
     },
     Fields, HAS_RESULT, Zones,
+    state::Place,
 };
 use crate::spec::{
     Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
 };
-use zerocopy::IntoBytes;
 
 impl<M: Media> Io<M> {
     /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones, or
     /// if it is one of reservations.
-    /// Returns its status and the number of bytes moved.
+    /// Returns its status and the bytes that it counts for, as [`Io::execute`] does.
     #[cold]
     #[inline(never)]
     pub(in super::super) fn refused(
@@ -56,7 +62,8 @@ impl<M: Media> Io<M> {
                     )
                     && !is_reservation(fields.opcode);
                 let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
-                (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
+                let tried = self.tried(fields.opcode, fields.nsid, [fields.dwords[0], fields.dwords[2]]);
+                (self.failed(sq, fields.cid, fields.nsid, lba, status), tried)
             }
         }
     }
@@ -115,10 +122,7 @@ impl<M: Media> Io<M> {
                 self.result = place;
                 Ok(bytes | HAS_RESULT)
             }
-            NvmOpcode::COPY => {
-                let blocks = self.blocks_of_copy(host, index, fields)?;
-                self.write_zone(host, index, fields, slba, blocks)
-            }
+            NvmOpcode::COPY => self.copy_to_zone(host, index, fields),
             NvmOpcode::ZONE_MANAGEMENT_SEND => match ZoneSendDword13::from_bits(fields.dwords[3]) {
                 dword if dword.action() == ZoneAction::SET_DESCRIPTOR_EXTENSION => {
                     self.set_extension(host, index, fields, dword)
@@ -163,45 +167,85 @@ impl<M: Media> Io<M> {
         }
         let place = self.zones(index)?.begin_write(slba, blocks)?;
         let bytes = self.plainly(host, index, fields)?;
-        self.zones(index)?.written(place);
+        self.end_write(index, place, bytes)?;
+        Ok(bytes)
+    }
+
+    /// Moves the write pointer behind the blocks that are written: all, or those of the first pieces.
+    fn end_write(&mut self, index: usize, place: Place, bytes: u64) -> Result<(), Status> {
+        let left = match bytes & IS_PART {
+            0 => 0,
+            _ => self.rest.as_ref().map_or(0, |rest| rest.blocks()),
+        };
+        self.zones(index)?.written(place.without_last(left));
+        Ok(())
+    }
+
+    /// Carries out the next piece of a command. Each piece of a Write Zeroes is a write of its own: it fails if the write pointer
+    /// has moved meanwhile.
+    pub(in super::super) fn next_zoned_piece(
+        &mut self,
+        index: usize,
+        command: &Command,
+        left: Left,
+    ) -> Result<u64, Status> {
+        let place = match left {
+            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::WRITE_ZEROES => {
+                let blocks = u64::from(command.block_count()) - done;
+                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+            }
+            _ => None,
+        };
+        let bytes = self.with_blocks(index, |io| io.next_piece(command, left))?;
+        if let Some(place) = place {
+            self.end_write(index, place, bytes)?;
+        }
         Ok(bytes)
     }
 
     /// Carries out a command as on a namespace without zones.
     fn plainly(&mut self, host: &mut impl HostMemory, index: usize, fields: Fields) -> Result<u64, Status> {
         let Fields { opcode, flags, nsid, pointers, dwords, .. } = fields;
+        // Blocks in zones have no metadata.
+        self.with_blocks(index, |io| {
+            io.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), dwords, [0; 4])
+        })
+    }
+
+    /// Calls `call` while the namespace has its blocks for the commands of plain namespaces.
+    fn with_blocks<R>(&mut self, index: usize, call: impl FnOnce(&mut Self) -> R) -> R {
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = namespace.size();
         }
-        // Blocks in zones have no metadata.
-        let done = self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), dwords, [0; 4]);
+        let done = call(self);
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = 0;
         }
         done
     }
 
-    /// Returns the blocks that a Copy writes, once all of its sources can be read.
-    fn blocks_of_copy(
+    /// Carries out a Copy to a zone's write pointer. The zone is checked for the blocks of the ranges that are copied.
+    fn copy_to_zone(
         &mut self,
         host: &mut impl HostMemory,
         index: usize,
         fields: Fields,
     ) -> Result<u64, Status> {
-        let mut ranges = [CopyRange::default(); COPY_RANGES];
-        let count = usize::from(CopyDword12::from_bits(fields.dwords[2]).nr()) + 1;
-        let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
-        let ranges = ranges.get_mut(..count).ok_or(too_much)?;
-        if self.media.moves_data() {
-            let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
-            data.fetch(host, self.page, ranges.as_mut_bytes())?;
-        }
+        let dword = CopyDword12::from_bits(fields.dwords[2]);
+        let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
+        let mut all = [CopyRange::default(); COPY_RANGES];
+        let ranges = self.copy_ranges(host, data, dword, &mut all)?;
         let zones = self.zones(index)?;
-        ranges.iter().try_fold(0, |total, range| {
+        let blocks = ranges.iter().try_fold(0_u64, |total, range| {
             let blocks = u64::from(range.nlb) + 1;
             zones.check_read(range.slba, blocks)?;
-            Ok(total + blocks)
-        })
+            Ok::<_, Status>(total + blocks)
+        })?;
+        self.writable()?;
+        let place = self.zones(index)?.begin_write(fields.slba(), blocks)?;
+        let bytes = self.with_blocks(index, |io| io.copy_to(fields.nsid, ranges, fields.slba(), dword))?;
+        self.zones(index)?.written(place);
+        Ok(bytes)
     }
 
     /// Sets a zone's descriptor extension. The command's data has the length of one.
@@ -231,12 +275,14 @@ impl<M: Media> Io<M> {
         self.writable()?;
         let lost = self.zones(index)?.manage(fields.slba(), dword)?;
         let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
+        let mut bytes = 0;
         for blocks in lost {
             let (start, len) =
                 (blocks.start << namespace.shift, (blocks.end - blocks.start) << namespace.shift);
             self.media.zero(namespace.start + start, len)?;
             self.written(namespace.start + start, len);
+            bytes += len;
         }
-        Ok(0)
+        Ok(bytes)
     }
 }

@@ -49,6 +49,13 @@ pub(in super::super) struct Place {
     end: u64,
 }
 
+impl Place {
+    /// Returns the place without its last blocks.
+    pub fn without_last(self, blocks: u64) -> Self {
+        Self { end: self.end - blocks, ..self }
+    }
+}
+
 impl Zones {
     /// Makes the empty zones of a namespace of `bytes` bytes in blocks of `1 << shift` bytes.
     pub fn new(options: &ZoneOptions, bytes: u64, shift: u8) -> Self {

@@ -1,0 +1,210 @@
+//! Commands that may name more blocks than one step processes: Verify, Write Zeroes and Dataset Management are carried out in
+//! pieces, between which other queues are served.
+//!
+//! A command that is carried out in part leaves its rest in [`Io::rest`], for its queue or its flight to keep. Each piece is checked
+//! as the command was, since namespaces and reservations may have changed meanwhile.
+
+use super::{
+    HostMemory,
+    checks::Protection,
+    data::Data,
+    io::{FLUSH_BYTES, Io},
+    media::Media,
+    metadata::refuse_action,
+    optional::COPY_BLOCKS,
+    rest::{IS_PART, Left, Rest},
+};
+use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, Status};
+use zerocopy::IntoBytes;
+
+/// Bytes that a piece reads and checks.
+const READ_PIECE: u64 = 1 << 20;
+/// Bytes that a piece zeroes. Most media make holes, which is fast; smaller pieces would make a deallocation of a whole file slow.
+const ZERO_PIECE: u64 = 4 << 20;
+/// Bytes that a range of Dataset Management counts for: the medium is called for each.
+const RANGE_BYTES: u64 = 4096;
+
+impl<M: Media> Io<M> {
+    /// Takes the rest of the command that was carried out in part, whose identifier is `cid`.
+    pub(super) fn take_rest(&mut self, cid: u16) -> Option<Box<Rest>> {
+        let mut rest = self.rest.take()?;
+        rest.command.cid = cid;
+        Some(rest)
+    }
+
+    /// Notes the rest of a command of which a piece of `bytes` bytes was processed; returns the bytes, marked.
+    fn put_off(&mut self, command: Command, left: Left, bytes: u64) -> u64 {
+        self.rest = Some(Box::new(Rest { command, left }));
+        bytes | IS_PART
+    }
+
+    /// Carries out the next piece of a command of the submission queue `sq`; returns its status and the bytes processed, as
+    /// [`execute`](Self::execute) does.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn resume(&mut self, sq: u16, rest: Rest) -> (Status, u64) {
+        let Rest { command, left } = rest;
+        let (opcode, nsid) = (NvmOpcode(command.opcode), command.nsid);
+        let done = self.check_command(opcode, nsid).and_then(|()| match self.zoned(nsid) {
+            Some(index) => self.next_zoned_piece(index, &command, left),
+            None => self.next_piece(&command, left),
+        });
+        match done {
+            Ok(bytes) => {
+                if bytes & IS_PART == 0 {
+                    self.place(&command, 0);
+                }
+                (Status::SUCCESS, bytes)
+            }
+            Err(status) => {
+                let lba = if opcode == NvmOpcode::DATASET_MANAGEMENT { 0 } else { command.slba() };
+                let lba = self.failing.take().unwrap_or(lba);
+                let tried = self.tried(opcode, nsid, [command.cdw10, command.cdw12]);
+                (self.failed(sq, command.cid, nsid, lba, status), tried)
+            }
+        }
+    }
+
+    /// Carries out the next piece of a command at a namespace that has its blocks.
+    pub(super) fn next_piece(&mut self, command: &Command, left: Left) -> Result<u64, Status> {
+        match left {
+            Left::Ranges(ranges) => self.deallocate(*command, ranges.into_iter()),
+            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::VERIFY => self.verify(command, done),
+            Left::After(done) => self.write_zeroes(command, done),
+        }
+    }
+
+    /// Carries out a Verify, or its next piece, after its first `done` blocks.
+    pub(super) fn verify(&mut self, command: &Command, done: u64) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        let protection = Protection::of(namespace.layout, command)?;
+        refuse_action(protection.as_ref())?;
+        let (part, first) = ((count - done).min(READ_PIECE >> namespace.shift), done << namespace.shift);
+        self.readable(offset + first, len - first)?;
+        if namespace.layout.metadata() == 0 {
+            self.each_chunk(offset + first, part << namespace.shift, |_, _, _| Ok(()))?;
+        } else {
+            self.check_stored(&namespace, protection.as_ref(), slba, done..done + part)?;
+        }
+        let bytes = part << namespace.shift;
+        Ok(match done + part {
+            done if done < count => self.put_off(*command, Left::After(done), bytes),
+            _ => bytes,
+        })
+    }
+
+    /// Carries out a Write Zeroes by the fields that matter to blocks without metadata.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn zero_blocks(&mut self, nsid: u32, [cdw10, cdw11, cdw12]: [u32; 3]) -> Result<u64, Status> {
+        let command = Command { cdw10, cdw11, cdw12, ..Command::io(NvmOpcode::WRITE_ZEROES, nsid) };
+        self.write_zeroes(&command, 0)
+    }
+
+    /// Carries out a Write Zeroes, or its next piece, after its first `done` blocks.
+    pub(super) fn write_zeroes(&mut self, command: &Command, done: u64) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        let protection = Protection::of(namespace.layout, command)?;
+        self.writable()?;
+        // Protection information is made and written block by block.
+        let most = if protection.is_some() { READ_PIECE } else { ZERO_PIECE };
+        let part = (count - done).min(most >> namespace.shift);
+        let bytes = part << namespace.shift;
+        self.media.zero(offset + (done << namespace.shift), bytes)?;
+        self.zero_metadata(&namespace, protection.as_ref(), slba, done..done + part)?;
+        if done + part < count {
+            return Ok(self.put_off(*command, Left::After(done + part), bytes));
+        }
+        let through = self.write_through(command.cdw12)?;
+        self.written(offset, len);
+        Ok(bytes + through)
+    }
+
+    /// Dataset Management: deallocates ranges; the other attributes are hints.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn manage(
+        &mut self,
+        host: &mut impl HostMemory,
+        nsid: u32,
+        data: Data,
+        (cdw10, cdw11): (u32, u32),
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        let count = usize::from(DatasetDword10::from_bits(cdw10).nr()) + 1;
+        if cdw10 >> 8 != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
+        let ranges = &mut ranges[..count];
+        let fetched = size_of_val(ranges) as u64;
+        if !self.media.moves_data() {
+            return data.check(self.page, (fetched, false)).map(|()| 0);
+        }
+        data.fetch(host, self.page, ranges.as_mut_bytes())?;
+        // Check all ranges before the first is deallocated.
+        for range in &*ranges {
+            namespace.range(range.slba, range.nlb.into())?;
+        }
+        if !DatasetDword11::from_bits(cdw11).ad() {
+            return Ok(fetched);
+        }
+        let command = Command { cdw10, cdw11, ..Command::io(NvmOpcode::DATASET_MANAGEMENT, nsid) };
+        let named =
+            ranges.iter().filter(|range| range.nlb > 0).map(|range| (range.slba, u64::from(range.nlb)));
+        self.deallocate(command, named).map(|bytes| bytes + RANGE_BYTES * count as u64)
+    }
+
+    /// Deallocates ranges, a piece of them at most.
+    fn deallocate(
+        &mut self,
+        command: Command,
+        mut ranges: impl Iterator<Item = (u64, u64)>,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        self.writable()?;
+        let (most, mut done) = (ZERO_PIECE >> namespace.shift, 0);
+        while let Some((slba, count)) = ranges.next() {
+            let part = count.min(most - done);
+            let (offset, len) = namespace.range(slba, part)?;
+            self.media.zero(offset, len)?;
+            self.deallocate_metadata(&namespace, slba, part)?;
+            self.written(offset, len);
+            done += part;
+            if done == most {
+                let begun = Some((slba + part, count - part)).filter(|(_, left)| *left > 0);
+                let left: Vec<_> = begun.into_iter().chain(ranges).collect();
+                let bytes = done << namespace.shift;
+                return Ok(match left.is_empty() {
+                    true => bytes,
+                    false => self.put_off(command, Left::Ranges(left), bytes),
+                });
+            }
+        }
+        Ok(done << namespace.shift)
+    }
+
+    /// Returns the bytes that a command counts for that has failed, by its dwords 10 and 12: no fewer than it may have processed.
+    #[cold]
+    pub(super) fn tried(&self, opcode: NvmOpcode, nsid: u32, [cdw10, cdw12]: [u32; 2]) -> u64 {
+        let Some(namespace) = self.namespaces.get(nsid.wrapping_sub(1) as usize) else { return 0 };
+        let named = (u64::from(cdw12 & 0xffff) + 1) << namespace.shift;
+        match opcode {
+            _ if namespace.keys => u64::from(cdw10).min(self.mdts),
+            NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE | NvmOpcode::ZONE_APPEND => {
+                named.min(self.mdts)
+            }
+            NvmOpcode::VERIFY => named.min(READ_PIECE),
+            NvmOpcode::WRITE_ZEROES => named.min(ZERO_PIECE),
+            NvmOpcode::DATASET_MANAGEMENT => ZERO_PIECE,
+            // Read and written.
+            NvmOpcode::COPY => u64::from(2 * COPY_BLOCKS) << namespace.shift,
+            NvmOpcode::FLUSH => FLUSH_BYTES,
+            _ => 0,
+        }
+    }
+}

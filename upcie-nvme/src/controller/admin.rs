@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
-    spec::{AsyncEvent, Command},
+    spec::{AsyncEvent, Command, Status},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ pub(super) enum Late {
     /// Namespaces may have changed, by a raw command.
     Raw,
     /// An Abort counts as unanswered until then.
-    Abort(#[expect(dead_code, reason = "ends when it is dropped")] Permit),
+    Abort(Permit),
     /// A queue pair's creation or deletion goes on.
     Step(Ticket),
 }
@@ -51,6 +51,18 @@ pub(super) struct Affected<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) queue_ids: &'a QueueIds,
     pub(super) subsystem: &'a Subsystem,
+}
+
+impl Affected<'_> {
+    /// Acts on the answer to a command that no thread waits for.
+    pub(super) fn act(&self, late: Late, answer: Result<(), Status>) {
+        match late {
+            Late::Step(ticket) => self.queue_ids.answered(ticket, answer),
+            Late::Raw => self.subsystem.make_stale(),
+            // Dropping the change or the permit ends it.
+            Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
+        }
+    }
 }
 
 /// The rings of the admin queue pair; its commands are tagged.
@@ -205,12 +217,7 @@ impl Admin {
             let device = affected.name.clone();
             emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
             drop(buffer);
-            match late {
-                Late::Step(ticket) => affected.queue_ids.answered(ticket, answer),
-                Late::Raw => affected.subsystem.make_stale(),
-                // Dropping the change or the permit ends it.
-                Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
-            }
+            affected.act(late, answer);
         }
         drop(turn);
         self.request_missing(rings)
@@ -260,11 +267,11 @@ impl Admin {
     }
 
     /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
-    /// after all.
-    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Whole> {
+    /// after all, with its meaning.
+    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<(Whole, Late)> {
         let mut table = lock(&self.table);
         match table.commands.remove(&tag) {
-            Some(State::Answered(done)) => Some(done),
+            Some(State::Answered(done)) => Some((done, late)),
             Some(State::Waits) => {
                 table.commands.insert(tag, State::Late(late));
                 None
@@ -274,6 +281,30 @@ impl Admin {
                 drop(late);
                 None
             }
+        }
+    }
+
+    /// Gives up a command whose thread panics, and acts on the answer if it is there.
+    pub(super) fn abandon(&self, tag: u64, late: Late, affected: &Affected<'_>) {
+        let mut table = lock(&self.table);
+        let answer = match table.commands.remove(&tag) {
+            Some(State::Waits) => {
+                table.commands.insert(tag, State::Late(late));
+                return;
+            }
+            Some(State::Answered((done, _))) => Some(done),
+            _ => None,
+        };
+        drop(table);
+        match (answer, late) {
+            (Some(done), late) => {
+                let (_, answer, buffer) = done.into_parts();
+                drop(buffer);
+                affected.act(late, answer);
+            }
+            // The controller has let go of it, and may have carried it out.
+            (None, Late::Raw) => affected.subsystem.make_stale(),
+            (None, _) => {}
         }
     }
 

@@ -26,6 +26,7 @@ mod memory;
 mod notice;
 mod options;
 mod passthrough;
+mod pending;
 mod permits;
 mod policy;
 mod properties;

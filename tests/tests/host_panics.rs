@@ -1,0 +1,97 @@
+//! A program's clock that panics in a wait: nothing that the controller may still use goes to anybody else, and everything
+//! works again afterwards.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use upcie_core::clock::Clock;
+use upcie_nvme::{Controller, Failure, emu::Lockstep, spec::FormatNvm};
+
+/// Time that passes only in `sleep`, where the controller takes its steps.
+struct Fragile {
+    now: AtomicU64,
+    device: Arc<Lockstep>,
+    /// The number of the sleep that panics, counted from now on; 0 for none.
+    breaks: AtomicU32,
+}
+
+impl fmt::Debug for Fragile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated time {:?}", self.now())
+    }
+}
+
+impl Clock for Fragile {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        let left = self.breaks.load(Ordering::Relaxed);
+        self.breaks.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            resume_unwind(Box::new("a clock's bug"));
+        }
+        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        self.device.step(self.now());
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// A controller with such a clock.
+struct Tested {
+    clock: Arc<Fragile>,
+    controller: Controller,
+}
+
+fn open(options: &str) -> Tested {
+    let device = Lockstep::new(&options.parse().unwrap()).unwrap();
+    let (now, breaks) = (AtomicU64::new(0), AtomicU32::new(0));
+    let clock = Arc::new(Fragile { now, device: device.clone(), breaks });
+    let controller = Controller::builder().queues(4).clock(clock.clone()).from_device(device).unwrap();
+    Tested { clock, controller }
+}
+
+impl Tested {
+    /// Lets the sleep of this number in `call` panic; the number is 1 for the first.
+    fn interrupt(&self, sleep: u32, call: impl FnOnce()) {
+        self.clock.breaks.store(sleep, Ordering::Relaxed);
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the call waits");
+        assert_eq!(self.clock.breaks.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn a_format_that_nobody_waits_for_is_still_a_change() {
+    let tested = open("size=1M");
+    let controller = &tested.controller;
+    // The driver asks once which commands the controller has.
+    controller.cancel().unwrap();
+    let format = FormatNvm { nsid: 1, ..FormatNvm::default() };
+    tested.interrupt(1, || drop(controller.execute(&format)));
+    let error = controller.namespace(1).unwrap_err();
+    assert!(matches!(error.failure(), Failure::InUse { .. }), "{error}");
+    // The answer comes before that of a later command.
+    controller.namespace_ids().unwrap();
+    controller.namespace(1).unwrap().flush().unwrap();
+}
+
+#[test]
+fn a_command_that_nobody_waits_for_takes_room_until_its_answer() {
+    let tested = open("size=1M");
+    // More than the admin queue has room for.
+    for _ in 0..40 {
+        tested.interrupt(1, || drop(tested.controller.namespace_ids()));
+        tested.clock.sleep(Duration::from_millis(1));
+    }
+    assert_eq!(tested.controller.namespace_ids().unwrap(), [1]);
+}

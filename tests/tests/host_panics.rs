@@ -68,7 +68,23 @@ impl Tested {
         assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the call waits");
         assert_eq!(self.clock.breaks.load(Ordering::Relaxed), 0);
     }
+
+    /// Returns the bytes of DMA memory in use, rings and lists included.
+    fn in_use(&self) -> usize {
+        self.controller.heap().in_use()
+    }
+
+    /// Asserts that new buffers are elsewhere than the block at `iova`.
+    fn assert_kept(&self, iova: u64) {
+        let others: Vec<_> = (0..64).map(|_| self.controller.alloc(4096).unwrap()).collect();
+        assert!(others.iter().all(|other| other.iova(0) != iova), "the controller may still write there");
+    }
 }
+
+/// The events that prove that the controller has let go of memory: a reset, and the deletion of the queue pair, which the next
+/// admin command makes up for.
+const ENDS: [fn(&Controller); 2] =
+    [|controller| controller.reset().unwrap(), |controller| drop(controller.namespace_ids().unwrap())];
 
 #[test]
 fn a_format_that_nobody_waits_for_is_still_a_change() {
@@ -94,4 +110,49 @@ fn a_command_that_nobody_waits_for_takes_room_until_its_answer() {
         tested.clock.sleep(Duration::from_millis(1));
     }
     assert_eq!(tested.controller.namespace_ids().unwrap(), [1]);
+}
+
+#[test]
+fn a_queue_pair_whose_end_panics_stays_with_the_controller() {
+    for end in ENDS {
+        for closes in [false, true] {
+            let tested = open("size=1M,latency=1s");
+            let namespace = tested.controller.namespace(1).unwrap();
+            let idle = tested.in_use();
+            let mut queue = tested.controller.queue_pair().create::<u64>().unwrap();
+            let buffer = tested.controller.alloc(4096).unwrap();
+            let iova = buffer.iova(0);
+            queue.turn().unwrap().read(&namespace, 0, buffer, 7).unwrap();
+            let busy = tested.in_use();
+            tested.interrupt(1, || if closes { drop(queue.close()) } else { drop(queue) });
+            assert_eq!(tested.in_use(), busy, "buffer, rings and lists");
+            tested.assert_kept(iova);
+            end(&tested.controller);
+            assert_eq!(tested.in_use(), idle);
+            // Its id is free, too.
+            let most = tested.controller.max_queue_pairs();
+            let all: Result<Vec<_>, _> =
+                (0..most).map(|_| tested.controller.queue_pair().create::<u64>()).collect();
+            all.unwrap().iter_mut().for_each(|queue| queue.turn().unwrap().flush(&namespace, 1).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_queue_pair_whose_creation_panics_stays_with_the_controller() {
+    for end in ENDS {
+        // In the wait for the completion queue, and for the submission queue.
+        for sleep in [1, 2] {
+            let tested = open("size=1M");
+            let idle = tested.in_use();
+            tested.interrupt(sleep, || drop(tested.controller.queue_pair().create::<u64>()));
+            assert!(tested.in_use() > idle, "rings and lists");
+            end(&tested.controller);
+            assert_eq!(tested.in_use(), idle);
+            let most = tested.controller.max_queue_pairs();
+            let all: Result<Vec<_>, _> =
+                (0..most).map(|_| tested.controller.queue_pair().create::<u64>()).collect();
+            assert!(all.is_ok(), "{all:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod class;
 mod commands;
 mod device_memory;
 mod effects;
+mod ending;
 mod event_queue;
 mod events;
 mod execute;
@@ -45,6 +46,7 @@ mod stopping;
 mod subsystem;
 mod transitions;
 mod typed;
+mod unwinding;
 mod vectors;
 
 pub use crate::error::NoIo;

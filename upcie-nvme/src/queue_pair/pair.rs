@@ -79,8 +79,8 @@ impl<T> QueuePair<T> {
         (priority, deadlines): (QueuePriority, Deadlines),
         controller: Arc<Inner>,
     ) -> Self {
-        let progress = (controller.clock().now(), queue.completion_cursor());
-        Self {
+        let progress = (Duration::ZERO, queue.completion_cursor());
+        let mut pair = Self {
             queue,
             ended: None,
             priority,
@@ -91,7 +91,10 @@ impl<T> QueuePair<T> {
             reaped: Reaped::default(),
             looks: Looks { progress, deadlines },
             controller,
-        }
+        };
+        // If the program's clock panics, dropping the pair deletes the queues.
+        pair.looks.progress.0 = pair.controller.clock().now();
+        pair
     }
 
     /// Opens the guard for reaping and submitting.
@@ -296,6 +299,8 @@ impl<T> QueuePair<T> {
         if let Some(ended) = self.ended {
             return ended;
         }
+        // A panic in the wait leaves the memory to the controller: the drop that follows must not delete the queues again.
+        self.ended = Some(false);
         if !self.controller.is_inherited() {
             self.looks.deadlines.forget(&self.controller);
         }

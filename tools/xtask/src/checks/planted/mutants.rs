@@ -106,9 +106,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a closed queue stays on the controller",
-        file: "upcie-nvme/src/controller/queues.rs",
-        before: "        if !queue.is_over() {\n            let Err(ticket)",
-        after: "        if $on {\n            return true;\n        }\n        if !queue.is_over() {\n            let Err(ticket)",
+        file: "upcie-nvme/src/controller/ending.rs",
+        before: "        if !self.queue.is_over() {\n            inner.reap_late();",
+        after: "        if $on {\n            return true;\n        }\n        if !self.queue.is_over() {\n            inner.reap_late();",
     },
     // Resets and deadlines.
     Mutant {

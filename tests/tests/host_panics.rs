@@ -156,3 +156,26 @@ fn a_queue_pair_whose_creation_panics_stays_with_the_controller() {
         }
     }
 }
+
+#[test]
+fn a_blocking_calls_buffer_stays_with_the_controller() {
+    for end in ENDS {
+        let tested = open("size=1M,latency=1s");
+        let namespace = tested.controller.namespace(1).unwrap();
+        let idle = tested.in_use();
+        // The first call makes the queue pair of all calls.
+        namespace.flush().unwrap();
+        let mut buffer = tested.controller.alloc(4096).unwrap();
+        let (iova, busy) = (buffer.iova(0), tested.in_use());
+        tested.interrupt(1, || drop(namespace.read(0, &mut buffer)));
+        assert!(buffer.is_empty(), "the controller has its memory");
+        assert_eq!(tested.in_use(), busy);
+        tested.assert_kept(iova);
+        end(&tested.controller);
+        assert_eq!(tested.in_use(), idle);
+        // The next call makes another queue pair.
+        let mut buffer = tested.controller.alloc(4096).unwrap();
+        namespace.read(0, &mut buffer).unwrap();
+        assert_eq!(buffer.len(), 4096);
+    }
+}

@@ -6,12 +6,16 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use upcie_core::clock::Clock;
-use upcie_nvme::{Controller, Failure, emu::Lockstep, spec::FormatNvm};
+use upcie_core::{clock::Clock, device::Device};
+use upcie_nvme::{
+    Controller, Failure,
+    emu::Lockstep,
+    spec::{FormatNvm, offset},
+};
 
 /// Time that passes only in `sleep`, where the controller takes its steps.
 struct Fragile {
@@ -19,6 +23,16 @@ struct Fragile {
     device: Arc<Lockstep>,
     /// The number of the sleep that panics, counted from now on; 0 for none.
     breaks: AtomicU32,
+    /// Reading the time panics, once, when a boot partition has been read.
+    watches_boot: AtomicBool,
+}
+
+impl Fragile {
+    /// Returns `true` if a read of a boot partition has begun, or ended: BPINFO.BRS is not 00b.
+    fn has_read_boot(&self) -> bool {
+        let registers = self.device.bar(0).unwrap();
+        registers.read_u32(offset::BPINFO as u64).unwrap() >> 24 & 3 != 0
+    }
 }
 
 impl fmt::Debug for Fragile {
@@ -29,6 +43,10 @@ impl fmt::Debug for Fragile {
 
 impl Clock for Fragile {
     fn now(&self) -> Duration {
+        if self.watches_boot.load(Ordering::Relaxed) && self.has_read_boot() {
+            self.watches_boot.store(false, Ordering::Relaxed);
+            resume_unwind(Box::new("a clock's bug"));
+        }
         Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
@@ -55,8 +73,8 @@ struct Tested {
 
 fn open(options: &str) -> Tested {
     let device = Lockstep::new(&options.parse().unwrap()).unwrap();
-    let (now, breaks) = (AtomicU64::new(0), AtomicU32::new(0));
-    let clock = Arc::new(Fragile { now, device: device.clone(), breaks });
+    let (now, breaks, watches_boot) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    let clock = Arc::new(Fragile { now, device: device.clone(), breaks, watches_boot });
     let controller = Controller::builder().queues(4).clock(clock.clone()).from_device(device).unwrap();
     Tested { clock, controller }
 }
@@ -178,4 +196,17 @@ fn a_blocking_calls_buffer_stays_with_the_controller() {
         namespace.read(0, &mut buffer).unwrap();
         assert_eq!(buffer.len(), 4096);
     }
+}
+
+#[test]
+fn memory_of_a_boot_partitions_read_is_not_freed_by_a_panic() {
+    let tested = open("size=1M,boot-partitions=256K");
+    let before = tested.in_use();
+    tested.clock.watches_boot.store(true, Ordering::Relaxed);
+    let mut data = [0; 4096];
+    let read = AssertUnwindSafe(|| tested.controller.read_boot_partition(0, 0, &mut data));
+    assert!(catch_unwind(read).is_err());
+    assert_eq!(tested.in_use(), before + 4096);
+    tested.controller.read_boot_partition(0, 0, &mut data).unwrap();
+    assert_eq!(tested.in_use(), before + 4096, "a read that ends frees its memory");
 }

@@ -5,16 +5,17 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use upcie_core::{clock::Clock, device::Device};
+use tracing::{Event, Level, Metadata, Subscriber, span, subscriber::with_default};
+use upcie_core::{clock::Clock, device::Device, dma::Heap};
 use upcie_nvme::{
     Controller, Failure,
-    emu::Lockstep,
-    spec::{FormatNvm, offset},
+    emu::{Fault, FaultPlan, FaultRule, Lockstep},
+    spec::{AdminOpcode, FormatNvm, offset},
 };
 
 /// Time that passes only in `sleep`, where the controller takes its steps.
@@ -209,4 +210,59 @@ fn memory_of_a_boot_partitions_read_is_not_freed_by_a_panic() {
     assert_eq!(tested.in_use(), before + 4096);
     tested.controller.read_boot_partition(0, 0, &mut data).unwrap();
     assert_eq!(tested.in_use(), before + 4096, "a read that ends frees its memory");
+}
+
+#[test]
+fn a_shutdown_that_panics_closes_the_heaps() {
+    let Tested { clock, controller } = open("size=1M,boot-partitions=256K");
+    let heap = controller.heap().clone();
+    // From here on, reading the time panics.
+    controller.read_boot_partition(0, 0, &mut [0; 4096]).unwrap();
+    clock.watches_boot.store(true, Ordering::Relaxed);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(controller))).is_err());
+    let error = heap.alloc(4096).unwrap_err();
+    assert!(error.to_string().contains("the device did not stop"), "{error}");
+}
+
+/// A subscriber that allocates memory at each error.
+struct Allocates {
+    heap: Arc<Heap>,
+    /// Whether each allocation was refused.
+    refused: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Subscriber for Allocates {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::ERROR
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.refused.lock().unwrap().push(self.heap.alloc(4096).is_err());
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn heaps_are_closed_before_the_log_says_so() {
+    let tested = open("size=1M");
+    // From the next Identify on, every register reads as all ones.
+    let gone = FaultRule::new(Fault::AllOnes(None)).queue(0).opcode(AdminOpcode::IDENTIFY.0);
+    tested.clock.device.inject(&FaultPlan::new(1).rule(gone)).unwrap();
+    drop(tested.controller.namespace_ids());
+    let refused = Arc::<Mutex<Vec<bool>>>::default();
+    let subscriber = Allocates { heap: tested.controller.heap().clone(), refused: refused.clone() };
+    with_default(subscriber, || drop(tested));
+    let refused = refused.lock().unwrap();
+    assert!(!refused.is_empty() && refused.iter().all(|refused| *refused), "{refused:?}");
 }

@@ -201,26 +201,32 @@ impl Admin {
     pub(super) fn reap(&self, rings: &mut Rings, affected: Affected<'_>) -> Result<()> {
         let mut turn = rings.turn()?;
         while let Some(whole) = turn.next_whole() {
-            affected.queue_ids.set_silent(false);
-            let (late, done) = match lock(&self.table).answered(whole) {
-                Answer::Taken => continue,
-                Answer::Late(late, done) => (late, done),
-                Answer::Event(done) => {
-                    let event = AsyncEvent::from_bits(done.dword0());
-                    if self.events.arrived(done.into_parts().1.map(|()| event)) {
-                        affected.subsystem.make_stale();
-                    }
-                    continue;
-                }
-            };
-            let (_, answer, buffer) = done.into_parts();
-            let device = affected.name.clone();
-            emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
-            drop(buffer);
-            affected.act(late, answer);
+            self.note(whole, &affected);
         }
         drop(turn);
         self.request_missing(rings)
+    }
+
+    /// Notes a completion for the thread that waits for it, or as an event; acts on it if the command had missed its deadline.
+    fn note(&self, whole: Whole, affected: &Affected<'_>) {
+        affected.queue_ids.set_silent(false);
+        let answer = lock(&self.table).answered(whole);
+        match answer {
+            Answer::Taken => {}
+            Answer::Event(done) => {
+                let event = AsyncEvent::from_bits(done.dword0());
+                if self.events.arrived(done.into_parts().1.map(|()| event)) {
+                    affected.subsystem.make_stale();
+                }
+            }
+            Answer::Late(late, done) => {
+                let (_, answer, buffer) = done.into_parts();
+                let device = affected.name.clone();
+                emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
+                drop(buffer);
+                affected.act(late, answer);
+            }
+        }
     }
 
     /// Sends requests until as many are pending as the event queue asks for.
@@ -318,10 +324,14 @@ impl Admin {
         }
     }
 
-    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more.
-    pub(super) fn forget(&self, rings: &mut Rings, subsystem: &Subsystem) {
+    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more. The answers and
+    /// events that it had posted count.
+    pub(super) fn forget(&self, rings: &mut Rings, affected: Affected<'_>) {
+        while let Some(whole) = rings.take_whole() {
+            self.note(whole, &affected);
+        }
         rings.renew();
-        self.release_commands(subsystem);
+        self.release_commands(affected.subsystem);
     }
 
     fn release_commands(&self, subsystem: &Subsystem) {

@@ -145,7 +145,7 @@ impl Inner {
         epoch.set_let_go();
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.forget_moving());
-        self.admin.forget(rings, &self.subsystem);
+        self.admin.forget(rings, self.affected());
         drop(memory);
         stopped
     }

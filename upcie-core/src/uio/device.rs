@@ -245,6 +245,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.owner.check(&self.name, "counting interrupts")?;
         match kind {
             IrqKind::Request => Ok(1),
             IrqKind::Intx if self.uio.is_some() => Ok(u32::from(self.config.config_u8(INTERRUPT_PIN)? != 0)),

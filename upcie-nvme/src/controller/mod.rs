@@ -15,6 +15,8 @@ mod event_queue;
 mod events;
 mod execute;
 mod features;
+#[cfg(test)]
+mod fork_tests;
 mod halt;
 mod heed;
 mod host_buffer;
@@ -208,6 +210,7 @@ impl Controller {
     /// # Errors
     /// The device reports an error.
     pub fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.inner.check_owner("counting interrupts")?;
         Ok(self.inner.device.irq_count(kind)?)
     }
 
@@ -279,7 +282,7 @@ impl Controller {
     }
 
     /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
-    /// changed one.
+    /// changed one. Does nothing in a forked child, which can use none.
     pub fn invalidate_namespaces(&self) {
         self.inner.link.live.restamp();
     }

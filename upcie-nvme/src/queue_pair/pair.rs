@@ -160,6 +160,8 @@ impl<T> QueuePair<T> {
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports
     /// an error.
     pub fn arm(&self) -> Result<()> {
+        // Before anything is taken from the descriptor, which a forked child shares with its parent.
+        self.controller.check_owner("asking for an interrupt")?;
         arm(&self.queue, self.waiter()?, &self.controller)
     }
 
@@ -180,6 +182,9 @@ impl<T> QueuePair<T> {
     /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
     /// queue takes no more commands.
     pub(crate) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
+        if self.controller.is_inherited() {
+            return self.queue.check_live();
+        }
         let Self { queue, looks, controller, .. } = self;
         let checked = check_progress(queue, looks, controller, quiet)
             // After a reset a completion can't come.

@@ -111,7 +111,7 @@ impl Inner {
     fn reset_patience(&self) -> Duration {
         let registers = &self.link.registers;
         let ready = disable_patience(registers).and_then(|disable| Ok(disable + registers.ready_patience()?));
-        ready.unwrap_or_default() + self.timeout()
+        ready.unwrap_or_default().saturating_add(self.timeout())
     }
 
     /// Waits until no other thread resets the controller, at most `limit`.

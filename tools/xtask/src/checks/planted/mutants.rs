@@ -154,8 +154,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refused Abort is not followed by a reset",
         file: "upcie-nvme/src/queue_pair/deadlines.rs",
-        before: "if is_stuck { reset(queue, controller) } else { Ok(()) }",
-        after: "Ok(())",
+        before: "if is_stuck { reset(queue, controller) } else { failed }",
+        after: "failed",
     },
     Mutant {
         name: "events are not requested again after a reset",

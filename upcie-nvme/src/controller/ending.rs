@@ -35,7 +35,7 @@ impl<'q, T> Unsettled<'q, T> {
     /// Deletes the queue pair on the controller, unless a reset has done that. Returns `true` if the controller uses the memory
     /// no more.
     fn delete(&mut self) -> bool {
-        let (inner, what) = (self.inner, || "closing a queue pair".into());
+        let inner = self.inner;
         if !self.queue.is_over() {
             inner.reap_late();
             inner.finish_deletions();
@@ -44,19 +44,31 @@ impl<'q, T> Unsettled<'q, T> {
             if inner.take_back(ticket).is_ok() {
                 return true;
             }
+            // A reset that began meanwhile deletes it, too.
             if !self.queue.is_over() {
                 return false;
             }
-            // A reset that began meanwhile deletes it, too, and frees the id.
-            let _ = inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &what);
-            return inner.queue_ids.is_gone(ticket);
         }
-        // The reset may still be under way. Whether it succeeds does not matter.
+        self.end_by_reset()
+    }
+
+    /// Waits for the end of a reset, which deletes the queue pair. Returns `true` if the controller uses the memory no more.
+    fn end_by_reset(&self) -> bool {
+        let (inner, ids) = (self.inner, &self.inner.queue_ids);
+        let what = || "closing a queue pair".into();
+        // Whether it succeeds does not matter, nor whether it ends in time.
         let _ = inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &what);
+        if self.ticket.is_some_and(|ticket| ids.is_gone(ticket)) {
+            return true;
+        }
         if !self.queue.epoch().has_let_go() {
             return false;
         }
-        inner.queue_ids.forget(self.queue.qid());
+        match self.ticket {
+            // The deletion began after the reset had ended all others.
+            Some(ticket) => ids.forget_abandoned(ticket),
+            None => ids.forget(self.queue.qid()),
+        }
         true
     }
 }
@@ -90,5 +102,37 @@ impl Inner {
         self.queue_ids.abandon(ticket);
         self.keep_for(ticket, queue.retire());
         self.keep_for(ticket, Retired(vec![std::mem::take(held)]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Controller,
+        controller::{PRIORITY, create},
+        engine::SglUse,
+    };
+
+    /// Such a deletion lost the commands in flight, although the controller had let go of them.
+    #[test]
+    fn a_deletion_that_begins_during_a_reset_ends_by_it() {
+        let controller = Controller::open("emu:size=1M").unwrap();
+        let (inner, mut held) = (controller.inner(), DmaBuf::empty());
+        for is_taken_up in [false, true] {
+            let sgl = (None, SglUse::Never);
+            let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, inner.timeout()).unwrap();
+            controller.reset().unwrap();
+            // As if it had begun once the controller had stopped, and waited for the rest of the reset in vain.
+            let ticket = inner.queue_ids.begin_deletion(queue.qid());
+            inner.queue_ids.abandon(ticket);
+            if is_taken_up {
+                assert_eq!(inner.queue_ids.resume(), [ticket]);
+            }
+            let ending = Unsettled::new(inner, &mut queue, &mut held, Some(ticket));
+            assert!(ending.end_by_reset());
+            ending.settle();
+            assert_eq!(inner.queue_ids.is_gone(ticket), !is_taken_up, "who has taken it up frees the id");
+        }
     }
 }

@@ -254,6 +254,17 @@ impl QueueIds {
         lock(&self.ids).0[usize::from(qid) - 1] = Id::Free;
     }
 
+    /// Frees the id of an abandoned queue pair that the controller forgot in a reset. A thread that has taken it up frees it itself.
+    pub(super) fn forget_abandoned(&self, ticket: Ticket) {
+        let mut ids = lock(&self.ids);
+        let Some((_, id)) = ids.moving(ticket) else { return };
+        if let Id::Moving(moving) = id {
+            if moving.left && !moving.waits {
+                *id = moving.ended();
+            }
+        }
+    }
+
     /// Ends all creations and deletions under way: the controller was reset, and knows none of the queue pairs. Returns their
     /// memory.
     pub(super) fn forget_moving(&self) -> Vec<Retired> {

@@ -177,6 +177,24 @@ fn a_queue_pair_whose_creation_panics_stays_with_the_controller() {
 }
 
 #[test]
+fn a_queue_pair_whose_recovery_panics_stays_with_the_controller() {
+    for end in ENDS {
+        for sleep in [1, 2] {
+            let tested = open("size=1M");
+            let idle = tested.in_use();
+            let mut queue = tested.controller.queue_pair().create::<u64>().unwrap();
+            tested.controller.reset().unwrap();
+            let busy = tested.in_use();
+            tested.interrupt(sleep, || drop(queue.recover()));
+            drop(queue);
+            assert_eq!(tested.in_use(), busy, "rings and lists");
+            end(&tested.controller);
+            assert_eq!(tested.in_use(), idle);
+        }
+    }
+}
+
+#[test]
 fn a_blocking_calls_buffer_stays_with_the_controller() {
     for end in ENDS {
         let tested = open("size=1M,latency=1s");

@@ -66,10 +66,12 @@ impl<'q, T> Unsettled<'q, T> {
         }
         match self.ticket {
             // The deletion began after the reset had ended all others.
-            Some(ticket) => ids.forget_abandoned(ticket),
+            Some(ticket) => {
+                ids.forget_abandoned(ticket);
+                true
+            }
             None => ids.forget(self.queue.qid()),
         }
-        true
     }
 }
 

@@ -23,7 +23,8 @@ fn status_of_child(work: impl FnOnce() -> i32) -> i32 {
     }
     let mut status = -1;
     // SAFETY: waits for the child made here.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(ended, child);
     status
 }
 

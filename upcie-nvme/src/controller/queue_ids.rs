@@ -249,9 +249,16 @@ impl QueueIds {
         ticket
     }
 
-    /// Frees the id of a queue pair that the controller forgot in a reset.
-    pub(super) fn forget(&self, qid: u16) {
-        lock(&self.ids).0[usize::from(qid) - 1] = Id::Free;
+    /// Frees the id of a queue pair that the controller forgot in a reset. Returns `false` if it may know the queue pair again: a panic
+    /// has ended its creation after the reset.
+    pub(super) fn forget(&self, qid: u16) -> bool {
+        let mut ids = lock(&self.ids);
+        let id = &mut ids.0[usize::from(qid) - 1];
+        let is_unknown = !matches!(id, Id::Moving(_));
+        if is_unknown {
+            *id = Id::Free;
+        }
+        is_unknown
     }
 
     /// Frees the id of an abandoned queue pair that the controller forgot in a reset. A thread that has taken it up frees it itself.
@@ -277,11 +284,17 @@ impl QueueIds {
         lock(&self.ids).0[usize::from(qid) - 1] = Id::Pair;
     }
 
-    /// Marks the queue pair as one to delete.
+    /// Marks the queue pair as one to delete. A creation that a panic has ended is undone from where it stands.
     pub(super) fn begin_deletion(&self, qid: u16) -> Ticket {
+        let mut ids = lock(&self.ids);
+        let id = &mut ids.0[usize::from(qid) - 1];
+        if let Id::Moving(moving) = id {
+            moving.owned = false;
+            return moving.ticket;
+        }
         let moving = Moving::begin(Step::DeleteSq);
         let ticket = moving.ticket;
-        lock(&self.ids).0[usize::from(qid) - 1] = Id::Moving(moving);
+        *id = Id::Moving(moving);
         ticket
     }
 

@@ -8,15 +8,26 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    cell::RefCell,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
 };
 use upcie_core::{
+    clock::Clock,
     irq::{EventFd, IrqKind},
     pci::{ConfigSpace, offset},
 };
-use upcie_nvme::{Controller, Error, Failure, Namespace, QueuePair, Wait, spec::Command};
+use upcie_nvme::{
+    Controller, DmaBuf, Error, Failure, Namespace, QueueGroup, QueuePair, Wait,
+    emu::Lockstep,
+    spec::{AdminOpcode, Command},
+};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -86,7 +97,7 @@ fn try_all(
     controller: &Controller,
     namespace: &Namespace,
     queue: &mut QueuePair<u64>,
-    buffer: &mut upcie_nvme::DmaBuf,
+    buffer: &mut DmaBuf,
 ) -> Result<(), String> {
     let refused = |what: &str, result: Result<(), Error>| match result {
         Ok(()) => Err(format!("{what} was not refused")),
@@ -105,10 +116,20 @@ fn try_all(
         return Err("the buffer of a refused read is gone".into());
     }
     refused("a flush", namespace.flush())?;
+    refused("a write of bytes", namespace.write_at(1, &[1]))?;
+    refused("asking for an interrupt", queue.arm())?;
+    refused("a check", QueueGroup::new().check(&mut [&mut *queue]).map_err(Error::from))?;
     refused("admin commands of its own", controller.namespace_ids().map(drop))?;
     refused("a namespace", controller.namespace(1).map(drop))?;
     let identify = Command::identify(upcie_nvme::spec::Cns::CONTROLLER, 0, 0);
     refused("an admin command", controller.admin(&identify, &mut [0; 4096]).map(drop))?;
+    let format = Command::admin(AdminOpcode::FORMAT_NVM, 1);
+    refused("an optional command", controller.admin(&format, &mut []).map(drop))?;
+    // SAFETY: it is refused.
+    let raw = unsafe { controller.admin_raw(&identify, DmaBuf::empty()) };
+    refused("a raw command", raw.map(drop))?;
+    refused("a register", controller.register(0).map(drop))?;
+    refused("counting interrupts", controller.irq_count(IrqKind::Msix).map(drop))?;
     refused("a queue pair", controller.queue_pair().create::<u64>().map(drop))?;
     refused("memory", controller.alloc(4096).map(drop))?;
     refused("vectors", controller.vectors().map(drop))?;
@@ -158,6 +179,7 @@ fn try_raw(device: &dyn upcie_core::device::Device, events: &EventFd) -> Result<
     refused("a base address register", device.bar(0).map(drop))?;
     refused("a reset", raw::reset(device))?;
     for kind in [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix] {
+        refused("counting interrupts", device.irq_count(kind).map(drop))?;
         refused("setting interrupts", device.set_irqs(kind, &[]))?;
         refused("setting an interrupt", device.set_irqs(kind, &[events.as_fd()]))?;
         refused("masking an interrupt", device.mask_irq(kind, 0, true))?;
@@ -203,4 +225,63 @@ fn a_child_opens_a_device_of_its_own_while_its_parent_opens_some() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+thread_local! {
+    /// Ends of channels: the thread tells of its next sleep, and waits in it.
+    static STOPS: RefCell<Option<(Sender<()>, Receiver<()>)>> = const { RefCell::new(None) };
+}
+
+/// Time that passes only in `sleep`, where the controller takes its steps.
+#[derive(Debug)]
+struct Simulated {
+    now: AtomicU64,
+    device: Arc<Lockstep>,
+}
+
+impl Clock for Simulated {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        if let Some((stopped, go)) = STOPS.take() {
+            stopped.send(()).expect("a test that waits");
+            // An error means that the test has ended.
+            let _ = go.recv();
+        }
+        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        self.device.step(self.now());
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// A child waited for the end of a reset, which the thread that makes it is not there for.
+#[test]
+fn a_childs_calls_in_the_midst_of_a_reset_are_refused() {
+    let device = Lockstep::new(&"size=1M".parse().unwrap()).unwrap();
+    let clock = Arc::new(Simulated { now: AtomicU64::new(0), device: device.clone() });
+    let controller = Controller::builder().clock(clock).from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = create::<u64>(controller.queue_pair().depth(8));
+    let mut buffer = controller.alloc(4096).unwrap();
+    let ((stopped, stops), (go, wait)) = (channel(), channel());
+    std::thread::scope(|scope| {
+        // Dropped when this test fails, which ends the reset as well.
+        let go = go;
+        let reset = || {
+            STOPS.set(Some((stopped, wait)));
+            controller.reset()
+        };
+        let resets = scope.spawn(reset);
+        stops.recv_timeout(deadline()).expect("it waits for the controller's Identify data");
+        assert!(in_child(Child::Fork, || try_all(&controller, &namespace, &mut queue, &mut buffer)));
+        go.send(()).unwrap();
+        resets.join().unwrap().unwrap();
+    });
+    assert!(queue.recover().unwrap().is_empty());
+    namespace.flush().unwrap();
 }

@@ -228,3 +228,19 @@ fn a_bring_up_of_slow_commands_has_one_deadline() {
     let error = opened.map(drop).unwrap_err();
     assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
 }
+
+/// A reset's deadline is the sum of this one and the times that the controller states.
+#[test]
+fn the_longest_timeout_is_taken() {
+    let controller = Controller::builder().timeout(Duration::MAX).open("emu:size=1M").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().command_timeout(Duration::MAX).create::<u64>().unwrap();
+    controller.reset().unwrap();
+    assert!(queue.recover().unwrap().is_empty());
+    queue.turn().unwrap().flush(&namespace, 5).unwrap();
+    assert!(queue.wait(Wait::Poll, Duration::MAX).unwrap());
+    assert_eq!(only(&mut queue).0, 5);
+    namespace.flush().unwrap();
+    controller.io(&Command::flush(1), &mut [], Duration::MAX).unwrap();
+    assert!(queue.close().unwrap().is_empty());
+}

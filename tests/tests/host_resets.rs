@@ -1,7 +1,21 @@
-//! Resets after which the controller is not as before: it has forgotten where its memory is, or another one has its place.
+//! Resets after which the controller is not as before: it has forgotten where its memory is, or another one has its place. And
+//! what it had posted before.
 
-use std::{sync::Arc, time::Duration};
-use upcie_nvme::{DmaBuf, Error, Failure, Refusal, ResetKind, spec::offset};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use upcie_core::clock::Clock;
+use upcie_nvme::{
+    Controller, DmaBuf, Error, Failure, Refusal, ResetKind,
+    emu::Lockstep,
+    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, offset},
+};
 use upcie_tests::{
     device::namespaces,
     io::{create, finish, read, write},
@@ -204,4 +218,57 @@ fn a_namespace_that_is_gone_after_a_reset_is_stale() {
         assert!(is_stale(&error), "{error}");
     }
     controller.namespace(1).unwrap().flush().unwrap();
+}
+
+/// Time that passes only in `sleep`, where the controller takes its steps.
+struct Simulated {
+    now: AtomicU64,
+    device: Arc<Lockstep>,
+    /// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.
+    resets: Mutex<Option<Controller>>,
+}
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated time {:?}", self.now())
+    }
+}
+
+impl Clock for Simulated {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        self.device.step(self.now());
+        let controller = self.resets.lock().unwrap().take();
+        if let Some(controller) = controller {
+            thread::spawn(move || controller.reset().unwrap()).join().unwrap();
+        }
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn answers_and_events_from_before_a_reset_count() {
+    let device = Lockstep::new(&"size=1M".parse().unwrap()).unwrap();
+    let (now, resets) = (AtomicU64::new(0), Mutex::new(None));
+    let clock = Arc::new(Simulated { now, device: device.clone(), resets });
+    let controller = Controller::builder().clock(clock.clone()).from_device(device).unwrap();
+    let mut events = controller.events().unwrap();
+    assert!(events.try_next().unwrap().is_none());
+    // The embedded controller's own command: raises an event.
+    let mut raise = Command::admin(AdminOpcode(0xc0), 0);
+    raise.cdw10 = AsyncEvent::new().with_kind(AsyncEventType::VENDOR).with_information(7).into_bits();
+    *clock.resets.lock().unwrap() = Some(controller.clone());
+    // SAFETY: the command has no data.
+    let (entry, _) = unsafe { controller.admin_entry(&raise, DmaBuf::empty()) }.unwrap();
+    assert!(entry.is_success() && clock.resets.lock().unwrap().is_none());
+    let event = events.try_next().unwrap().expect("it was posted beside the answer");
+    assert_eq!(event.kind(), EventKind::Vendor(7));
+    assert!(events.try_next().unwrap().is_none());
 }

@@ -29,6 +29,14 @@ struct Queue {
     next: u64,
 }
 
+/// A thread's place in the queue, which it leaves when this is dropped: at its deadline, and when `left` panics, which calls the
+/// program's clock.
+struct Place<'g, T> {
+    gate: &'g Gate<T>,
+    /// `None` while the thread does not wait.
+    ticket: Option<u64>,
+}
+
 /// Exclusive access to the value, until this is dropped.
 #[derive(Debug)]
 pub struct Pass<'g, T> {
@@ -49,22 +57,24 @@ impl<T> Gate<T> {
     /// always given.
     pub fn enter(&self, mut left: impl FnMut() -> Duration) -> Option<Pass<'_, T>> {
         let hold = Hold::new();
+        // Declared before the lock's guard, so that it is dropped after it.
+        let mut place = Place { gate: self, ticket: None };
         let mut queue = lock(&self.queue);
         if queue.taken || !queue.waiting.is_empty() {
             let ticket = queue.next;
             queue.next += 1;
             queue.waiting.push_back(ticket);
+            place.ticket = Some(ticket);
             while queue.taken || queue.waiting.front() != Some(&ticket) {
                 let left = left();
                 if left.is_zero() {
-                    queue.waiting.retain(|waiting| *waiting != ticket);
-                    self.released.notify_all();
                     return None;
                 }
                 let slept = self.released.wait_timeout(queue, left.min(SLEEP));
                 queue = slept.unwrap_or_else(PoisonError::into_inner).0;
             }
             queue.waiting.pop_front();
+            place.ticket = None;
         }
         queue.taken = true;
         drop(queue);
@@ -96,6 +106,15 @@ impl<T> DerefMut for Pass<'_, T> {
     }
 }
 
+impl<T> Drop for Place<'_, T> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            lock(&self.gate.queue).waiting.retain(|waiting| *waiting != ticket);
+            self.gate.released.notify_all();
+        }
+    }
+}
+
 impl<T> Drop for Pass<'_, T> {
     fn drop(&mut self) {
         self.value = None;
@@ -108,6 +127,7 @@ impl<T> Drop for Pass<'_, T> {
 mod tests {
     use super::*;
     use std::{
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
         sync::{
             Arc,
             atomic::{AtomicBool, Ordering},
@@ -177,5 +197,15 @@ mod tests {
         });
         assert!(thread.join().is_err());
         assert_eq!(gate.enter(LONG).map(|pass| *pass), Some(1));
+    }
+    /// A program's clock may panic, which blocked the gate for all threads.
+    #[test]
+    fn a_thread_that_panics_while_it_waits_leaves_the_queue() {
+        let gate = Gate::new(1);
+        let held = gate.enter(LONG);
+        let wait = AssertUnwindSafe(|| drop(gate.enter(|| resume_unwind(Box::new("a clock's bug")))));
+        assert!(catch_unwind(wait).is_err());
+        drop(held);
+        assert_eq!(gate.enter(|| Duration::ZERO).map(|pass| *pass), Some(1), "nobody else waits");
     }
 }

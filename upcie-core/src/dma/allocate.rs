@@ -138,10 +138,12 @@ impl DmaSpace {
         };
         let (device, iova) = (self.device.clone(), addresses.at(0));
         let (len, page) = (memory.len(), memory.page_size().bytes());
+        // Before the log: if a subscriber panics, dropping the region unmaps it.
+        let region = Region::new(self.clone(), Backing::Host(memory), addresses);
         emit(move || {
             tracing::trace!(device, iova = format_args!("{iova:#x}"), len, page, "mapped DMA memory");
         });
-        Ok(Region::new(self.clone(), Backing::Host(memory), addresses))
+        Ok(region)
     }
 
     /// Makes a region of the `len` bytes at `offset` of a base address register: a controller memory buffer.

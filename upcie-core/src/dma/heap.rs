@@ -264,18 +264,20 @@ impl Heap {
     }
 
     fn sum(&self, of: impl Fn(&State) -> usize) -> usize {
-        let own = of(&self.lock());
+        // 0 in a forked child if another thread held the lock at the fork: nobody releases it there.
+        let sum = |heap: &Self| heap.space.owner().lock(&heap.state).map_or(0, |state| of(&state));
         match (self.growth, &self.preparer) {
-            (Growth::Host(_), Some(prepared)) => own + of(&prepared.lists.lock()),
-            _ => own,
+            (Growth::Host(_), Some(prepared)) => sum(self) + sum(&prepared.lists),
+            _ => sum(self),
         }
     }
 
     /// Checks that none of its memory has [moved](Region::verify).
     ///
     /// # Errors
-    /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved.
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved; [`Failure::Forked`](crate::Failure::Forked).
     pub fn verify(&self) -> Result<()> {
+        self.space.check_owner("looking whether its DMA memory has moved")?;
         self.regions().iter().try_for_each(|region| region.verify())?;
         self.preparer.as_ref().map_or(Ok(()), |preparer| preparer.lists.verify())
     }

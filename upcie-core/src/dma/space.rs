@@ -215,15 +215,21 @@ impl DmaSpace {
             (_, _) if self.is_inherited() => {}
             (Kind::Physical(physical), Backing::Host(memory)) => physical.retire(memory),
             (Kind::Physical(_), Backing::Device { .. }) => {}
+            // What stays mapped is kept before the log says so: a subscriber may panic.
             (Kind::Translated { mapper, .. }, Backing::Host(memory)) => {
-                if !self.unmap(addresses.at(0), memory.len() as u64) {
+                let (iova, len) = (addresses.at(0), memory.len() as u64);
+                let unmapped = mapper.unmap(iova, len);
+                if unmapped.is_err() {
                     mapper.keep(memory);
                 }
+                self.end_unmapping(iova, len, unmapped);
             }
-            (Kind::Translated { .. }, Backing::Device { shared: Some((iova, len)), mapping, .. }) => {
-                if !self.unmap(iova, len) {
+            (Kind::Translated { mapper, .. }, Backing::Device { shared: Some((iova, len)), mapping, .. }) => {
+                let unmapped = mapper.unmap(iova, len);
+                if unmapped.is_err() {
                     std::mem::forget(mapping);
                 }
+                self.end_unmapping(iova, len, unmapped);
             }
             (Kind::Translated { .. }, Backing::Device { mapping, offset, shared: None, .. }) => {
                 self.free_iova(addresses.at(0) - offset as u64, mapping.len() as u64);
@@ -231,31 +237,25 @@ impl DmaSpace {
         }
     }
 
-    /// Unmaps the range and returns `true` if the device no longer reaches the memory, so that it may be freed.
-    fn unmap(&self, iova: u64, len: u64) -> bool {
-        let Kind::Translated { mapper, .. } = &self.kind else { return false };
-        match mapper.unmap(iova, len) {
+    /// Frees the device addresses of a range that was unmapped, and logs the result.
+    fn end_unmapping(&self, iova: u64, len: u64, unmapped: Result<()>) {
+        let device = self.device.clone();
+        match unmapped {
             Ok(()) => {
-                let device = self.device.clone();
+                self.free_iova(iova, len);
                 emit(move || {
                     tracing::trace!(device, iova = format_args!("{iova:#x}"), len, "unmapped DMA memory");
                 });
-                self.free_iova(iova, len);
-                true
             }
-            Err(error) => {
-                let device = self.device.clone();
-                emit(move || {
-                    tracing::error!(
-                        device,
-                        iova,
-                        len,
-                        %error,
-                        "unmapping DMA memory failed: it is kept while the device may reach it"
-                    );
-                });
-                false
-            }
+            Err(error) => emit(move || {
+                tracing::error!(
+                    device,
+                    iova,
+                    len,
+                    %error,
+                    "unmapping DMA memory failed: it is kept while the device may reach it"
+                );
+            }),
         }
     }
 
@@ -290,5 +290,84 @@ impl DmaSpace {
 impl fmt::Debug for DmaSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaSpace").field("id", &self.id).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dma::Region, testing::FakeIommu};
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use tracing::{Event, Level, Metadata, Subscriber, span, subscriber::with_default};
+
+    /// Unmaps nothing, and counts what is kept.
+    #[derive(Debug)]
+    struct Stuck(Arc<AtomicU64>);
+
+    // SAFETY: no device exists.
+    unsafe impl Mapper for Stuck {
+        fn map(&self, _: u64, _: &Memory) -> Result<()> {
+            Ok(())
+        }
+
+        fn unmap(&self, _: u64, _: u64) -> Result<()> {
+            Err(Error::unusable("test", "it is stuck"))
+        }
+
+        fn keep(&self, memory: Memory) {
+            std::mem::forget(memory);
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A subscriber that panics at the first event of a level.
+    struct Panics(Level, AtomicBool);
+
+    impl Subscriber for Panics {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == self.0
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                resume_unwind(Box::new("a subscriber's bug"));
+            }
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn map(mapper: Box<dyn Mapper>) -> Region {
+        let space = DmaSpace::new("test", [0x1000..=0xff_ffff], 4096, mapper);
+        space.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap()
+    }
+
+    /// Returns `true` if the first event of `level` in `call`, which panics, ends it.
+    fn is_ended_by(level: Level, call: impl FnOnce()) -> bool {
+        let panics = Panics(level, AtomicBool::new(false));
+        catch_unwind(AssertUnwindSafe(|| with_default(panics, call))).is_err()
+    }
+
+    /// A subscriber that panicked freed memory which the device could still reach.
+    #[test]
+    fn memory_is_safe_before_its_mapping_is_logged() {
+        let kept = Arc::<AtomicU64>::default();
+        let region = map(Box::new(Stuck(kept.clone())));
+        assert!(is_ended_by(Level::ERROR, || drop(region)));
+        assert_eq!(kept.load(Ordering::Relaxed), 1);
+
+        let iommu = FakeIommu::default();
+        assert!(is_ended_by(Level::TRACE, || drop(map(Box::new(iommu.clone())))));
+        assert_eq!(iommu.mappings(), 0, "unmapped before it was freed");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     check::{DRIVER, bound, failed, untranslated},
+    replaced::Replaced,
     resource,
     sysfs::{Enabled, open_uio, reset},
     thread::Signaller,
@@ -51,17 +52,14 @@ pub struct UioDevice {
     /// `/dev/uioN`; `None` without a driver. While it is open, the kernel clears the bus master bit when the process
     /// ends.
     uio: Option<Arc<File>>,
-    state: Mutex<State>,
+    mapped: Mutex<[Option<Bar>; 6]>,
+    /// Forwards the interrupt.
+    relay: Replaced<Signaller>,
+    /// Notices that the function was taken.
+    removal: Replaced<Signaller>,
     space: Arc<DmaSpace>,
     /// Keeps a function without a driver powered up until this is dropped.
     enabled: Option<Enabled>,
-}
-
-#[derive(Default)]
-struct State {
-    bars: [Option<Bar>; 6],
-    relay: Option<Signaller>,
-    removal: Option<Signaller>,
 }
 
 impl UioDevice {
@@ -131,9 +129,10 @@ impl UioDevice {
             None => DmaSpace::physical(&name, untranslated),
         };
         space.prefer_node(function.numa_node);
-        let owner = Owner::current();
-        let state = Mutex::default();
-        let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
+        let (owner, mapped) = (Owner::current(), Mutex::default());
+        let (relay, removal) = (Replaced::default(), Replaced::default());
+        let device =
+            Self { name, owner, function, config, bars, uio, mapped, relay, removal, space, enabled };
         // Dropping `device` on a failure from here on turns bus mastering off.
         // SAFETY: this process holds its lock, and it was reset, as far as the kernel can do that.
         unsafe { turn_on(&device) }?;
@@ -173,8 +172,9 @@ impl UioDevice {
         Error::unsupported(self.name.clone(), what, reason)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the mapped registers, by index.
+    fn mapped(&self) -> MutexGuard<'_, [Option<Bar>; 6]> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,7 +202,7 @@ unsafe impl Device for UioDevice {
 
     fn bar(&self, index: u8) -> Result<Bar> {
         self.owner.check(&self.name, "mapping a base address register")?;
-        let mapped = self.state().bars.get(usize::from(index)).cloned().flatten();
+        let mapped = self.mapped().get(usize::from(index)).cloned().flatten();
         mapped.map_or_else(|| self.bar_as(index, Caching::Uncached), Ok)
     }
 
@@ -214,8 +214,8 @@ unsafe impl Device for UioDevice {
         let info = self.info(index)?;
         self.check("mapping a base address register")?;
         let _hold = Hold::new();
-        let mut state = self.state();
-        let slot = &mut state.bars[usize::from(index)];
+        let mut mapped = self.mapped();
+        let slot = &mut mapped[usize::from(index)];
         if let Some(bar) = slot {
             if bar.caching() == caching {
                 return Ok(bar.clone());
@@ -245,6 +245,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.owner.check(&self.name, "counting interrupts")?;
         match kind {
             IrqKind::Request => Ok(1),
             IrqKind::Intx if self.uio.is_some() => Ok(u32::from(self.config.config_u8(INTERRUPT_PIN)? != 0)),
@@ -266,24 +267,20 @@ unsafe impl Device for UioDevice {
         }
         let _hold = Hold::new();
         if kind == IrqKind::Request {
-            let mut state = self.state();
-            state.removal = None;
-            if let Some(to) = fds.first() {
+            let watch = |to: &BorrowedFd<'_>| {
                 let (path, driver) = (self.function.path.clone(), self.function.driver.clone());
-                state.removal = Some(Signaller::removal(&self.name, path, driver, *to)?);
-            }
-            return Ok(());
+                Signaller::removal(&self.name, path, driver, *to)
+            };
+            return self.removal.replace(|| fds.first().map(watch).transpose()).map(drop);
         }
         let (Some(uio), IrqKind::Intx) = (&self.uio, kind) else { return Ok(()) };
         self.check("setting its interrupt")?;
-        let mut state = self.state();
-        state.relay = None;
-        self.mask_irq(kind, 0, true)?;
-        if let Some(to) = fds.first() {
-            state.relay = Some(Signaller::interrupts(&self.name, uio, *to)?);
-            self.mask_irq(kind, 0, false)?;
-        }
-        Ok(())
+        // Until the interrupt is unmasked.
+        let _turn = self.relay.replace(|| {
+            self.mask_irq(kind, 0, true)?;
+            fds.first().map(|to| Signaller::interrupts(&self.name, uio, *to)).transpose()
+        })?;
+        if fds.is_empty() { Ok(()) } else { self.mask_irq(kind, 0, false) }
     }
 
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
@@ -309,8 +306,7 @@ unsafe impl Device for UioDevice {
         // The kernel restores configuration space after a reset; this makes sure.
         // SAFETY: the caller drives the device, which is in the same state as after opening.
         unsafe { turn_on(self) }?;
-        let has_interrupt = self.state().relay.is_some();
-        if has_interrupt { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
+        if self.relay.is_set() { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
     }
 }
 
@@ -319,11 +315,11 @@ impl Drop for UioDevice {
         if !self.owner.is_current() {
             // A forked child: the device and the thread belong to the parent. The lock is not taken, because its holder
             // may exist only in the parent.
-            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget((state.relay.take(), state.removal.take()));
+            std::mem::forget((self.relay.take(), self.removal.take()));
             return;
         }
-        *self.state() = State::default();
+        *self.mapped() = Default::default();
+        drop((self.relay.take(), self.removal.take()));
         match self.check("closing it").and_then(|()| turn_off(&self.config)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gone) => {}

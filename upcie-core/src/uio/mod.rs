@@ -16,6 +16,7 @@
 
 mod check;
 mod device;
+mod replaced;
 mod resource;
 mod sysfs;
 mod thread;

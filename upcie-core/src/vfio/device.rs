@@ -216,6 +216,7 @@ unsafe impl Device for VfioDevice {
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.check_owner("counting interrupts")?;
         self.irq_info(kind).map(|info| info.count)
     }
 

@@ -38,6 +38,9 @@ pub const HEADERS: usize = HEADER + FIXED_PAYLOAD;
 const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
+/// The longest wait for a listener.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A complete message.
 #[derive(Debug)]
 pub struct Message {
@@ -306,11 +309,12 @@ pub fn address(path: &Path) -> Result<UnixAddr, String> {
     })
 }
 
-/// Connects to a Unix socket, and waits at most `timeout` for a listener that does not accept.
+/// Connects to a Unix socket, and waits at most `timeout`, or a year, for a listener that does not accept.
 pub fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errno> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
-    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(micros))?;
+    // For the system 0 is no limit, and `TimeVal` has one.
+    let timeout = timeout.clamp(Duration::from_micros(1), LONGEST);
+    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(timeout.as_micros() as i64))?;
     nix::sys::socket::connect(fd.as_raw_fd(), address)?;
     Ok(fd.into())
 }

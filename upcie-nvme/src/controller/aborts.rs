@@ -3,6 +3,7 @@
 use super::{
     Inner, Permit,
     admin::{Late, Sent},
+    pending::Pending,
 };
 use crate::{
     Result,
@@ -21,9 +22,16 @@ impl Inner {
             return Ok(None);
         }
         self.admin.reap(&mut rings, self.affected())?;
-        match self.admin.send(&mut rings, &Command::abort(qid, id), DmaBuf::empty())? {
-            Sent::Yes(tag) => Ok(Some((tag, permit))),
-            Sent::Later(_) | Sent::Full(_) => Ok(None),
+        let Sent::Yes(tag) = self.admin.send(&mut rings, &Command::abort(qid, id), DmaBuf::empty())? else {
+            return Ok(None);
+        };
+        let mut pending = Pending::new(self, Late::Abort(permit));
+        pending.sent(tag);
+        // Emits the log events that the section has kept.
+        drop(rings);
+        match pending.end() {
+            Some(Late::Abort(permit)) => Ok(Some((tag, permit))),
+            _ => Ok(None),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
-    spec::{AsyncEvent, Command},
+    spec::{AsyncEvent, Command, Status},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ pub(super) enum Late {
     /// Namespaces may have changed, by a raw command.
     Raw,
     /// An Abort counts as unanswered until then.
-    Abort(#[expect(dead_code, reason = "ends when it is dropped")] Permit),
+    Abort(Permit),
     /// A queue pair's creation or deletion goes on.
     Step(Ticket),
 }
@@ -51,6 +51,18 @@ pub(super) struct Affected<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) queue_ids: &'a QueueIds,
     pub(super) subsystem: &'a Subsystem,
+}
+
+impl Affected<'_> {
+    /// Acts on the answer to a command that no thread waits for.
+    pub(super) fn act(&self, late: Late, answer: Result<(), Status>) {
+        match late {
+            Late::Step(ticket) => self.queue_ids.answered(ticket, answer),
+            Late::Raw => self.subsystem.make_stale(),
+            // Dropping the change or the permit ends it.
+            Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
+        }
+    }
 }
 
 /// The rings of the admin queue pair; its commands are tagged.
@@ -189,31 +201,32 @@ impl Admin {
     pub(super) fn reap(&self, rings: &mut Rings, affected: Affected<'_>) -> Result<()> {
         let mut turn = rings.turn()?;
         while let Some(whole) = turn.next_whole() {
-            affected.queue_ids.set_silent(false);
-            let (late, done) = match lock(&self.table).answered(whole) {
-                Answer::Taken => continue,
-                Answer::Late(late, done) => (late, done),
-                Answer::Event(done) => {
-                    let event = AsyncEvent::from_bits(done.dword0());
-                    if self.events.arrived(done.into_parts().1.map(|()| event)) {
-                        affected.subsystem.make_stale();
-                    }
-                    continue;
-                }
-            };
-            let (_, answer, buffer) = done.into_parts();
-            let device = affected.name.clone();
-            emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
-            drop(buffer);
-            match late {
-                Late::Step(ticket) => affected.queue_ids.answered(ticket, answer),
-                Late::Raw => affected.subsystem.make_stale(),
-                // Dropping the change or the permit ends it.
-                Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
-            }
+            self.note(whole, &affected);
         }
         drop(turn);
         self.request_missing(rings)
+    }
+
+    /// Notes a completion for the thread that waits for it, or as an event; acts on it if the command had missed its deadline.
+    fn note(&self, whole: Whole, affected: &Affected<'_>) {
+        affected.queue_ids.set_silent(false);
+        let answer = lock(&self.table).answered(whole);
+        match answer {
+            Answer::Taken => {}
+            Answer::Event(done) => {
+                let event = AsyncEvent::from_bits(done.dword0());
+                if self.events.arrived(done.into_parts().1.map(|()| event)) {
+                    affected.subsystem.make_stale();
+                }
+            }
+            Answer::Late(late, done) => {
+                let (_, answer, buffer) = done.into_parts();
+                let device = affected.name.clone();
+                emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
+                drop(buffer);
+                affected.act(late, answer);
+            }
+        }
     }
 
     /// Sends requests until as many are pending as the event queue asks for.
@@ -260,11 +273,11 @@ impl Admin {
     }
 
     /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
-    /// after all.
-    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Whole> {
+    /// after all, with its meaning.
+    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<(Whole, Late)> {
         let mut table = lock(&self.table);
         match table.commands.remove(&tag) {
-            Some(State::Answered(done)) => Some(done),
+            Some(State::Answered(done)) => Some((done, late)),
             Some(State::Waits) => {
                 table.commands.insert(tag, State::Late(late));
                 None
@@ -277,18 +290,52 @@ impl Admin {
         }
     }
 
-    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
-    pub(super) fn release(&self, rings: &mut Rings, subsystem: &Subsystem, error: &Error) {
-        rings.release(error);
-        if rings.check_live().is_err() {
-            self.release_commands(subsystem);
+    /// Gives up a command whose thread panics, and acts on the answer if it is there.
+    pub(super) fn abandon(&self, tag: u64, late: Late, affected: &Affected<'_>) {
+        let mut table = lock(&self.table);
+        let answer = match table.commands.remove(&tag) {
+            Some(State::Waits) => {
+                table.commands.insert(tag, State::Late(late));
+                return;
+            }
+            Some(State::Answered((done, _))) => Some(done),
+            _ => None,
+        };
+        drop(table);
+        match (answer, late) {
+            (Some(done), late) => {
+                let (_, answer, buffer) = done.into_parts();
+                drop(buffer);
+                affected.act(late, answer);
+            }
+            // The controller has let go of it, and may have carried it out.
+            (None, Late::Raw) => affected.subsystem.make_stale(),
+            (None, _) => {}
         }
     }
 
-    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more.
-    pub(super) fn forget(&self, rings: &mut Rings, subsystem: &Subsystem) {
+    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
+    pub(super) fn release(&self, rings: &mut Rings, affected: &Affected<'_>, error: &Error) {
+        self.note_posted(rings, affected);
+        rings.release(error);
+        if rings.check_live().is_err() {
+            self.release_commands(affected.subsystem);
+        }
+    }
+
+    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more. The answers and
+    /// events that it had posted count.
+    pub(super) fn forget(&self, rings: &mut Rings, affected: Affected<'_>) {
+        self.note_posted(rings, &affected);
         rings.renew();
-        self.release_commands(subsystem);
+        self.release_commands(affected.subsystem);
+    }
+
+    /// Notes what a controller that has stopped had posted before.
+    fn note_posted(&self, rings: &mut Rings, affected: &Affected<'_>) {
+        while let Some(whole) = rings.take_whole() {
+            self.note(whole, affected);
+        }
     }
 
     fn release_commands(&self, subsystem: &Subsystem) {

@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     spec::{BootPartitionProperty, BootPartitionSelect, BootReadStatus, offset},
 };
-use std::time::Duration;
+use std::{mem::ManuallyDrop, time::Duration};
 use upcie_core::dma::DmaBuf;
 
 /// Unit of BPROF and BPRSZ in bytes, and the alignment of the buffer.
@@ -132,15 +132,13 @@ impl Inner {
         // SAFETY: the address names `buffer`, which is the controller's from the next write on, and `len` bytes of it are
         // contiguous; it is not given back, read or freed before the read has ended.
         unsafe { registers.write_u64(offset::BPMBL, buffer.iova(0)) }?;
+        // No reset of the controller is known to end a read, so the memory is freed after the end alone. An error may end the
+        // wait before, and so may a panic of the program's clock.
+        let buffer = ManuallyDrop::new(buffer);
         // SAFETY: the read that this begins writes to the memory that BPMBL names.
-        let begun = unsafe { registers.write_u32(offset::BPRSEL, select.into_bits()) };
-        let ended =
-            begun.and_then(|()| transitions::wait(registers.clock(), PATIENCE, self.name(), READ, idle));
-        if let Err(error) = ended {
-            // No reset of the controller is known to end such a read.
-            std::mem::forget(buffer);
-            return Err(error);
-        }
+        unsafe { registers.write_u32(offset::BPRSEL, select.into_bits()) }?;
+        transitions::wait(registers.clock(), PATIENCE, self.name(), READ, idle)?;
+        let buffer = ManuallyDrop::into_inner(buffer);
         match status()? {
             BootReadStatus::COMPLETED => Ok(buffer),
             other => Err(Error::protocol(

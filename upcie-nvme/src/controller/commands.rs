@@ -3,7 +3,7 @@
 use super::{
     Inner,
     admin::{Late, Sent},
-    queue_ids::Ticket,
+    pending::Pending,
 };
 use crate::{
     Error, Failure, Result,
@@ -95,13 +95,17 @@ impl Inner {
         late: Late,
     ) -> Result<(CompletionEntry, DmaBuf), (Error, bool)> {
         self.check_owner(what).map_err(|error| (error, false))?;
+        let mut pending = Pending::new(self, late);
         let _budget = Budget::new(after);
         let watch = self.stopwatch();
         let mut backoff = Backoff::of_memory(watch, after, after);
-        let step = if let Late::Step(ticket) = &late { Some(*ticket) } else { None };
-        let tag = self
-            .send(command, data, (what, step), (watch, after), &mut backoff)
-            .map_err(|error| (error, false))?;
+        let tag = match self.send(command, data, what, (watch, after), &mut backoff, &mut pending) {
+            Ok(tag) => tag,
+            Err(error) => {
+                pending.end();
+                return Err((error, false));
+            }
+        };
         let start = self.clock().now();
         let ended = loop {
             if let Err(error) = self.reap_admin() {
@@ -121,12 +125,16 @@ impl Inner {
             }
         };
         // The answer may have come at the last moment, through another thread.
-        let ended = ended.or_else(|error| self.admin.give_up(tag, late).ok_or(error));
+        let ended = ended.or_else(|error| pending.give_up().ok_or(error));
         match ended {
             Ok((done, dword2)) => {
                 let entry = done.entry(dword2);
                 let (_, result, data) = done.into_parts();
+                pending.answered(result);
+                // Both call code of the program.
+                drop(backoff);
                 self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
+                pending.end();
                 Ok((entry, data))
             }
             Err(error) => {
@@ -138,8 +146,8 @@ impl Inner {
         }
     }
 
-    /// Sends an admin command, once there is room and no other thread resets the controller, and returns its tag. With a
-    /// `step`, only while that creation or deletion of a queue pair goes on.
+    /// Sends an admin command, once there is room and no other thread resets the controller, and returns its tag. A step of the
+    /// creation or deletion of a queue pair is sent only while that goes on.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -147,10 +155,12 @@ impl Inner {
         &self,
         command: &Command,
         mut data: DmaBuf,
-        (what, step): (&str, Option<Ticket>),
+        what: &str,
         (mut watch, after): (Stopwatch<'_>, Duration),
         backoff: &mut Backoff<'_>,
+        pending: &mut Pending<'_>,
     ) -> Result<u64> {
+        let step = pending.step();
         loop {
             self.wait_for_reset(watch, after, &|| what.into())?;
             let rings = self.admin.rings();
@@ -168,7 +178,11 @@ impl Inner {
                 return Err(self.check_alive(&|| what.into()).err().unwrap_or(error));
             }
             match self.admin.send(&mut rings, command, data)? {
-                Sent::Yes(tag) => return Ok(tag),
+                Sent::Yes(tag) => {
+                    // Before the rings are left, which emits log events.
+                    pending.sent(tag);
+                    return Ok(tag);
+                }
                 Sent::Full(count) => return Err(Error::unanswered(self.link.name.to_string(), what, count)),
                 Sent::Later(back) => data = back,
             }

@@ -99,6 +99,12 @@ impl Effects {
         all.push((set, page));
     }
 
+    /// Locks the pages, for a test.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.0)
+    }
+
     /// Forgets the pages: something has happened that may change them.
     pub(super) fn forget(&self) {
         lock(&self.0).clear();

@@ -21,7 +21,7 @@ impl Inner {
             ResetKind::Subsystem => self.reset_subsystem(),
         }?;
         if self.turn_on_again()? {
-            self.vectors.wire_again(&*self.device)?;
+            self.vectors.wire_again(&*self.device, self.stopwatch(), self.timeout())?;
         }
         Ok(())
     }

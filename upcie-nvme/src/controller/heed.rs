@@ -50,13 +50,14 @@ impl Inner {
         if !self.has_effects_page() {
             return Ok(None);
         }
+        let what = "Get Log Page (commands supported and effects)";
+        self.check_owner(what)?;
         if let Some(page) = self.effects.known(set) {
             return Ok(page);
         }
         let mut command = Command::get_log_page(LogPageId::COMMANDS_SUPPORTED, ALL_NAMESPACES, LEN as u32, 0);
         command.cdw14 = u32::from(set.0) << 24;
         let buffer = self.whole_pages(LEN)?;
-        let what = "Get Log Page (commands supported and effects)";
         let page = match self.admin_late(&command, buffer, what, after, Late::Nothing) {
             Ok((_, data)) => {
                 let mut bytes = vec![0; LEN];

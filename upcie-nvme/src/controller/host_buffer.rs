@@ -70,8 +70,11 @@ impl Controller {
         }
     }
 
-    /// Returns the bytes of the memory that is [lent](Self::lend_host_memory) to the controller.
+    /// Returns the bytes of the memory that is [lent](Self::lend_host_memory) to the controller; 0 in a forked child.
     pub fn host_memory(&self) -> usize {
+        if self.inner.is_inherited() {
+            return 0;
+        }
         self.inner.host_buffer.confirmed().unwrap_or(0)
     }
 

@@ -11,6 +11,7 @@ use super::{
     resets::{Resets, Shapes},
     stopping,
     transitions::{shutdown_patience, stop, stop_patience},
+    unwinding::OnUnwind,
 };
 use crate::{
     NoIo, Result,
@@ -263,11 +264,15 @@ impl Drop for Inner {
             return;
         }
         self.link.live.end();
-        let name = self.link.name.clone();
+        let (name, space) = (self.link.name.clone(), self.space().clone());
+        let unwinding = OnUnwind::new(|| space.close());
+        let stopped = self.stop();
+        unwinding.end();
         // A stopped controller uses no memory, so what the fields own can be freed.
-        if let Err(error) = self.stop() {
+        if let Err(error) = stopped {
+            // First: a subscriber of the log may allocate memory, or panic.
+            space.close();
             tracing::error!(device = %name, %error, "the controller did not stop: its memory is not used again");
-            self.space().close();
         }
         self.removal.disconnect(&*self.device);
         self.pci_error.disconnect(&*self.device);

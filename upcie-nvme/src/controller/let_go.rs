@@ -63,7 +63,7 @@ impl Inner {
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.release());
         if let Some(mut rings) = rings {
-            self.admin.release(&mut rings, &self.subsystem, error);
+            self.admin.release(&mut rings, &self.affected(), error);
         }
         drop(memory);
     }

@@ -10,10 +10,13 @@ mod class;
 mod commands;
 mod device_memory;
 mod effects;
+mod ending;
 mod event_queue;
 mod events;
 mod execute;
 mod features;
+#[cfg(test)]
+mod fork_tests;
 mod halt;
 mod heed;
 mod host_buffer;
@@ -26,6 +29,7 @@ mod memory;
 mod notice;
 mod options;
 mod passthrough;
+mod pending;
 mod permits;
 mod policy;
 mod properties;
@@ -44,6 +48,7 @@ mod stopping;
 mod subsystem;
 mod transitions;
 mod typed;
+mod unwinding;
 mod vectors;
 
 pub use crate::error::NoIo;
@@ -206,6 +211,7 @@ impl Controller {
     /// # Errors
     /// The device reports an error.
     pub fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.inner.check_owner("counting interrupts")?;
         Ok(self.inner.device.irq_count(kind)?)
     }
 
@@ -277,7 +283,7 @@ impl Controller {
     }
 
     /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
-    /// changed one.
+    /// changed one. Does nothing in a forked child, which can use none.
     pub fn invalidate_namespaces(&self) {
         self.inner.link.live.restamp();
     }

@@ -48,6 +48,7 @@ impl Controller {
     pub fn admin_within(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
         let opcode = AdminOpcode(command.opcode);
         let what = name_of(command);
+        self.inner.check_owner(&what)?;
         let refuse = |reason: String| Error::argument(self.name(), reason);
         let plan = policy::plan(command).map_err(|why| refuse(format!("{what}: {why}")))?;
         if data.len() as u64 != plan.len {
@@ -121,6 +122,7 @@ impl Controller {
     /// The controller did not answer. After a timeout it keeps the buffer.
     pub unsafe fn admin_entry(&self, command: &Command, buffer: DmaBuf) -> Result<(CompletionEntry, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
+        self.inner.check_owner(&what)?;
         let timeout = self.inner.link.options.timeout;
         let result = self.inner.exchange_whole(command, buffer, &what, timeout, Late::Raw);
         self.inner.subsystem.make_stale();

@@ -255,9 +255,27 @@ impl QueueIds {
         lock(&self.ids).entry(ticket).map(|moving| moving.owned = false).is_some()
     }
 
-    /// Frees the id of a queue pair that the controller forgot in a reset.
-    pub(super) fn forget(&self, qid: u16) {
-        lock(&self.ids).0[usize::from(qid) - 1] = Id::Free;
+    /// Frees the id of a queue pair that the controller forgot in a reset. Returns `false` if it may know the queue pair again: a panic
+    /// has ended its creation after the reset.
+    pub(super) fn forget(&self, qid: u16) -> bool {
+        let mut ids = lock(&self.ids);
+        let id = &mut ids.0[usize::from(qid) - 1];
+        let is_unknown = !matches!(id, Id::Moving(_));
+        if is_unknown {
+            *id = Id::Free;
+        }
+        is_unknown
+    }
+
+    /// Frees the id of an abandoned queue pair that the controller forgot in a reset. A thread that has taken it up frees it itself.
+    pub(super) fn forget_abandoned(&self, ticket: Ticket) {
+        let mut ids = lock(&self.ids);
+        let Some((_, id)) = ids.moving(ticket) else { return };
+        if let Id::Moving(moving) = id {
+            if moving.left && !moving.waits {
+                *id = moving.ended();
+            }
+        }
     }
 
     /// Ends all creations and deletions under way: the controller was reset, and knows none of the queue pairs. Returns their
@@ -272,11 +290,17 @@ impl QueueIds {
         lock(&self.ids).0[usize::from(qid) - 1] = Id::Pair;
     }
 
-    /// Marks the queue pair as one to delete.
+    /// Marks the queue pair as one to delete. A creation that a panic has ended is undone from where it stands.
     pub(super) fn begin_deletion(&self, qid: u16) -> Ticket {
+        let mut ids = lock(&self.ids);
+        let id = &mut ids.0[usize::from(qid) - 1];
+        if let Id::Moving(moving) = id {
+            moving.owned = false;
+            return moving.ticket;
+        }
         let moving = Moving::begin(Step::DeleteSq);
         let ticket = moving.ticket;
-        lock(&self.ids).0[usize::from(qid) - 1] = Id::Moving(moving);
+        *id = Id::Moving(moving);
         ticket
     }
 

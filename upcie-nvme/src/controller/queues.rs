@@ -3,8 +3,10 @@
 use super::{
     Cmb, Inner,
     admin::Late,
+    ending::Unsettled,
     queue_ids::{Next, Step, Ticket},
     subsystem::Member,
+    unwinding::OnUnwind,
 };
 use crate::{
     Error, Failure, Result,
@@ -20,7 +22,7 @@ use upcie_core::{
 };
 
 /// The time that the deletion of a queue may take before its memory is kept.
-const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time for a command of a deletion that goes on beside other commands.
 const LEAST_FOR_DELETION: Duration = Duration::from_millis(20);
 /// The default bytes of a queue's PRP list memory.
@@ -82,22 +84,23 @@ pub(crate) fn create<T>(
         inner.queue_ids.give_back(ticket);
         return Err(Error::reset_call(inner.name(), "creating a queue pair"));
     }
+    let mut held = DmaBuf::empty();
+    let mut made = Unsettled::new(inner, &mut queue, &mut held, Some(ticket));
     let left = limit.saturating_sub(watch.waited());
-    match inner.create_on_controller(&queue, ticket, vector, priority, left) {
-        Ok(()) => {
-            let device = inner.shared_name().clone();
-            emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
-            inner.finish_deletions(limit.saturating_sub(watch.waited()));
-            Ok(queue)
+    if let Err(error) = inner.create_on_controller(made.queue, ticket, vector, priority, left) {
+        // Unless it is undone, the controller may use the rings.
+        if inner.take_back(ticket, DELETE_TIMEOUT).is_ok() {
+            made.settle();
         }
-        Err(error) => {
-            // The controller may already use the rings.
-            if let Err(ticket) = inner.take_back(ticket, DELETE_TIMEOUT) {
-                inner.keep_for(ticket, queue.retire());
-            }
-            Err(error)
-        }
+        return Err(error);
     }
+    // A panic from here on ends a queue pair that exists.
+    made.ticket = None;
+    let device = inner.shared_name().clone();
+    emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
+    inner.finish_deletions(limit.saturating_sub(watch.waited()));
+    made.settle();
+    Ok(queue)
 }
 
 impl Inner {
@@ -168,35 +171,6 @@ impl Inner {
         }
     }
 
-    /// Ends a queue pair: deletes it on the controller, unless a reset has done that. Returns `true` if the controller uses
-    /// the queue's memory no more, nor `held`, which commands in flight use. Otherwise the queue's memory and `held` are kept
-    /// until the controller lets go of them, and `held` is empty.
-    pub(crate) fn end_queue<T>(&self, queue: &mut Queue<T>, held: &mut DmaBuf) -> bool {
-        let what = || "closing a queue pair".into();
-        if !queue.is_over() {
-            let Err(ticket) = self.delete_queue(queue.qid()) else { return true };
-            // A reset that began meanwhile deletes it, too, and frees the id.
-            if queue.is_over() {
-                let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &what);
-                if self.queue_ids.is_gone(ticket) {
-                    return true;
-                }
-            }
-            self.keep_for(ticket, queue.retire());
-            self.keep_for(ticket, Retired(vec![std::mem::take(held)]));
-            return false;
-        }
-        // The reset may still be under way. Whether it succeeds does not matter.
-        let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &what);
-        if queue.epoch().has_let_go() {
-            self.queue_ids.forget(queue.qid());
-            return true;
-        }
-        self.memory.retire(queue.retire());
-        self.memory.retire(Retired(vec![std::mem::take(held)]));
-        false
-    }
-
     /// Sends the command of a creation's step.
     ///
     /// # Errors
@@ -225,21 +199,23 @@ impl Inner {
         self.queue_ids.hand_out(qid);
     }
 
-    /// Deletes a queue pair on the controller. `Ok`: it uses the queues' memory, and that of their commands
-    /// in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for).
-    pub(crate) fn delete_queue(&self, qid: u16) -> Result<(), Ticket> {
-        self.reap_late();
-        self.finish_deletions(DELETE_TIMEOUT);
-        self.take_back(self.queue_ids.begin_deletion(qid), DELETE_TIMEOUT)
+    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. `Ok`: it uses the queues' memory, and that
+    /// of their commands in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for). Each command gets
+    /// so much time; what an answer after that means is noted.
+    pub(super) fn take_back(&self, ticket: Ticket, each: Duration) -> Result<(), Ticket> {
+        let unwinding = OnUnwind::new(|| self.queue_ids.abandon(ticket));
+        let is_gone = self.send_deletions(ticket, each);
+        unwinding.end();
+        if is_gone { Ok(()) } else { self.unless_let_go(ticket) }
     }
 
-    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. The result is that of
-    /// [`delete_queue`](Self::delete_queue). Each command gets so much time, and what its answer means is noted after that.
-    fn take_back(&self, ticket: Ticket, each: Duration) -> Result<(), Ticket> {
+    /// Sends the commands of a deletion, as far as the controller answers. Returns `true` if the queue pair is gone, and abandons
+    /// it otherwise.
+    fn send_deletions(&self, ticket: Ticket, each: Duration) -> bool {
         loop {
             let (qid, step) = match self.queue_ids.next(ticket) {
-                Next::Gone => return Ok(()),
-                Next::Abandoned => return self.unless_let_go(ticket),
+                Next::Gone => return true,
+                Next::Abandoned => return false,
                 Next::Send(qid, step) => (qid, step),
             };
             let command = match step {
@@ -257,7 +233,7 @@ impl Inner {
                     None => {
                         if matches!(error.failure(), Failure::Reset { .. } | Failure::Down { .. }) {
                             self.queue_ids.abandon(ticket);
-                            return self.unless_let_go(ticket);
+                            return false;
                         }
                         self.queue_ids.set_silent(true);
                         if !sent {
@@ -279,7 +255,7 @@ impl Inner {
                     );
                 });
                 self.queue_ids.abandon(ticket);
-                return self.unless_let_go(ticket);
+                return false;
             }
         }
     }
@@ -298,10 +274,13 @@ impl Inner {
             return;
         }
         let (mut watch, limit) = (self.stopwatch(), limit.min(DELETE_TIMEOUT));
-        for ticket in self.queue_ids.resume() {
+        let tickets = self.queue_ids.resume();
+        let unwinding = OnUnwind::new(|| tickets.iter().for_each(|&ticket| self.queue_ids.abandon(ticket)));
+        for &ticket in &tickets {
             // After a failure the others are marked again without being sent: no further deadline for each.
             let _ = self.take_back(ticket, limit.saturating_sub(watch.waited()).max(LEAST_FOR_DELETION));
         }
+        unwinding.end();
     }
 
     /// Keeps memory of a queue pair until the controller is known to use it no more.
@@ -356,7 +335,7 @@ mod tests {
         let inner = controller.inner();
         let mut queue =
             create::<u64>(inner, 64, None, (None, SglUse::Never), None, PRIORITY, inner.timeout()).unwrap();
-        assert!(inner.delete_queue(queue.qid()).is_ok());
+        assert!(inner.take_back(inner.queue_ids.begin_deletion(queue.qid()), DELETE_TIMEOUT).is_ok());
         let Retired(private) = queue.retire();
         assert_eq!(private.len(), 3, "two rings and the lists");
         let region = |buffer: &DmaBuf| buffer.region().map(|region| region.id());

@@ -14,17 +14,20 @@ use upcie_core::{
     device::Claim,
     events::emit,
     mmio::{Bar, Register},
+    process::Owner,
 };
 
 /// The shortest time that a controller gets to become ready or to stop: CAP.TO is 0 on some.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
 /// The longest such time: CRTO can state nine hours.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
+const WRITING: &str = "writing a register";
 
-/// BAR 0 of a device that the driver has claimed: nobody else in the process writes to it.
+/// BAR 0 of a device that the driver has claimed: nobody else in the process writes to it. A forked child is refused each access.
 #[derive(Debug, Clone)]
 pub(crate) struct Registers {
     name: Arc<str>,
+    owner: Owner,
     bar: Bar,
     cap: Capabilities,
     quirks: Quirks,
@@ -46,12 +49,17 @@ impl Registers {
                          online: bring it online on its physical function (Virtualization Management), and open it again",
             ));
         }
-        let quirks = Quirks::of(&**device, cap);
-        Ok(Self { name, bar, cap, quirks, clock })
+        let (owner, quirks) = (Owner::current(), Quirks::of(&**device, cap));
+        Ok(Self { name, owner, bar, cap, quirks, clock })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Refuses `operation` in a forked child.
+    pub(crate) fn check_owner(&self, operation: &str) -> Result<()> {
+        Ok(self.owner.check(&self.name, operation)?)
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -67,6 +75,7 @@ impl Registers {
     }
 
     fn read(&self, at: usize, operation: &str) -> Result<u32> {
+        self.check_owner(operation)?;
         match self.bar.read_u32(at as u64)? {
             u32::MAX => Err(Error::gone(self.name.to_string(), operation)),
             value => Ok(value),
@@ -82,6 +91,7 @@ impl Registers {
     }
 
     pub(crate) fn configure(&self, cc: Configuration) -> Result<()> {
+        self.check_owner(WRITING)?;
         self.log_write(offset::CC, cc.into_bits().into());
         // SAFETY: CC starts and stops the controller, which uses no memory when it starts but the rings that
         // `set_admin_queue` vouched for; when it stops it uses none.
@@ -124,6 +134,7 @@ impl Registers {
     /// The write must not make the controller read, write or answer to memory that the driver does not own: the
     /// contract of [`Bar::write_u32`].
     pub(crate) unsafe fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+        self.check_owner(WRITING)?;
         self.log_write(at, value.into());
         // SAFETY: the device is claimed, and the rest is the caller's promise.
         Ok(unsafe { self.bar.write_u32(at as u64, value) }?)
@@ -134,6 +145,7 @@ impl Registers {
     /// # Safety
     /// The obligations are those of [`write_u32`](Self::write_u32).
     pub(crate) unsafe fn write_u64(&self, at: usize, value: u64) -> Result<()> {
+        self.check_owner(WRITING)?;
         self.log_write(at, value);
         // SAFETY: the device is claimed, and the rest is the caller's promise.
         Ok(unsafe { self.bar.write_u64(at as u64, value) }?)
@@ -202,6 +214,7 @@ impl Registers {
 
     /// Reads any register.
     pub(crate) fn peek(&self, at: usize) -> Result<u32> {
+        self.check_owner("reading a register")?;
         Ok(self.bar.read_u32(at as u64)?)
     }
 

@@ -111,7 +111,7 @@ impl Inner {
     fn reset_patience(&self) -> Duration {
         let registers = &self.link.registers;
         let ready = disable_patience(registers).and_then(|disable| Ok(disable + registers.ready_patience()?));
-        ready.unwrap_or_default() + self.timeout()
+        ready.unwrap_or_default().saturating_add(self.timeout())
     }
 
     /// Waits until no other thread resets the controller, at most `limit`.
@@ -145,7 +145,7 @@ impl Inner {
         epoch.set_let_go();
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.forget_moving());
-        self.admin.forget(rings, &self.subsystem);
+        self.admin.forget(rings, self.affected());
         drop(memory);
         stopped
     }

@@ -31,16 +31,32 @@ impl SharedLook {
         {
             return Ok(());
         }
+        let mut looking = Looking { last: &self.last, end: last };
         let looked = look();
-        self.last.store(now(), Ordering::Relaxed);
+        looking.end = now();
         looked
+    }
+}
+
+/// A check under way. If it panics, as the program's clock or its subscriber may, the last one counts.
+struct Looking<'l> {
+    last: &'l AtomicU64,
+    end: u64,
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.last.store(self.end, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
+    use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    };
     use upcie_core::testing::ManualClock;
 
     #[test]
@@ -59,5 +75,18 @@ mod tests {
             assert_eq!(looks.get(), total);
             clock.sleep(pause);
         }
+    }
+    #[test]
+    fn a_check_that_panics_is_not_the_last() {
+        let (clock, shared, looks) = (ManualClock::default(), SharedLook::default(), Cell::new(0));
+        clock.sleep(RECENT);
+        let look = AssertUnwindSafe(|| shared.run(&clock, || resume_unwind(Box::new("a clock's bug"))));
+        assert!(catch_unwind(look).is_err());
+        let look = || {
+            looks.set(1);
+            Ok(())
+        };
+        shared.run(&clock, look).unwrap();
+        assert_eq!(looks.get(), 1);
     }
 }

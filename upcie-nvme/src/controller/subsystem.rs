@@ -95,6 +95,12 @@ impl Subsystem {
         }
     }
 
+    /// Locks the state, for a test.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.state)
+    }
+
     /// Returns the open controllers.
     fn controllers(&self) -> Vec<Arc<dyn Member>> {
         // Upgraded under the lock and dropped outside of it: the last handle to one may be among them.

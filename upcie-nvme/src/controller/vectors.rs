@@ -12,7 +12,7 @@ use upcie_core::{
     deadline::Stopwatch,
     device::Device,
     events::emit,
-    gate::Gate,
+    gate::{Gate, Pass},
     irq::{EventFd, IrqKind},
 };
 
@@ -60,20 +60,30 @@ impl Vectors {
         self.kind
     }
 
+    /// Enters the vectors. If another thread is wiring them, waits for it, at most `limit` as counted by `watch`.
+    fn enter(
+        &self,
+        device: &dyn Device,
+        mut watch: Stopwatch<'_>,
+        limit: Duration,
+    ) -> Result<Pass<'_, Option<Vec<Arc<EventFd>>>>> {
+        let wired = self.wired.enter(|| limit.saturating_sub(watch.waited()));
+        wired.ok_or_else(|| {
+            Error::timeout(device.name(), "turning interrupts on: waiting for calls of other threads", limit)
+        })
+    }
+
     /// Returns the wired vectors, at most `most`. The first call wires all of them, since old kernels can't
     /// add any later. If another thread is wiring them, waits for it, at most `limit`.
     fn with_vectors<T>(
         &self,
         device: &dyn Device,
         most: u32,
-        mut watch: Stopwatch<'_>,
+        watch: Stopwatch<'_>,
         limit: Duration,
         then: impl FnOnce(&[Arc<EventFd>]) -> T,
     ) -> Result<T> {
-        let wired = self.wired.enter(|| limit.saturating_sub(watch.waited()));
-        let mut wired = wired.ok_or_else(|| {
-            Error::timeout(device.name(), "turning interrupts on: waiting for calls of other threads", limit)
-        })?;
+        let mut wired = self.enter(device, watch, limit)?;
         if wired.is_none() {
             *wired = Some(match self.kind {
                 Some(kind) => wire(device, kind, device.irq_count(kind)?.min(most))?,
@@ -117,11 +127,16 @@ impl Vectors {
         })
     }
 
-    /// Wires the vectors that were wired again: a reset may have turned them off.
-    pub(super) fn wire_again(&self, device: &dyn Device) -> Result<()> {
-        let (Some(kind), Some(wired)) = (self.kind, self.wired.enter(|| Duration::ZERO)) else {
-            return Ok(());
-        };
+    /// Wires the vectors that were wired again: a reset may have turned them off. If another thread is wiring them, which the reset
+    /// may have undone, waits for it, at most `limit`.
+    pub(super) fn wire_again(
+        &self,
+        device: &dyn Device,
+        watch: Stopwatch<'_>,
+        limit: Duration,
+    ) -> Result<()> {
+        let Some(kind) = self.kind else { return Ok(()) };
+        let wired = self.enter(device, watch, limit)?;
         let Some(fds) = &*wired else { return Ok(()) };
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         device.set_irqs(kind, &[])?;
@@ -199,5 +214,65 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok(fds),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emu;
+    use std::sync::mpsc;
+    use upcie_core::{
+        clock::{Clock, SystemClock},
+        pci::{ConfigSpace, cap},
+    };
+
+    /// The system's time; tells a test of each reading.
+    #[derive(Debug)]
+    struct Telling(Mutex<mpsc::Sender<()>>);
+
+    impl Clock for Telling {
+        fn now(&self) -> Duration {
+            // The test may have ended.
+            let _ = lock(&self.0).send(());
+            SystemClock.now()
+        }
+
+        fn sleep(&self, time: Duration) {
+            SystemClock.sleep(time);
+        }
+    }
+
+    #[test]
+    fn vectors_that_a_thread_is_wiring_are_wired_again() {
+        const LONG: Duration = Duration::from_secs(60);
+        let device = emu::spawn(&"size=1M,vectors=3".parse().unwrap()).unwrap();
+        let device = &*device;
+        let control = device.find_capability(cap::MSIX).unwrap().unwrap() + 2;
+        let is_on = || device.config_u16(control).unwrap() >> 15 == 1;
+        let vectors = Vectors::new(device, Some(IrqKind::Msix)).unwrap();
+        vectors.count(device, 3, Stopwatch::new(), LONG).unwrap();
+        // As after a reset.
+        device.set_irqs(IrqKind::Msix, &[]).unwrap();
+        assert!(!is_on());
+        let (tells, told) = mpsc::channel();
+        let clock = Telling(Mutex::new(tells.clone()));
+        // This thread is wiring them.
+        let wiring = vectors.enter(device, Stopwatch::new(), LONG).unwrap();
+        let watch = Stopwatch::of(&clock);
+        told.recv().unwrap();
+        std::thread::scope(|scope| {
+            let (vectors, tells) = (&vectors, tells);
+            let again = scope.spawn(move || {
+                let again = vectors.wire_again(device, watch, LONG);
+                tells.send(()).unwrap();
+                again
+            });
+            // It waits, or has ended.
+            told.recv_timeout(LONG).unwrap();
+            drop(wiring);
+            again.join().unwrap().unwrap();
+        });
+        assert!(is_on());
     }
 }

@@ -94,6 +94,12 @@ impl Live {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Locks the current epoch, for a test.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        self.current()
+    }
+
     /// Returns the epoch that began with the last reset, or with the bring-up.
     pub(crate) fn epoch(&self) -> Arc<Epoch> {
         self.current().epoch.clone()
@@ -106,8 +112,13 @@ impl Live {
         if self.owner.is_current() { self.current().epoch.stamp.load(Ordering::Acquire) } else { 0 }
     }
 
-    /// Makes all existing namespace handles stale. A stopped controller stays stopped.
+    /// Makes all existing namespace handles stale. A stopped controller stays stopped. Does nothing in a forked child, where no
+    /// handle is valid.
     pub(crate) fn restamp(&self) {
+        // Before the lock: a thread that does not exist in the child may hold it.
+        if !self.owner.is_current() {
+            return;
+        }
         let mut current = self.current();
         current.next = unique();
         if !current.epoch.is_over() {

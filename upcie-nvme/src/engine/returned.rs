@@ -108,7 +108,7 @@ impl<T> Queue<T> {
 
     /// Takes the next command whose completion was posted and not reaped. A completion of a command that is not in
     /// flight ends the search.
-    fn take_completed(&mut self) -> Option<Completion<T>> {
+    pub(super) fn take_completed(&mut self) -> Option<Completion<T>> {
         if self.cqe == self.reap_limit || !self.is_ready() {
             return None;
         }

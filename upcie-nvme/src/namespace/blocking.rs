@@ -11,6 +11,7 @@ use std::{ops::Range, time::Duration};
 use upcie_core::{
     deadline::{Backoff, Budget, Stopwatch},
     dma::DmaBuf,
+    gate::Pass,
 };
 use zerocopy::IntoBytes;
 
@@ -211,27 +212,24 @@ fn attempt(
     if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
         controller.end_queue(&mut before, &mut DmaBuf::empty());
     }
-    let queue = match &mut *slot {
-        Some(queue) => queue,
-        none => {
-            let entries = ENTRIES.min(controller.max_queue_entries());
-            let (sgl, left) = (controller.sgl_use(), whole.saturating_sub(watch.waited()));
-            let left = left.min(controller.timeout());
-            let queue = create(controller, entries, None, (None, sgl), None, PRIORITY, left);
-            let queue = queue.map_err(|error| of_call(controller, error, what))?;
-            none.insert(queue)
-        }
-    };
-    // This call owns the buffer until the controller is done with it, whatever happens.
-    let mut held = std::mem::take(buffer);
+    if slot.is_none() {
+        let entries = ENTRIES.min(controller.max_queue_entries());
+        let (sgl, left) = (controller.sgl_use(), whole.saturating_sub(watch.waited()));
+        let left = left.min(controller.timeout());
+        let queue = create(controller, entries, None, (None, sgl), None, PRIORITY, left);
+        *slot = Some(queue.map_err(|error| of_call(controller, error, what))?);
+    }
     let backoff = Backoff::of_memory(*watch, controller.timeout(), whole);
-    match send_all(controller, queue, what, backoff, (whole, order), |turn| send(turn, &held)) {
+    // This call owns the buffer until the controller is done with it, whatever happens.
+    let mut call = InFlight { controller, slot, held: std::mem::take(buffer), is_over: false };
+    let (queue, held) = call.parts();
+    match send_all(controller, queue, what, backoff, (whole, order), |turn| send(turn, held)) {
         Ok(result) => {
-            *buffer = held;
+            *buffer = call.end();
             Ok(result)
         }
         Err((error, false)) => {
-            *buffer = held;
+            *buffer = call.end();
             Err(of_call(controller, error, what))
         }
         Err((mut error, true)) => {
@@ -240,7 +238,8 @@ fn attempt(
             }
             // Commands may still be in flight: delete the queue. If the controller does not confirm that, the
             // buffer is leaked.
-            let mut queue = slot.take().expect("made above");
+            let mut queue = call.slot.take().expect("made above");
+            let mut held = call.end();
             if controller.end_queue(&mut queue, &mut held) {
                 drop(queue);
                 *buffer = held;
@@ -248,6 +247,37 @@ fn attempt(
                 error.set_kept();
             }
             Err(of_call(controller, error, what))
+        }
+    }
+}
+
+/// A call's queue and buffer while commands may be in flight. If the call ends by a panic, of the program's clock or its
+/// subscriber of log events, dropping this leaves both to the controller.
+struct InFlight<'c> {
+    controller: &'c Inner,
+    /// The queue of all calls, which is there.
+    slot: Pass<'c, Option<Queue<u64>>>,
+    held: DmaBuf,
+    is_over: bool,
+}
+
+impl InFlight<'_> {
+    fn parts(&mut self) -> (&mut Queue<u64>, &DmaBuf) {
+        (self.slot.as_mut().expect("made above"), &self.held)
+    }
+
+    /// Returns the buffer: nothing is in flight, or the caller ends the queue.
+    fn end(&mut self) -> DmaBuf {
+        self.is_over = true;
+        std::mem::take(&mut self.held)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let queue = if self.is_over { None } else { self.slot.take() };
+        if let Some(mut queue) = queue {
+            self.controller.abandon_queue(&mut queue, &mut self.held, None);
         }
     }
 }

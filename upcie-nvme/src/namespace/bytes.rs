@@ -54,6 +54,7 @@ impl Namespace {
         let block = self.block_size();
         let limit = self.controller.timeout();
         let what = self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
+        self.controller.check_owner(&what)?;
         let _alone = self.controller.enter_edges(&mut self.controller.stopwatch(), limit, &what)?;
         let mut written = 0;
         while written < bytes.len() {

@@ -26,12 +26,13 @@ pub(super) struct Known {
 
 /// Asks the controller for the namespace `nsid`.
 pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
-    controller
-        .wait_for_reset(controller.stopwatch(), controller.timeout(), &|| format!("namespace {nsid}"))?;
+    let what = || format!("namespace {nsid}");
+    controller.check_owner(&what())?;
+    controller.wait_for_reset(controller.stopwatch(), controller.timeout(), &what)?;
     // Before anything is read: a change during the reads makes the handle stale.
     let stamp = controller.live().stamp();
     // After the stamp was read: a change that ends before this check has made the stamp stale.
-    controller.subsystem().check_settled(controller.name(), &format!("namespace {nsid}"))?;
+    controller.subsystem().check_settled(controller.name(), &what())?;
     // FFFFFFFFh stands for all namespaces, so no namespace has it.
     let possible = nsid != 0 && nsid != u32::MAX;
     let known = possible && controller.active_above(nsid - 1, controller.timeout())?.first() == Some(&nsid);

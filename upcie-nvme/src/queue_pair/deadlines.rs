@@ -111,35 +111,36 @@ impl Deadlines {
         if self.aborts.is_empty() {
             return Ok(());
         }
-        let mut is_stuck = false;
-        for mut abort in std::mem::take(&mut self.aborts) {
+        let (mut is_stuck, mut failed) = (false, Ok(()));
+        // One that an error or a panic left out would take a place of the admin queue for good.
+        self.aborts.retain_mut(|abort| {
             let in_flight = queue.is_in_flight(&abort.command);
-            abort.step = match abort.step {
-                Step::Send if !in_flight => continue,
-                Step::Send => match controller.send_abort(queue.qid(), abort.command.id)? {
-                    Some((tag, permit)) => Step::Sent(tag, permit),
-                    None => Step::Send,
+            match abort.step {
+                Step::Send | Step::Aborted if !in_flight => return false,
+                Step::Send => match controller.send_abort(queue.qid(), abort.command.id) {
+                    Ok(Some((tag, permit))) => abort.step = Step::Sent(tag, permit),
+                    Ok(None) => {}
+                    Err(error) => failed = Err(error),
                 },
-                Step::Sent(tag, permit) => match controller.abort_answer(tag) {
-                    Some(_) if !in_flight => continue,
+                Step::Sent(tag, _) => match controller.abort_answer(tag) {
+                    Some(_) if !in_flight => return false,
                     Some(Ok(true)) => {
                         abort.since = now;
-                        Step::Aborted
+                        abort.step = Step::Aborted;
                     }
                     Some(answer) => {
                         note_refusal(controller, queue.qid(), &abort.command, answer);
                         is_stuck = true;
-                        continue;
+                        return false;
                     }
-                    None => Step::Sent(tag, permit),
+                    None => {}
                 },
-                Step::Aborted if !in_flight => continue,
-                Step::Aborted => Step::Aborted,
-            };
+                Step::Aborted => {}
+            }
             is_stuck |= in_flight && now.saturating_sub(abort.since) >= abort.command.limit;
-            self.aborts.push(abort);
-        }
-        if is_stuck { reset(queue, controller) } else { Ok(()) }
+            true
+        });
+        if is_stuck { reset(queue, controller) } else { failed }
     }
 
     /// Forgets the Aborts under way: the queue ends, or begins anew.
@@ -170,4 +171,45 @@ fn note_refusal(controller: &Inner, qid: u16, command: &Overdue, answer: Result<
         reason,
         "resetting the controller: Abort had no effect"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Controller,
+        controller::{PRIORITY, create},
+        engine::SglUse,
+    };
+    use upcie_core::dma::DmaBuf;
+
+    /// An Abort that was lost took one of the admin queue's places, which not even a reset gave back.
+    #[test]
+    fn an_error_loses_no_abort() {
+        let controller = Controller::open("emu:size=1M,latency=60s").unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let inner = controller.inner();
+        let sgl = (None, SglUse::Never);
+        let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, inner.timeout()).unwrap();
+        for tag in 0..2 {
+            queue.turn().unwrap().flush(&namespace, tag).unwrap();
+        }
+        // The first look begins to measure.
+        let [limit, begin, late] = [1, 10, 20].map(Duration::from_secs);
+        assert!(queue.look_for_overdue(begin, Some(limit), usize::MAX).is_empty());
+        let found = queue.look_for_overdue(late, Some(limit), usize::MAX);
+        assert_eq!(found.len(), 2);
+        let (tag, permit) = inner.send_abort(queue.qid(), found[1].id).unwrap().expect("the first Abort");
+        let mut deadlines = Deadlines::new(Some(limit), OnTimeout::Abort);
+        for (command, step) in found.into_iter().zip([Step::Send, Step::Sent(tag, permit)]) {
+            deadlines.aborts.push(Abort { command, since: late, step });
+        }
+        // As if something else had stopped the controller: its admin queue takes no command.
+        inner.live().end();
+        deadlines.go_on(&mut queue, inner, late).unwrap_err();
+        assert_eq!(deadlines.aborts.len(), 2);
+        deadlines.forget(inner);
+        controller.reset().unwrap();
+        assert!(inner.end_queue(&mut queue, &mut DmaBuf::empty()));
+    }
 }

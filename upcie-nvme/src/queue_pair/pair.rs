@@ -79,8 +79,8 @@ impl<T> QueuePair<T> {
         (priority, deadlines): (QueuePriority, Deadlines),
         controller: Arc<Inner>,
     ) -> Self {
-        let progress = (controller.clock().now(), queue.completion_cursor());
-        Self {
+        let progress = (Duration::ZERO, queue.completion_cursor());
+        let mut pair = Self {
             queue,
             ended: None,
             priority,
@@ -91,7 +91,10 @@ impl<T> QueuePair<T> {
             reaped: Reaped::default(),
             looks: Looks { progress, deadlines },
             controller,
-        }
+        };
+        // If the program's clock panics, dropping the pair deletes the queues.
+        pair.looks.progress.0 = pair.controller.clock().now();
+        pair
     }
 
     /// Opens the guard for reaping and submitting.
@@ -157,6 +160,8 @@ impl<T> QueuePair<T> {
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports
     /// an error.
     pub fn arm(&self) -> Result<()> {
+        // Before anything is taken from the descriptor, which a forked child shares with its parent.
+        self.controller.check_owner("asking for an interrupt")?;
         arm(&self.queue, self.waiter()?, &self.controller)
     }
 
@@ -177,6 +182,9 @@ impl<T> QueuePair<T> {
     /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
     /// queue takes no more commands.
     pub(crate) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
+        if self.controller.is_inherited() {
+            return self.queue.check_live();
+        }
         let Self { queue, looks, controller, .. } = self;
         let checked = check_progress(queue, looks, controller, quiet)
             // After a reset a completion can't come.
@@ -310,6 +318,8 @@ impl<T> QueuePair<T> {
         if let Some(ended) = self.ended {
             return ended;
         }
+        // A panic in the wait leaves the memory to the controller: the drop that follows must not delete the queues again.
+        self.ended = Some(false);
         if !self.controller.is_inherited() {
             self.looks.deadlines.forget(&self.controller);
         }

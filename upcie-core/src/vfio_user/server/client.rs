@@ -256,7 +256,7 @@ impl<'a> Client<'a> {
             if let Some(reply) = self.channel.try_reply()? {
                 break reply;
             }
-            self.wait(begin + self.deadline)?;
+            self.wait(begin)?;
         };
         self.slow = begin.elapsed() > SLOW_TURN;
         if reply.header.id != header.id || reply.header.command != header.command {
@@ -268,12 +268,12 @@ impl<'a> Client<'a> {
         Ok(Ok(reply.payload))
     }
 
-    /// Waits for the client.
-    fn wait(&mut self, deadline: Instant) -> Result<(), Fault> {
+    /// Waits for the client, until the deadline after `begin`.
+    fn wait(&mut self, begin: Instant) -> Result<(), Fault> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::Closed);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = self.deadline.saturating_sub(begin.elapsed());
         if left.is_zero() {
             return Err(Fault::Late);
         }

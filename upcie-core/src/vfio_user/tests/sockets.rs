@@ -126,6 +126,24 @@ fn others_are_refused_while_the_server_waits() {
     });
 }
 
+/// A sum of the time and such a deadline overflows.
+#[test]
+fn the_longest_deadlines_are_taken() {
+    let scratch = Scratch::new("longest");
+    let path = scratch.socket();
+    serving(&path, || {
+        let client = VfioUserDevice::connect_within(&path, Duration::MAX).unwrap();
+        reset(&client).unwrap();
+    });
+    serving_within(Duration::MAX, &path, |_| {
+        let mut client = Raw::new(UnixStream::connect(&path).unwrap());
+        client.negotiate(Capabilities::default());
+        client.begin_copy_by_message();
+        // The server waits for the answer.
+        assert_eq!(client.next().header.command, command::DMA_READ);
+    });
+}
+
 /// A device whose writes hang, as on a disk that does not answer, until the test continues them.
 struct Hanging {
     device: CopyDevice,

@@ -102,6 +102,7 @@ impl Pmr {
     /// The controller says that writes have failed, or that the region is not ready (it was stopped); or it
     /// is gone.
     pub fn flush(&self) -> Result<()> {
+        self.registers.check_owner("flushing its persistent memory region")?;
         barrier::mmio_wmb();
         if self.capabilities.pmrwbm() & 0b10 == 0 {
             // The read follows all stores on the same path.

@@ -106,9 +106,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a closed queue stays on the controller",
-        file: "upcie-nvme/src/controller/queues.rs",
-        before: "        if !queue.is_over() {\n            let Err(ticket)",
-        after: "        if $on {\n            return true;\n        }\n        if !queue.is_over() {\n            let Err(ticket)",
+        file: "upcie-nvme/src/controller/ending.rs",
+        before: "        if !self.queue.is_over() {\n            inner.reap_late();",
+        after: "        if $on {\n            return true;\n        }\n        if !self.queue.is_over() {\n            inner.reap_late();",
     },
     // Resets and deadlines.
     Mutant {
@@ -154,8 +154,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a refused Abort is not followed by a reset",
         file: "upcie-nvme/src/queue_pair/deadlines.rs",
-        before: "if is_stuck { reset(queue, controller) } else { Ok(()) }",
-        after: "Ok(())",
+        before: "if is_stuck { reset(queue, controller) } else { failed }",
+        after: "failed",
     },
     Mutant {
         name: "events are not requested again after a reset",

@@ -177,7 +177,7 @@ fn p2p_says_what_is_missing() {
         (&["p2p", &a, &b, "--destructive", "--buffer", "to"], &[&b, "no controller memory buffer"]),
         (
             &["p2p", &a, &b, "--destructive", "--to-nsid", "2", "--size", "512"],
-            &["multiple of the larger block size"],
+            &["4096 bytes", "whole blocks on both sides"],
         ),
         (&["p2p", &a, &b, "--destructive", "--depth", "1024"], &["smaller --depth"]),
         (&["p2p", &fd_a, &fd_b, "--destructive"], &["other devices can't reach", "vfio:"]),

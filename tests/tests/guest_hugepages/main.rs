@@ -145,9 +145,11 @@ fn an_interrupted_setup_puts_the_pool_back() {
         assert!(Instant::now() < end, "the pool does not grow");
         std::thread::yield_now();
     }
-    setup.signal(Signal::SIGINT);
+    // On one processor it may have ended before this thread saw a page: then it has put them back for want of memory.
+    if setup.is_running() {
+        setup.signal(Signal::SIGINT);
+    }
     let (status, errors) = setup.finish();
-    // It may have failed before, for want of memory.
     assert!([Some(1), Some(130)].contains(&status.code()), "{status}: {errors}");
     assert_eq!(total(), 64, "{errors}");
 }

@@ -212,7 +212,7 @@ fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) 
     for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         ensure!(
             value.bytes.is_multiple_of(unit),
-            "{name} {value}: not a multiple of the block sizes of both, which {unit} bytes are"
+            "{name} {value}: not a multiple of {unit} bytes, which are whole blocks on both sides"
         );
     }
     if let Some(length) = &args.length {

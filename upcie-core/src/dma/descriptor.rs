@@ -1,7 +1,7 @@
 //! The handle to a buffer in DMA memory, its descriptor with the driver's preparation, and their origin.
 
 use super::{Region, Spans};
-use std::{fmt, mem::ManuallyDrop, ptr::NonNull, sync::Arc};
+use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull, sync::Arc};
 
 /// A buffer that a device can read and write: one pointer wide, cheap to move, returned to its heap on drop.
 ///
@@ -110,10 +110,39 @@ pub unsafe trait Prepare: Send + Sync + fmt::Debug {
 /// List memory, aligned to its size rounded up to a power of two; to the page if it is larger than a page.
 #[derive(Debug)]
 pub struct List<'a> {
-    /// The entries.
-    pub entries: &'a mut [u64],
+    /// A device may write to the entries at any time, so no reference to them is made.
+    entries: *mut u64,
+    len: usize,
     /// The device address of the first entry.
     pub iova: u64,
+    memory: PhantomData<&'a mut [u64]>,
+}
+
+impl<'a> List<'a> {
+    /// Makes a list of ordinary memory.
+    pub fn new(entries: &'a mut [u64], iova: u64) -> Self {
+        Self { entries: entries.as_mut_ptr(), len: entries.len(), iova, memory: PhantomData }
+    }
+
+    /// Makes a list of `len` entries in DMA memory.
+    ///
+    /// # Safety
+    /// For `'a` the memory has so many entries at `entries`, aligned, and they are the list's alone in this process.
+    pub(super) unsafe fn in_memory(entries: *mut u64, len: usize, iova: u64) -> Self {
+        Self { entries, len, iova, memory: PhantomData }
+    }
+
+    /// Stores entry `at`.
+    ///
+    /// # Panics
+    /// Panics if the list has no such entry.
+    pub fn store(&mut self, at: usize, value: u64) {
+        assert!(at < self.len, "entry {at} of a list of {}", self.len);
+        // SAFETY: one of the list's entries, as was just checked.
+        let entry = unsafe { self.entries.add(at) };
+        // SAFETY: aligned, and nobody else in this process uses it while the list is borrowed.
+        unsafe { entry.write(value) };
+    }
 }
 
 /// The fields of a buffer that a driver's submission path reads, prepared when the buffer is made.

@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     fmt,
-    ptr::{self, NonNull},
+    ptr::NonNull,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -289,11 +289,12 @@ impl Heap {
         fill: impl FnOnce(List<'_>) -> Option<u64>,
     ) -> Result<(DmaBuf, Option<u64>)> {
         let buf = self.alloc_contiguous(bytes, bytes.next_power_of_two().min(host_page_size()))?;
-        // A device may write to the list's memory at any time, so no reference to that is made.
-        let mut entries = vec![0; bytes.div_ceil(8)];
-        let second = fill(List { entries: &mut entries, iova: buf.iova(0) });
+        let (first, count) = (buf.as_ptr().cast::<u64>(), bytes.div_ceil(8));
         // SAFETY: the new buffer has at least `bytes`, in whole blocks of 512 bytes, and nobody else's memory.
-        unsafe { ptr::copy_nonoverlapping(entries.as_ptr(), buf.as_ptr().cast(), entries.len()) };
+        unsafe { first.write_bytes(0, count) };
+        // SAFETY: as above; the buffer is returned after the list.
+        let list = unsafe { List::in_memory(first, count, buf.iova(0)) };
+        let second = fill(list);
         Ok((buf, second))
     }
 

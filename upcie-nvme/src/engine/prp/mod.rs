@@ -135,13 +135,13 @@ unsafe impl Prepare for BufferLists {
                 Some(second)
             }
             (_, None) => None,
-            (entries, Some(list)) => {
+            (entries, Some(mut list)) => {
                 let mut writer = ListWriter::new(entries, self.page_shift);
-                let (out, base) = (list.entries, list.iova);
+                let base = list.iova;
                 let next = |used: usize| base + (used * ENTRY) as u64;
                 walk.walk(len, iova, |page| {
                     if !std::mem::take(&mut first) {
-                        writer.push(page, next, |at, value| out[at] = value);
+                        writer.push(page, next, |at, value| list.store(at, value));
                     }
                     Ok(())
                 })

@@ -180,8 +180,7 @@ fn a_ready_list_of_scattered_memory_names_its_pages() {
             let mut list = vec![0; lists.list_len(iova(0), len) / ENTRY];
             let base = 1 << 47;
             let ready = (!list.is_empty()).then_some(());
-            let word =
-                lists.prepare(&iova, len, ready.map(|()| List { entries: &mut list, iova: base })).unwrap();
+            let word = lists.prepare(&iova, len, ready.map(|()| List::new(&mut list, base))).unwrap();
             let (mut spans, mut walked) = (Vec::new(), 0);
             while walked < len {
                 let piece = (0x1_0000 - ((start + walked) & 0xffff)).min(len - walked);

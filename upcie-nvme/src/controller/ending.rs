@@ -1,6 +1,9 @@
 //! The end of a queue pair: its memory, and that of its commands, is free once the controller has let go of it.
 
-use super::{Inner, queue_ids::Ticket, queues::DELETE_TIMEOUT};
+use super::{
+    Inner,
+    queue_ids::{DELETE_TIMEOUT, Ticket},
+};
 use crate::engine::{Queue, Retired};
 use upcie_core::dma::DmaBuf;
 

@@ -10,10 +10,16 @@ use crate::{
     engine::{Retired, unique},
     spec::Status,
 };
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
+
+/// The time that the deletion of a queue may take before its memory is kept.
+pub(super) const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a queue pair's id.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::{
     Cmb, Inner,
     admin::Late,
     ending::Unsettled,
-    queue_ids::{Next, Step, Ticket},
+    queue_ids::{DELETE_TIMEOUT, Next, Step, Ticket},
     subsystem::Member,
     unwinding::OnUnwind,
 };
@@ -21,8 +21,6 @@ use upcie_core::{
     mmio::Caching,
 };
 
-/// The time that the deletion of a queue may take before its memory is kept.
-pub(super) const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time for a command of a deletion that goes on beside other commands.
 const LEAST_FOR_DELETION: Duration = Duration::from_millis(20);
 /// The default bytes of a queue's PRP list memory.

@@ -52,7 +52,7 @@ fn a_format_that_erases_nothing_changes_nothing() {
     assert_eq!(layouts(&stepped), [(0, 9), (0, 12)]);
 }
 
-/// Of all namespaces the first is formatted, with metadata: its commands move metadata.
+/// Formats the first of several namespaces, with metadata: its commands move metadata.
 #[test]
 fn a_format_that_fails_later_is_noted() {
     let mut stepped = stepped();

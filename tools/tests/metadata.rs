@@ -168,12 +168,11 @@ fn perf_counts_reads_that_fail_a_check() {
     let from = disk.file("data", &bytes(64 * 512, 3));
     // Reference tags that are not those of the blocks.
     disk.write(&format!("{from} --prinfo 8 --ref-tag 1000"));
-    let json = disk.path("json");
     let perf = |prinfo: u32, code| {
         let limits = "--length 32K --block-size 512 --depth 4 --count 64 --rw read";
-        let output = run(&format!("perf {} --prinfo {prinfo} {limits} --json {json}", disk.emu));
+        let output = run(&format!("perf {} --prinfo {prinfo} {limits} --json", disk.emu));
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["parameters"]["prinfo"], prinfo);
         report
     };

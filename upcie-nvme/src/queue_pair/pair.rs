@@ -241,15 +241,15 @@ impl<T> QueuePair<T> {
     /// controller had completed come first. Returns nothing, and changes nothing, if the controller was not reset.
     ///
     /// # Errors
-    /// After an error nothing is lost: call it again, or [`close`](Self::close). Either gives the commands back, even if the
-    /// queue pair can't be created again.
+    /// After an error nothing is lost: call it again, or [`close`](Self::close), which gives the commands back even if the
+    /// queue pair can't be created again ([`Failure::Undeleted`](crate::Failure::Undeleted)).
     /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back.
     /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset again meanwhile.
     /// - The queue is closed for another reason than a reset: reset the controller first.
     /// - The controller refused the queue, or did not answer.
     pub fn recover(&mut self) -> Result<Vec<Returned<T>>> {
         if self.ended.is_some() {
-            return self.take_returned().ok_or_else(|| self.undeleted());
+            return Err(self.undeleted());
         }
         if self.controller.is_inherited() || !self.queue.is_over() {
             return self.queue.check_live().map(|()| Vec::new());
@@ -294,19 +294,14 @@ impl<T> QueuePair<T> {
         }
         if !ended {
             // Of a queue pair that was not created again: the controller has let go of its commands, if not of its rings.
-            if let Some(returned) = self.take_returned() {
-                return Ok(returned);
+            if !self.returned.is_empty() {
+                return Ok(std::mem::take(&mut self.returned));
             }
             return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
         }
         let mut all = std::mem::take(&mut self.returned);
         all.append(&mut self.queue.take_all());
         Ok(all)
-    }
-
-    /// Takes the commands that were taken out of the queue, if there are some.
-    fn take_returned(&mut self) -> Option<Vec<Returned<T>>> {
-        (!self.returned.is_empty()).then(|| std::mem::take(&mut self.returned))
     }
 
     fn undeleted(&self) -> Error {

@@ -27,6 +27,9 @@ use std::{
 
 /// Busy rounds of the backend between two checks of the socket, which are system calls.
 const BUSY_ROUNDS: u32 = 64;
+/// Busy rounds between two looks at the clock, and the time after which the socket is checked sooner: a round may be long.
+const CLOCK_ROUNDS: u32 = 8;
+const BUSY_TIME: Duration = Duration::from_millis(10);
 /// Idle rounds between two checks.
 const IDLE_ROUNDS: u32 = 32;
 /// Time that an idle server spins before it sleeps: longer than a driver's pause between two bursts.
@@ -234,13 +237,14 @@ impl Server {
         let single_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
         let (mut busy, mut idle, mut sleep) = (0_u32, 0_u32, SLEEPS.0);
-        let (mut idle_since, mut asked) = (None, None);
+        let (mut idle_since, mut asked, mut checked) = (None, None, start);
         loop {
             client.begin_turn();
             if backend.poll(client) > 0 {
                 (idle, idle_since, sleep) = (0, None, SLEEPS.0);
                 busy += 1;
-                if busy < BUSY_ROUNDS && !client.is_slow() {
+                let is_long = busy.is_multiple_of(CLOCK_ROUNDS) && checked.elapsed() >= BUSY_TIME;
+                if busy < BUSY_ROUNDS && !is_long && !client.is_slow() {
                     continue;
                 }
                 busy = 0;
@@ -258,6 +262,7 @@ impl Server {
                 idle = 0;
             }
 
+            checked = Instant::now();
             if stop.load(Ordering::Relaxed) && !is_leaving(client, &mut asked) {
                 return Ok(());
             }

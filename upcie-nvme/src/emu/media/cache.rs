@@ -131,8 +131,8 @@ impl<M: Media> Media for Cached<M> {
     }
 
     fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status> {
-        if len > self.capacity {
-            // Too much for the cache: the medium has it at once.
+        if len >= self.capacity / 2 {
+            // Too much for the cache: the medium has it at once. A long command comes in pieces.
             self.settle(|count| Some(count - 1))?;
             return self.medium.zero(offset, len);
         }

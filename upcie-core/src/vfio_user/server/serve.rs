@@ -243,7 +243,7 @@ impl Server {
             if backend.poll(client) > 0 {
                 (idle, idle_since, sleep) = (0, None, SLEEPS.0);
                 busy += 1;
-                let is_long = busy.is_multiple_of(CLOCK_ROUNDS) && checked.elapsed() >= BUSY_TIME;
+                let is_long = busy % CLOCK_ROUNDS == 0 && checked.elapsed() >= BUSY_TIME;
                 if busy < BUSY_ROUNDS && !is_long && !client.is_slow() {
                     continue;
                 }

@@ -30,58 +30,82 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
     if cells.is_empty() {
         return Ok(());
     }
-    let mut payload = Payload::new(false, options.iommu);
-    let mut jobs = Vec::new();
-    for cell in &cells {
-        let file = cell.name.replace(' ', "-");
-        payload.add_program_as(&cell.executable.path, &file)?;
-        jobs.push(job(boot, cell, &file));
-    }
-    if let (Some(built), true) = (&run.fio, cells.iter().any(|cell| cell.name.starts_with(modes::FIO))) {
-        payload.add_program(&built.fio)?;
-        payload.add_library(&built.engine, GUEST_ENGINE)?;
-    }
-    let of_c = cells.iter().any(|cell| cell.name == c_programs::SUITE);
-    for program in run.tools.iter().chain(run.c_programs.iter().filter(|_| of_c)) {
-        payload.add_program(program)?;
-    }
+    let file = |cell: &Cell<'_>| cell.name.replace(' ', "-");
+    let jobs: Vec<_> = cells.iter().map(|cell| job(boot, cell, &file(cell))).collect();
+    // Made again for a second boot: the first one takes it.
+    let payload = |cells: &[Cell<'_>]| -> Result<Payload> {
+        let mut payload = Payload::new(false, options.iommu);
+        for cell in cells {
+            payload.add_program_as(&cell.executable.path, &file(cell))?;
+        }
+        if let (Some(built), true) = (&run.fio, cells.iter().any(|cell| cell.name.starts_with(modes::FIO))) {
+            payload.add_program(&built.fio)?;
+            payload.add_library(&built.engine, GUEST_ENGINE)?;
+        }
+        let of_c = cells.iter().any(|cell| cell.name == c_programs::SUITE);
+        for program in run.tools.iter().chain(run.c_programs.iter().filter(|_| of_c)) {
+            payload.add_program(program)?;
+        }
+        Ok(payload)
+    };
     log!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
     let started = Instant::now();
     let (mut rows, strict, verbose) = (Vec::new(), run.strict, run.choice.verbose);
     let grace = Duration::from_secs(60);
-    let result = guest::run(lab, &options, payload, &jobs, DEADLINE + grace, verbose, &mut |job, result| {
-        let cell = &cells[rows.len()];
-        let (code, text, harness) = (Some(result.code), &result.stdout, cell.executable.test);
-        let mut row = Row::of(&job.name, boot.name, result.time, code, text, harness, strict);
-        row.mode = cell.mode.map(|mode| mode.name);
-        row = row.refuse_empty();
-        if let (None, Some(leaked)) = (&row.problem, &result.leaked) {
-            row.problem = Some(format!("leaked: {}", changes(leaked)));
-        }
-        if row.problem.is_some() && !verbose {
-            println!("{}{}", result.stdout, result.stderr);
-        }
-        log!("{}", row.line(24));
-        rows.push(row);
-    });
-    let problem = match &result {
-        Ok(results) => complaint(&results.dmesg, &jobs),
-        Err(error) => {
-            process::check_interrupt()?;
-            println!("{error:#}");
-            // Suites that did not run count as failed.
-            for (job, cell) in jobs.iter().zip(&cells).skip(rows.len()) {
-                let problem = Some("the guest went down".to_owned());
-                let mut row = Row::step(&job.name, boot.name, Duration::ZERO, problem);
+    let mut first = 0;
+    let problem = loop {
+        let payload = payload(&cells[first..])?;
+        let left = &jobs[first..];
+        let result =
+            guest::run(lab, &options, payload, left, DEADLINE + grace, verbose, &mut |job, result| {
+                let cell = &cells[rows.len()];
+                let (code, text, harness) = (Some(result.code), &result.stdout, cell.executable.test);
+                let mut row = Row::of(&job.name, boot.name, result.time, code, text, harness, strict);
                 row.mode = cell.mode.map(|mode| mode.name);
+                row = row.refuse_empty();
+                if let (None, Some(leaked)) = (&row.problem, &result.leaked) {
+                    row.problem = Some(format!("leaked: {}", changes(leaked)));
+                }
+                if row.problem.is_some() && !verbose {
+                    println!("{}{}", result.stdout, result.stderr);
+                }
+                log!("{}", row.line(24));
                 rows.push(row);
+            });
+        let error = match result {
+            Ok(results) => break complaint(&results.dmesg, left),
+            Err(error) => error,
+        };
+        process::check_interrupt()?;
+        println!("{error:#}");
+        if first == 0 && is_assertion(&format!("{error:#}")) {
+            first = rows.len();
+            log!(
+                "QEMU has ended by an assertion of its own: booting again for the {} suites that are left",
+                jobs.len() - first
+            );
+            if first > 0 {
+                continue;
             }
-            Some("went down, or hung".to_owned())
         }
+        // Suites that did not run count as failed.
+        for (job, cell) in jobs.iter().zip(&cells).skip(rows.len()) {
+            let problem = Some("the guest went down".to_owned());
+            let mut row = Row::step(&job.name, boot.name, Duration::ZERO, problem);
+            row.mode = cell.mode.map(|mode| mode.name);
+            rows.push(row);
+        }
+        break Some("went down, or hung".to_owned());
     };
     run.rows.append(&mut rows);
     run.push(Row::step("the guest itself", boot.name, started.elapsed(), problem));
     Ok(())
+}
+
+/// Returns `true` if an error tells that QEMU has aborted itself: under emulation it did so once, when a device's memory moved
+/// while a processor used it (`iotlb_to_section`). A second time counts.
+fn is_assertion(error: &str) -> bool {
+    error.contains("QEMU ended by itself") && error.contains("iotlb_to_section: Assertion")
 }
 
 /// Lists the programs of this boot in the order of running.
@@ -168,7 +192,7 @@ fn complaint(dmesg: &str, jobs: &[Job]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{changes, complaint};
+    use super::{changes, complaint, is_assertion};
     use crate::lab::guest::Job;
 
     #[test]
@@ -194,5 +218,15 @@ mod tests {
         let report = "before:\nnode0: 64, 64 free\nafter:\nnode0: 64, 62 free\n/dev/hugepages/x\n";
         let wanted = "before node0: 64, 64 free; after node0: 64, 62 free; after /dev/hugepages/x";
         assert_eq!(changes(report), wanted);
+    }
+
+    #[test]
+    fn an_assertion_of_qemu_is_told_from_other_ends() {
+        let aborted = "the guest went down before the command ended: QEMU ended by itself (signal: 6 (SIGABRT))\n\
+                       qemu-system-x86_64: system/physmem.c:2678: iotlb_to_section: Assertion `x' failed.";
+        assert!(is_assertion(aborted));
+        for other in ["QEMU ended by itself (exit status: 1)", "the command did not end within 400 s"] {
+            assert!(!is_assertion(other));
+        }
     }
 }

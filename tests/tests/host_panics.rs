@@ -73,6 +73,9 @@ struct Tested {
 }
 
 fn open(options: &str) -> Tested {
+    /// Of NVM subsystems: a change by a raw command or a Format touches all handles of its subsystem, those of other tests, too.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let options = format!("{options},serial=PANICS{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let device = Lockstep::new(&options.parse().unwrap()).unwrap();
     let (now, breaks, watches_boot) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
     let clock = Arc::new(Fragile { now, device: device.clone(), breaks, watches_boot });

@@ -89,6 +89,11 @@ pub fn number(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
+/// Returns the greatest number that divides both; the other one if one is 0.
+pub fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
 /// Formats a count with three digits: `1234567.0` as `1.23M`.
 pub fn count(value: f64) -> String {
     // A value that rounds up to 1000 gets the next unit.

@@ -184,11 +184,7 @@ fn in_container(address: &Address) -> Address {
 
 /// Returns the smallest number that both divide.
 fn common_multiple(a: u64, b: u64) -> u64 {
-    let (mut divisor, mut rest) = (a, b);
-    while rest != 0 {
-        (divisor, rest) = (rest, divisor % rest);
-    }
-    a / divisor.max(1) * b
+    a / units::common_divisor(a, b).max(1) * b
 }
 
 /// Checks the ranges against both namespaces, and makes the job.

@@ -1,5 +1,6 @@
 //! Random numbers, and the distributions of I/Os over the range.
 
+use crate::units::common_divisor;
 use std::{fmt, str::FromStr};
 
 /// The SplitMix64 generator. Its state is one sum, so a seed gives the same I/Os on every machine and in
@@ -117,7 +118,7 @@ impl Zipf {
         alias(&mut groups, &weights);
         let near = (count as f64 / 1.618_033_988_749_895) as u64;
         // The search succeeds: `count - 1` has no factor in common with `count`.
-        let stride = (near.max(1)..=count).find(|&stride| gcd(stride, count) == 1).unwrap_or(1);
+        let stride = (near.max(1)..=count).find(|&stride| common_divisor(stride, count) == 1).unwrap_or(1);
         Self { count, stride, groups: groups.into() }
     }
 
@@ -148,10 +149,6 @@ impl Zipf {
             None => (u128::from(rank) * u128::from(self.stride) % u128::from(self.count)) as u64,
         }
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Sums `k^-theta` over a group: with Euler's midpoint rule for a wide one.

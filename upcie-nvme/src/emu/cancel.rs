@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The commands that a Cancel names.
 #[derive(Debug, Clone, Copy)]
-struct Named {
+pub(super) struct Named {
     nsid: u32,
     /// `None`: all of them.
     id: Option<u16>,
@@ -56,14 +56,20 @@ fn result(aborted: usize, deferred: usize) -> u32 {
 }
 
 impl<M: Media> Io<M> {
-    /// Checks the fields of a Cancel that came from the queue `sq`.
-    pub(super) fn check_cancel(&self, sq: u16, own: u16, nsid: u32, dwords: [u32; 2]) -> Result<(), Status> {
+    /// Checks the fields of a Cancel that came from the queue `sq`, and returns the commands that it names.
+    pub(super) fn check_cancel(
+        &self,
+        sq: u16,
+        own: u16,
+        nsid: u32,
+        dwords: [u32; 2],
+    ) -> Result<Named, Status> {
         match self.namespaces.get(nsid.wrapping_sub(1) as usize) {
             _ if nsid == ALL_NAMESPACES => {}
             Some(namespace) if namespace.away == Away::Not => {}
             other => return Err(refusal(other)),
         }
-        Named::new(sq, own, nsid, dwords).map(|_| ())
+        Named::new(sq, own, nsid, dwords)
     }
 }
 
@@ -92,9 +98,8 @@ impl Sq {
         Ok(result(ended, 0))
     }
 
-    /// Ends flights, and returns dword 0 of the completion of `cancel`. Their completions come before it.
-    pub(super) fn cancel_flights(&mut self, cancel: &Command) -> Result<u32, Status> {
-        let named = Named::new(self.id, cancel.cid, cancel.nsid, [cancel.cdw10, cancel.cdw11])?;
+    /// Ends flights that a Cancel names, and returns dword 0 of its completion. Their completions come before it.
+    pub(super) fn cancel_flights(&mut self, named: Named) -> Result<u32, Status> {
         let (mut ended, mut left) = (0, 0);
         for flight in &mut self.flights {
             if !named.matches(flight.command.cid, flight.command.nsid)? {

@@ -182,8 +182,8 @@ pub(super) fn advance<M: Media>(
         }
         Stage::Data(_) if flight.command.opcode == NvmOpcode::CANCEL.0 => {
             let Command { cid, nsid, cdw10, cdw11, .. } = flight.command;
-            let checked = io.check_cancel(sq.id, cid, nsid, [cdw10, cdw11]);
-            match checked.and_then(|()| sq.cancel_flights(&flight.command)) {
+            let named = io.check_cancel(sq.id, cid, nsid, [cdw10, cdw11]);
+            match named.and_then(|named| sq.cancel_flights(named)) {
                 Ok(result) => flight.done.dw0 = result,
                 Err(status) => flight.done.status = io.failed(sq.id, cid, nsid, 0, status),
             }

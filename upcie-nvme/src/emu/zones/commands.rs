@@ -42,7 +42,7 @@ impl<M: Media> Io<M> {
             }
             _ if fields.opcode == NvmOpcode::CANCEL && status == Status::INVALID_OPCODE => {
                 let dwords = [fields.dwords[0], fields.dwords[1]];
-                self.check_cancel(sq, fields.cid, fields.nsid, dwords).map(|()| 0)
+                self.check_cancel(sq, fields.cid, fields.nsid, dwords).map(|_| 0)
             }
             Some(index) => self.execute_zoned(host, index, fields),
             None => Err(status),

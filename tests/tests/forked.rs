@@ -35,7 +35,7 @@ use upcie_tests::{
     left_out, on_each_device, raw, scaled,
 };
 
-/// Where the child of a test is.
+/// A child of a test.
 #[derive(Clone, Copy, Debug)]
 enum Child {
     /// It is a child of this process.

@@ -73,7 +73,7 @@ struct Tested {
 }
 
 fn open(options: &str) -> Tested {
-    /// Of NVM subsystems: a change by a raw command or a Format touches all handles of its subsystem, those of other tests, too.
+    /// Numbers the NVM subsystems: a raw command or a Format touches all handles of its subsystem, those of other tests, too.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let options = format!("{options},serial=PANICS{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let device = Lockstep::new(&options.parse().unwrap()).unwrap();

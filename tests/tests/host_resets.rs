@@ -255,7 +255,7 @@ impl Clock for Simulated {
 
 #[test]
 fn answers_and_events_from_before_a_reset_count() {
-    // Of an NVM subsystem of its own: a raw command makes all namespace handles of its subsystem stale, those of other tests, too.
+    // It has an NVM subsystem of its own: a raw command makes all namespace handles of its subsystem stale, those of other tests, too.
     let device = Lockstep::new(&"size=1M,serial=POSTED".parse().unwrap()).unwrap();
     let (now, resets) = (AtomicU64::new(0), Mutex::new(None));
     let clock = Arc::new(Simulated { now, device: device.clone(), resets });

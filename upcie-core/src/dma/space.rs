@@ -215,7 +215,7 @@ impl DmaSpace {
             (_, _) if self.is_inherited() => {}
             (Kind::Physical(physical), Backing::Host(memory)) => physical.retire(memory),
             (Kind::Physical(_), Backing::Device { .. }) => {}
-            // What stays mapped is kept before the log says so: a subscriber may panic.
+            // Memory that stays mapped is kept before the log says so: a subscriber may panic.
             (Kind::Translated { mapper, .. }, Backing::Host(memory)) => {
                 let (iova, len) = (addresses.at(0), memory.len() as u64);
                 let unmapped = mapper.unmap(iova, len);

@@ -59,7 +59,7 @@ impl<'q, T> Unsettled<'q, T> {
     fn end_by_reset(&self) -> bool {
         let (inner, ids) = (self.inner, &self.inner.queue_ids);
         let what = || "closing a queue pair".into();
-        // Whether it succeeds does not matter, nor whether it ends in time.
+        // Its success does not matter, nor whether it ends in time.
         let _ = inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &what);
         if self.ticket.is_some_and(|ticket| ids.is_gone(ticket)) {
             return true;

@@ -293,7 +293,7 @@ impl<T> QueuePair<T> {
             return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
         }
         if !ended {
-            // Of a queue pair that was not created again: the controller has let go of its commands, if not of its rings.
+            // The queue pair was not created again: the controller has let go of its commands, if not of its rings.
             if !self.returned.is_empty() {
                 return Ok(std::mem::take(&mut self.returned));
             }

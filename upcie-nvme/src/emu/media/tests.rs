@@ -1,4 +1,4 @@
-//! What a cache promises when its medium fails.
+//! A cache whose medium fails.
 
 use super::{super::HostMemory, Bytes, Cached, Media};
 use crate::spec::Status;

@@ -81,7 +81,7 @@ fn completions_that_are_held_back_are_cancelled() {
     ended(&mut queue, &[3]);
     queue.put(&Command { cid: 97, ..cancel(ALL_NAMESPACES, ALL) });
     queue.ring();
-    // Of the commands, and of the Cancels before.
+    // These are of the commands, and of the Cancels before.
     ended(&mut queue, &[1, 5, OWN, OWN, 98]);
 }
 

@@ -195,6 +195,7 @@ fn namespaces_are_created_and_deleted() {
     assert_eq!((nsid, controller.namespace_ids().unwrap()), (2, vec![1]), "it is detached");
     let allocated = controller.identify_as::<AllocatedNamespaces>(&IdentifyQuery::default()).unwrap();
     assert_eq!(allocated.0.above(0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(controller.allocated_namespace_ids().unwrap(), [1, 2]);
     let controllers = vec![controller.identify().cntlid];
     controller.execute(&AttachNamespace { nsid, controllers }).unwrap();
     let namespace = controller.namespace(nsid).unwrap();

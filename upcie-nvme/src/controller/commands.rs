@@ -27,11 +27,6 @@ impl fmt::Debug for Hex {
     }
 }
 
-/// Ids in a page of active namespaces.
-pub(crate) const ACTIVE: usize = 1024;
-/// The most ids that are kept of a controller that lists ever more.
-const MOST_ACTIVE: usize = 1 << 20;
-
 impl Inner {
     /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
     /// Returns dword 0 of the completion and the buffer.
@@ -280,49 +275,5 @@ impl Inner {
             Err(error) => return Err(error),
         };
         Ok(NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi()).unwrap_or(Csi::NVM))
-    }
-
-    /// Returns the ids of active namespaces that are greater than `above`, [`ACTIVE`] at most, ascending.
-    pub(crate) fn active_above(&self, above: u32, after: Duration) -> Result<Vec<u32>> {
-        let what = "Identify (active namespaces)";
-        let page = self.identify_within(&Command::identify(Cns::ACTIVE_NAMESPACES, above, 0), what, after)?;
-        let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
-        let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
-        if ids.first().is_some_and(|&first| first <= above) || !ids.is_sorted_by(|a, b| a < b) {
-            return Err(self.invalid_data(what, "the list is not ascending"));
-        }
-        Ok(ids)
-    }
-
-    pub(crate) fn active_namespaces(&self) -> Result<Vec<u32>> {
-        let (mut watch, limit) = (self.stopwatch(), self.timeout());
-        let mut all: Vec<u32> = Vec::new();
-        loop {
-            let left = limit.saturating_sub(watch.waited());
-            let more = self.active_above(all.last().copied().unwrap_or(0), left);
-            let more = more.map_err(|mut error| {
-                // That of the whole list.
-                error.set_deadline(limit);
-                error
-            })?;
-            all.extend(&more);
-            let operation = "Identify (active namespaces)";
-            // More ids than NN allows: the controller repeats itself.
-            if all.len() > (self.properties.identify.nn as usize).max(ACTIVE) {
-                let reason = "the list has more namespaces than the controller supports (NN)";
-                return Err(self.invalid_data(operation, reason));
-            }
-            if all.len() > MOST_ACTIVE {
-                let reason = format!("the list has more than {MOST_ACTIVE} namespaces");
-                return Err(self.invalid_data(operation, &reason));
-            }
-            if more.len() < ACTIVE || all.last() >= Some(&0xffff_fffd) {
-                return Ok(all);
-            }
-        }
-    }
-
-    fn invalid_data(&self, operation: &str, reason: &str) -> Error {
-        Error::protocol(self.link.name.to_string(), operation, reason)
     }
 }

@@ -26,6 +26,7 @@ mod let_go;
 mod link;
 mod lock;
 mod memory;
+mod namespace_ids;
 mod notice;
 mod options;
 mod passthrough;
@@ -60,7 +61,6 @@ use crate::{
 use admin::Admin;
 pub use boot::BootPartitions;
 pub(crate) use class::check as check_class;
-pub(crate) use commands::ACTIVE;
 use device_memory::DeviceMemory;
 pub use device_memory::{Cmb, Pmr};
 pub use events::{Event, Events};
@@ -69,6 +69,7 @@ pub(crate) use inner::Inner;
 use link::Link;
 pub(crate) use lock::lock;
 use memory::HostMemory;
+pub(crate) use namespace_ids::IDS;
 use notice::Notice;
 pub use options::ControllerBuilder;
 pub(crate) use permits::Permit;
@@ -268,9 +269,20 @@ impl Controller {
     /// Returns the ids of the namespaces that are active on this controller, ascending.
     ///
     /// # Errors
-    /// The controller's status, or a timeout.
+    /// - [`Failure::Protocol`](crate::Failure::Protocol) for a list that is not ascending, or has more ids than the controller
+    ///   supports (NN) or 2^20.
+    /// - The controller's status, or a timeout of the whole list.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
         self.inner.active_namespaces()
+    }
+
+    /// Returns the ids of the namespaces that exist in the NVM subsystem, ascending, attached to this controller or not: Identify
+    /// with CNS 10h, which controllers with namespace management (OACS bit 3) have.
+    ///
+    /// # Errors
+    /// Those of [`namespace_ids`](Self::namespace_ids).
+    pub fn allocated_namespace_ids(&self) -> Result<Vec<u32>> {
+        self.inner.allocated_namespaces()
     }
 
     /// Returns a handle to the controller of a namespace.

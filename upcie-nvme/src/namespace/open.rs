@@ -3,7 +3,7 @@
 use super::{key_limits, zone_limits};
 use crate::{
     Error, Result,
-    controller::{ACTIVE, Inner, Shape},
+    controller::{IDS, Inner, Shape},
     engine::{Extent, KeyLimits, ZoneLimits, parts},
     protection::BlockFormat,
     spec::{
@@ -38,7 +38,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     let known = possible && controller.active_above(nsid - 1, controller.timeout())?.first() == Some(&nsid);
     if !known {
         let first = controller.active_above(0, controller.timeout())?;
-        let more = if first.len() < ACTIVE { "" } else { " and more" };
+        let more = if first.len() < IDS { "" } else { " and more" };
         return Err(Error::argument(
             controller.name(),
             format!("there is no namespace {nsid}; the active ones are {first:?}{more}"),

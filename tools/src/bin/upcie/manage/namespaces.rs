@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use upcie_nvme::{
     Controller, IdentifyQuery,
     spec::{
-        ALL_NAMESPACES, ActiveNamespaces, AllocatedNamespaces, AttachNamespace, Cns, CreateNamespace, Csi,
-        DeleteNamespace, DetachNamespace, FromBytes, IdentifyData, IdentifyNamespace, KeyValueNamespace,
+        ALL_NAMESPACES, AttachNamespace, Cns, CreateNamespace, Csi, DeleteNamespace, DetachNamespace,
+        FromBytes, IdentifyData, IdentifyNamespace, KeyValueNamespace,
     },
 };
 
@@ -162,26 +162,17 @@ fn print(args: &AttachArgs, controller: &Controller, done: &str, to: &[u16]) -> 
 
 /// Returns the namespaces: those that are allocated, or the active ones of a controller that lists no others.
 fn namespaces(controller: &Controller) -> anyhow::Result<Vec<(u32, bool)>> {
-    let (mut above, mut active) = (0, Vec::new());
-    loop {
-        let query = IdentifyQuery { nsid: above, ..Default::default() };
-        let page: Vec<u32> = controller.identify_as::<ActiveNamespaces>(&query)?.0.above(above).collect();
-        active.extend(&page);
-        match page.last() {
-            Some(&last) if page.len() == 1024 => above = last,
-            _ => break,
-        }
-    }
-    let first = controller.identify_as::<AllocatedNamespaces>(&IdentifyQuery::default());
-    let allocated: Vec<u32> = match first {
-        Ok(list) => list.0.above(0).collect(),
+    let active = controller.namespace_ids()?;
+    let allocated = match controller.allocated_namespace_ids() {
+        Ok(list) => list,
         Err(error) if error.status().is_some() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
     let mut all: Vec<u32> = active.iter().chain(&allocated).copied().collect();
     all.sort_unstable();
     all.dedup();
-    Ok(all.into_iter().map(|nsid| (nsid, active.contains(&nsid))).collect())
+    // Both lists are ascending.
+    Ok(all.into_iter().map(|nsid| (nsid, active.binary_search(&nsid).is_ok())).collect())
 }
 
 fn identify(controller: &Controller, nsid: u32, attached: bool) -> anyhow::Result<IdentifyNamespace> {

@@ -85,6 +85,27 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
+fn links_and_parents_of_a_path_are_resolved() {
+    let dir = Dir::made("huge-links");
+    let real = fs::canonicalize(&dir.0).unwrap();
+    fs::create_dir_all(real.join("real/inner")).unwrap();
+    std::os::unix::fs::symlink("real/inner", real.join("link")).unwrap();
+    let text = succeeds(&format!("mount --dry-run --persist {}/link/../huge", real.display()));
+    let place = format!("{}/real/huge", real.display());
+    for part in [
+        format!("/link/../huge leads to {place}\n"),
+        format!("hugetlbfs {place}\n"),
+        format!("Where={place}\n"),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    let error = fails(1, &format!("mount --dry-run {}/none/../huge", real.display()));
+    assert!(error.contains("without `..`"), "{error}");
+    let error = fails(1, "mount --persist --root /nonexistent /mnt/../huge");
+    assert!(error.contains("`..`"), "{error}");
+}
+
+#[test]
 fn permanent_settings_are_written_below_a_root() {
     let dir = with_systemd("huge-persist");
     let root = dir.0.display();

@@ -241,6 +241,31 @@ fn a_mount_is_made_once_and_has_its_owner() {
 }
 
 #[test]
+fn a_mount_by_a_link_is_made_and_changed_at_its_target() {
+    let at = |path: &str| Path::new("/tmp/huge links").join(path);
+    fs::create_dir_all(at("real/inner")).unwrap();
+    std::os::unix::fs::symlink("real/inner", at("link")).unwrap();
+    let line = |path: &str, options: &str| {
+        let mut command = Command::new(program());
+        let output = command.arg("mount").arg(at(path)).args(options.split_whitespace()).output().unwrap();
+        assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = line("link/../huge", "--mode 0700");
+    contains_all(
+        &said,
+        &["/link/../huge leads to /tmp/huge links/real/huge", "is mounted at /tmp/huge links/real/huge"],
+    );
+    let there = || hugetlb::mounts().unwrap().iter().filter(|mount| mount.path == at("real/huge")).count();
+    assert_eq!(there(), 1);
+    assert!(!at("huge").exists());
+    contains_all(&line("link/../huge", "--mode 0750"), &["already", "mode 0750"]);
+    assert_eq!((there(), fs::metadata(at("real/huge")).unwrap().mode() & 0o7777), (1, 0o750));
+    assert!(Command::new("umount").arg(at("real/huge")).status().unwrap().success());
+    fs::remove_dir_all(at("")).unwrap();
+}
+
+#[test]
 fn info_names_the_users_of_huge_pages() {
     let file = create_file(&mount(), controller(), PAGE * 2).unwrap();
     let mapping = map(&file);

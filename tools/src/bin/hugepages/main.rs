@@ -4,6 +4,7 @@
 mod info;
 mod mount;
 mod persist;
+mod place;
 mod release;
 mod setup;
 mod users;

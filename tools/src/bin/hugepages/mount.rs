@@ -4,6 +4,7 @@ use crate::{
     Size,
     cli::print,
     persist::{DropIn, Persistence, escape},
+    place::{self, Place},
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -18,7 +19,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
-use upcie_core::hugetlb::{Mount, mounts};
+use upcie_core::hugetlb::mounts;
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -27,6 +28,7 @@ Examples:
   hugepages mount --size 1G --owner alice --mode 0700 1 GiB pages at /dev/hugepages1G, for alice
   hugepages mount /mnt/huge --persist                 elsewhere, and at each boot
 
+Links and `..` of the path are resolved first: the directory that they lead to is mounted on and recorded.
 Devices without an IOMMU need a mount: their memory has a name, so that it outlives its process.
 Pages come from the pool: `hugepages setup`.";
 
@@ -61,40 +63,18 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
         Size::Huge2M => "/dev/hugepages",
         Size::Huge1G => "/dev/hugepages1G",
     };
-    let path = args.path.as_deref().unwrap_or(Path::new(default));
-    let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let typed = args.path.as_deref().unwrap_or(Path::new(default));
+    let is_here = args.persistence.is_running_system();
+    let path = if is_here { place::resolve(typed)? } else { place::of_another_system(typed)? };
     let owner = args.owner.as_deref().map(find_owner).transpose()?;
     let options = options(args.size, args.mode, owner);
     let drop_in = drop_in(&path, &options);
     let mut text = String::new();
-    if args.persistence.is_running_system() {
-        match existing(&path, args.size)? {
-            Some(_) if args.persistence.dry_run => {
-                let _ = writeln!(
-                    text,
-                    "hugetlbfs of {} pages is mounted at {} already",
-                    args.size.name(),
-                    path.display()
-                );
-            }
-            Some(mount) => text += &adjust(&mount, args, owner)?,
-            None if args.persistence.dry_run => {
-                let _ = writeln!(
-                    text,
-                    "would run: mount -t hugetlbfs -o nosuid,nodev,{options} hugetlbfs {}",
-                    path.display()
-                );
-            }
-            None => {
-                mount(&path, &options)?;
-                let _ = writeln!(
-                    text,
-                    "hugetlbfs of {} pages is mounted at {}",
-                    args.size.name(),
-                    path.display()
-                );
-            }
+    if is_here {
+        if !is_plain(typed, &path) {
+            let _ = writeln!(text, "{} leads to {}", typed.display(), path.display());
         }
+        text += &mount_at(&path, args, &options, owner)?;
     }
     text += &args.persistence.apply(&drop_in, || {
         format!(
@@ -104,6 +84,36 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
     })?;
     print(text.as_bytes())
 }
+
+/// Returns `true` if `typed` has neither links nor `..`: nothing is surprising about `path` then.
+fn is_plain(typed: &Path, path: &Path) -> bool {
+    std::path::absolute(typed).is_ok_and(|typed| typed == path)
+}
+
+/// Mounts at a resolved path, or sets owner and mode of what is mounted there; returns the message.
+fn mount_at(path: &Path, args: &MountArgs, options: &str, owner: Owner) -> anyhow::Result<String> {
+    let (shown, size) = (path.display(), args.size.name());
+    let place = Place::open(path)?;
+    let is_mounted = place.as_ref().map(|place| is_mounted(place, args.size)).transpose()?;
+    match (is_mounted.unwrap_or(false), args.persistence.dry_run, place) {
+        (true, true, _) => Ok(format!("hugetlbfs of {size} pages is mounted at {shown} already\n")),
+        (true, false, Some(place)) => adjust(&place, args, owner),
+        (_, true, _) => {
+            Ok(format!("would run: mount -t hugetlbfs -o nosuid,nodev,{options} hugetlbfs {shown}\n"))
+        }
+        (_, false, place) => {
+            let place = match place {
+                Some(place) => place,
+                None => Place::create(path)?,
+            };
+            mount(&place, options)?;
+            Ok(format!("hugetlbfs of {size} pages is mounted at {shown}\n"))
+        }
+    }
+}
+
+/// A user and the user's group, if it is known.
+type Owner = Option<(Uid, Option<Gid>)>;
 
 fn find_owner(name: &str) -> anyhow::Result<(Uid, Option<Gid>)> {
     let user = match name.parse::<u32>() {
@@ -121,7 +131,7 @@ fn find_owner(name: &str) -> anyhow::Result<(Uid, Option<Gid>)> {
 }
 
 /// Makes the options of mount(8).
-fn options(size: Size, mode: Option<u32>, owner: Option<(Uid, Option<Gid>)>) -> String {
+fn options(size: Size, mode: Option<u32>, owner: Owner) -> String {
     let mut options = format!("pagesize={}", size.name());
     if let Some(mode) = mode {
         let _ = write!(options, ",mode={mode:04o}");
@@ -135,55 +145,48 @@ fn options(size: Size, mode: Option<u32>, owner: Option<(Uid, Option<Gid>)>) -> 
     options
 }
 
-/// Finds the hugetlbfs that is mounted at `path`, if there is one.
+/// Returns `true` if hugetlbfs with pages of this size is mounted at a place, and `false` if it can be.
 ///
 /// # Errors
 /// Another file system is mounted there, or the directory can't be mounted on.
-fn existing(path: &Path, size: Size) -> anyhow::Result<Option<Mount>> {
-    let data = match fs::metadata(path) {
-        Ok(data) => data,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).with_context(|| path.display().to_string()),
-    };
-    if !data.is_dir() {
-        bail!("{} is not a directory", path.display());
-    }
+fn is_mounted(place: &Place, size: Size) -> anyhow::Result<bool> {
+    let (data, shown) = (place.metadata()?, place.path.display());
     // The last mount hides those before it.
-    let real = fs::canonicalize(path).with_context(|| path.display().to_string())?;
-    if let Some(mount) = mounts()?.into_iter().rfind(|mount| mount.path == real) {
+    let mounts = mounts()?.into_iter();
+    let mount = mounts.filter(|mount| mount.device == data.dev()).rfind(|mount| mount.path == place.path);
+    if let Some(mount) = mount {
         if mount.page_bytes != size.page().bytes() as u64 {
             bail!(
-                "hugetlbfs is mounted at {} already, with pages of {} bytes, not {}: choose another path",
-                path.display(),
+                "hugetlbfs is mounted at {shown} already, with pages of {} bytes, not {}: choose another path",
                 mount.page_bytes,
                 size.name()
             );
         }
-        return Ok(Some(mount));
+        return Ok(true);
     }
-    let parent = real.parent().and_then(|parent| fs::metadata(parent).ok());
+    let parent = fs::metadata(place.handle().join("..")).ok();
     if parent.is_some_and(|parent| parent.dev() != data.dev()) {
-        bail!("another file system is mounted at {} already: choose another path", path.display());
+        bail!("another file system is mounted at {shown} already: choose another path");
     }
-    let mut entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
+    let mut entries = fs::read_dir(place.handle()).with_context(|| shown.to_string())?;
     if entries.next().is_some() {
-        bail!("{} is not empty, and a mount would hide its content: choose another path", path.display());
+        bail!("{shown} is not empty, and a mount would hide its content: choose another path");
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// Sets owner and mode of an existing mount.
-fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) -> anyhow::Result<String> {
-    let path = mount.path.display();
+fn adjust(place: &Place, args: &MountArgs, owner: Owner) -> anyhow::Result<String> {
+    let path = place.path.display();
     if let Some((uid, gid)) = owner {
-        chown(&mount.path, Some(uid.as_raw()), gid.map(Gid::as_raw))
+        chown(place.handle(), Some(uid.as_raw()), gid.map(Gid::as_raw))
             .with_context(|| format!("changing the owner of {path} to user {uid} (only root may)"))?;
     }
     if let Some(mode) = args.mode {
-        fs::set_permissions(&mount.path, fs::Permissions::from_mode(mode))
+        fs::set_permissions(place.handle(), fs::Permissions::from_mode(mode))
             .with_context(|| format!("setting the mode of {path} (only root or its owner may)"))?;
     }
-    let data = fs::metadata(&mount.path).with_context(|| path.to_string())?;
+    let data = place.metadata()?;
     Ok(format!(
         "hugetlbfs of {} pages is mounted at {path} already; owner {}, mode {:04o}\n",
         args.size.name(),
@@ -192,20 +195,17 @@ fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) ->
     ))
 }
 
-fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(path).with_context(|| {
-        let hint = if Uid::effective().is_root() { "" } else { " (only root may)" };
-        format!("creating {}{hint}", path.display())
-    })?;
+fn mount(place: &Place, options: &str) -> anyhow::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).map_err(|errno| {
+    let (kind, target) = (Some("hugetlbfs"), place.handle());
+    nix::mount::mount(kind, &target, kind, flags, Some(options)).map_err(|errno| {
         let reason = match errno {
             Errno::EINVAL => ": the kernel has no pages of this size; `hugepages info` shows which it has",
             Errno::EPERM => " (only root may)",
             _ => "",
         };
-        anyhow::Error::from(errno)
-            .context(format!("mounting hugetlbfs at {} with {options}{reason}", path.display()))
+        let path = place.path.display();
+        anyhow::Error::from(errno).context(format!("mounting hugetlbfs at {path} with {options}{reason}"))
     })
 }
 
@@ -253,20 +253,16 @@ mod tests {
     #[test]
     fn a_mount_that_would_hide_files_is_refused() {
         let path = std::env::temp_dir().join(format!("hugepages-mount-{}", std::process::id()));
-        assert!(existing(&path, Size::Huge2M).unwrap().is_none(), "the mount creates it");
         fs::create_dir(&path).unwrap();
-        assert!(existing(&path, Size::Huge2M).unwrap().is_none());
+        let path = fs::canonicalize(path).unwrap();
+        let checked = |path: &Path| {
+            let place = Place::open(path).unwrap().unwrap();
+            is_mounted(&place, Size::Huge2M).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(&path), Ok(false));
         fs::write(path.join("file"), "").unwrap();
-        assert!(existing(&path, Size::Huge2M).unwrap_err().to_string().contains("not empty"));
-        assert!(
-            existing(&path.join("file"), Size::Huge2M).unwrap_err().to_string().contains("not a directory")
-        );
-        assert!(
-            existing(Path::new("/proc"), Size::Huge2M)
-                .unwrap_err()
-                .to_string()
-                .contains("another file system")
-        );
+        assert!(checked(&path).unwrap_err().contains("not empty"));
+        assert!(checked(Path::new("/proc")).unwrap_err().contains("another file system"));
         fs::remove_dir_all(path).unwrap();
     }
 }

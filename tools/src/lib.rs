@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod input;
 pub mod log;
 pub mod units;
 pub mod usage;

@@ -41,6 +41,19 @@ fn a_wrong_plan_is_named_by_line_and_key() {
             );
         }
     }
+    fs::write(&plan, vec![b'#'; (1 << 20) + 1]).unwrap();
+    let fifo = dir.path("fifo");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (file, part) in [
+        (plan.as_str(), "longer than 1048576 bytes"),
+        ("/dev/zero", "a regular file"),
+        // Nobody writes to it.
+        (fifo.as_str(), "a regular file"),
+        (dir.path("").as_str(), "a regular file"),
+    ] {
+        let error = fails(1, run_upcie(&format!("info emu:faults={file}")));
+        assert!(error.contains(part) && error.contains(file), "{file}: {error}");
+    }
     let error = fails(2, run(env!("CARGO_BIN_EXE_nvme-emu"), &format!("--socket {socket} --faults")));
     assert!(error.contains("--faults"), "{error}");
 }

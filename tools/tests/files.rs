@@ -329,3 +329,31 @@ fn arguments_are_quoted_as_typed() {
         "{error}"
     );
 }
+
+#[test]
+fn inputs_without_an_end_are_refused() {
+    let dir = Dir::made("endless");
+    let huge = dir.path("huge");
+    fs::File::create(&huge).unwrap().set_len(1 << 40).unwrap();
+    let zoned = "emu:size=1M,zoned=true,zone-size=64K,zde=64";
+    for (arguments, part) in [
+        ("admin emu --opcode 0x09 --dword10 0x81 --data /dev/zero".into(), "longer than 32 MiB"),
+        ("io emu --opcode 1 --data /dev/zero".into(), "longer than 32 MiB"),
+        ("security send emu --protocol 1 --data /dev/zero".into(), "longer than 32 MiB"),
+        ("kv store emu:kv=true key /dev/zero".into(), "longer than 32 MiB"),
+        ("feature emu set timestamp --data /dev/zero".into(), "longer than 8 B, the data of"),
+        (format!("zns zone-append {zoned} --start-lba 0 --data /dev/zero"), "longer than 32 MiB"),
+        (format!("zns set-zone-desc {zoned} --start-lba 0 --data /dev/zero"), "longer than 15.94 KiB"),
+        (format!("fw download emu {huge}"), "longer than 256 MiB"),
+        (format!("fw download emu {huge} --action replace-boot-partition"), "the most of a boot partition"),
+        (format!("plot {huge} --out {}", dir.path("x.svg")), "longer than 256 MiB"),
+        (format!("io emu --opcode 1 --data {huge}"), "longer than 32 MiB"),
+    ] {
+        let error = fails(1, run(&arguments));
+        let name = if arguments.contains(&huge) { huge.as_str() } else { "/dev/zero" };
+        assert!(error.contains(part) && error.contains(name), "{arguments}: {error}");
+    }
+    let endless = fs::File::open("/dev/zero").unwrap();
+    let error = fails(1, upcie("kv store emu:kv=true key").stdin(endless).output().unwrap());
+    assert!(error.contains("stdin is longer than 32 MiB"), "{error}");
+}

@@ -25,7 +25,7 @@ use clap_complete::Shell;
 use outcome::Outcome;
 use std::process::ExitCode;
 use upcie_tools::{
-    cli,
+    cli, input,
     log::{self, LogArgs},
     units,
 };

@@ -8,7 +8,17 @@ use super::{
     Fault, FaultPlan, FaultRule, Watched,
 };
 use crate::spec::{AdminOpcode, NvmOpcode, Status};
-use std::{cell::RefCell, collections::BTreeSet, ops::Range, path::Path, str::FromStr, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -41,12 +51,21 @@ const OPCODES: [(&str, bool, u8); 16] = [
 pub fn load(path: &Path) -> Result<FaultPlan, Error> {
     let bad = |reason: String, source| Error::File { path: path.into(), reason, source };
     let unreadable = |error| bad("the fault plan can't be read".into(), Some(error));
-    let len = std::fs::metadata(path).map_err(unreadable)?.len();
-    if len > MAX_FILE {
-        return Err(bad(format!("a fault plan has at most {MAX_FILE} bytes, this file has {len}"), None));
+    // Without the flag, a pipe that nobody writes to would keep this call waiting.
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        let reason = "a fault plan is a regular file, which a pipe or a device is not: write the plan to one";
+        return Err(bad(reason.into(), None));
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    text.parse().map_err(|error| match error {
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE {
+        let reason = format!("it is longer than {MAX_FILE} bytes, the most of a fault plan: leave rules out");
+        return Err(bad(reason, None));
+    }
+    let text = String::from_utf8(text).map_err(|error| unreadable(io::Error::other(error)))?;
+    text.parse::<FaultPlan>().map_err(|error| match error {
         Error::FaultPlan { line, reason } => bad(format!("line {line}: {reason}"), None),
         other => other,
     })

@@ -12,7 +12,7 @@ use crate::{
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value};
-use std::{fs, io::Write as _, path::Path, time::Duration};
+use std::{io::Write as _, time::Duration};
 use upcie_nvme::{Controller, Namespace, spec::Csi};
 
 /// Arguments of all verbs of this kind.
@@ -124,11 +124,6 @@ impl Common {
         }
         Ok(Outcome::Done)
     }
-}
-
-/// Reads a file that a command sends.
-pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Parses a namespace: a number, or `all`.

@@ -1,7 +1,12 @@
 //! `upcie fw`: firmware images and slots.
 
-use super::common::{Common, Effect, read};
-use crate::{guard::Consent, outcome::Outcome, signal};
+use super::common::{Common, Effect};
+use crate::{
+    guard::Consent,
+    input::{self, Limit},
+    outcome::Outcome,
+    signal,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -104,6 +109,13 @@ impl Action {
     }
 }
 
+/// An image of firmware: far beyond those that there are.
+const IMAGE: Limit<'static> =
+    Limit { bytes: 256 << 20, reason: "the most of a firmware image here: check that it is the image" };
+/// An image of a boot partition: BPSZ has 15 bits, and counts 128 KiB.
+const BOOT_IMAGE: Limit<'static> =
+    Limit { bytes: 0x7fff << 17, reason: "the most of a boot partition: check that it is the image" };
+
 /// Runs `upcie fw`.
 pub fn run(args: &FirmwareArgs) -> anyhow::Result<Outcome> {
     match &args.verb {
@@ -114,7 +126,8 @@ pub fn run(args: &FirmwareArgs) -> anyhow::Result<Outcome> {
         }
         Verb::Download { common, image, commit } => {
             // Read before anything is opened: a wrong name must not cost a reset.
-            let image = read(image)?;
+            let is_for_boot = commit.action == Some(Action::ReplaceBootPartition);
+            let image = input::read(image, if is_for_boot { BOOT_IMAGE } else { IMAGE })?;
             let effect = Effect::Loses("fw download replaces firmware of");
             let controller = common.open(effect, commit.consent)?;
             let bar = ProgressBar::new(image.len() as u64).with_prefix("download");

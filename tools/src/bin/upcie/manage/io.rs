@@ -1,10 +1,11 @@
 //! `upcie io`: runs an I/O command that the user builds.
 
-use super::common::{Common, Effect, read};
+use super::common::{Common, Effect};
 use crate::{
     cli,
     files::{self, Place, Use},
     guard::Consent,
+    input,
     outcome::Outcome,
     structures::{dump, hex, parse, write_file},
 };
@@ -92,7 +93,7 @@ pub fn run(args: &IoArgs) -> anyhow::Result<Outcome> {
         bail!("{opcode} sends data to the controller: use --data instead of --length");
     }
     let mut data = match (&args.data, args.length) {
-        (Some(path), _) => read(path)?,
+        (Some(path), _) => input::read(path, input::COMMAND)?,
         (None, length) => vec![0; length.unwrap_or(0) as usize],
     };
     let what = format!("{opcode} may change");

@@ -5,6 +5,7 @@ use crate::{
     cli,
     files::{self, Output, Place, Use},
     guard::Consent,
+    input::{self, Limit},
     outcome::Outcome,
     structures::{hex, parse},
     units,
@@ -14,8 +15,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
-    fs,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
 };
 use upcie_nvme::{
@@ -218,20 +218,19 @@ pub fn run(args: &KvArgs) -> anyhow::Result<Outcome> {
     }
 }
 
+/// A value, which one command stores.
+const LARGEST: Limit<'static> =
+    Limit { bytes: input::COMMAND.bytes, reason: "the most of a value: store it under several keys" };
+
 fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
     let (which, key) = (&args.which, args.key.key()?);
     let (name, value) = match Place::input(&args.file) {
         Place::Path(path) => {
             let name = path.display().to_string();
-            let value = fs::read(path).with_context(|| format!("reading {name}"))?;
+            let value = input::read(path, LARGEST)?;
             (name, value)
         }
-        _ => {
-            let mut value = Vec::new();
-            // No value is longer.
-            io::stdin().take(u32::MAX.into()).read_to_end(&mut value).context("reading stdin")?;
-            ("stdin".to_owned(), value)
-        }
+        _ => ("stdin".to_owned(), input::read_from(io::stdin(), "stdin", LARGEST)?),
     };
     let (controller, keys) = which.open_to_change("kv store writes to", args.consent)?;
     ensure!(

@@ -1,10 +1,11 @@
 //! `upcie security`: data of security protocols.
 
-use super::common::{Common, Effect, read};
+use super::common::{Common, Effect};
 use crate::{
     cli,
     files::{self, Place, Use},
     guard::Consent,
+    input,
     outcome::Outcome,
     structures::{dump, hex, parse, write_file},
 };
@@ -106,7 +107,7 @@ pub fn run(args: &SecurityArgs) -> anyhow::Result<Outcome> {
             data,
             consent,
         } => {
-            let data = read(data)?;
+            let data = input::read(data, input::COMMAND)?;
             let len = data.len();
             let effect = Effect::Loses("security send may lock or erase the data of");
             let controller = common.open(effect, *consent)?;

@@ -1,10 +1,12 @@
 //! `upcie zns report-zones`, and the descriptor extensions that it shows.
 
-use super::{
-    common::{Effect, read},
-    zones::Which,
+use super::{common::Effect, zones::Which};
+use crate::{
+    guard::Consent,
+    input::{self, Limit},
+    outcome::Outcome,
+    structures::parse,
 };
-use crate::{guard::Consent, outcome::Outcome, structures::parse};
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -153,9 +155,13 @@ fn listed(zone: &ZoneDescriptor, extension: Option<&Vec<u8>>) -> Value {
     listed
 }
 
+/// A descriptor extension: ZDES has 8 bits, and counts 64 bytes.
+const LARGEST: Limit<'static> =
+    Limit { bytes: 255 * 64, reason: "the most of a zone's descriptor extension: take fewer bytes" };
+
 /// Runs `upcie zns set-zone-desc`.
 pub fn set_extension(args: &ExtensionArgs) -> anyhow::Result<Outcome> {
-    let mut data = read(&args.data)?;
+    let mut data = input::read(&args.data, LARGEST)?;
     let (controller, zones) = args.which.open(Effect::Changes, args.consent)?;
     let (nsid, size) = (zones.namespace().nsid(), zones.extension_size());
     ensure!(size > 0, "the zones of namespace {nsid} have no descriptor extensions (ZDES)");

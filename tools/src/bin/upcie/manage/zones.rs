@@ -1,10 +1,10 @@
 //! `upcie zns`: the zones of a namespace: reports, changes of their states, appends.
 
 use super::{
-    common::{Common, Effect, namespace_of, read},
+    common::{Common, Effect, namespace_of},
     zone_reports::{ExtensionArgs, ReportArgs, report, set_extension, state_name},
 };
-use crate::{guard::Consent, outcome::Outcome, structures::parse, units};
+use crate::{guard::Consent, input, outcome::Outcome, structures::parse, units};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -235,7 +235,7 @@ fn flush(args: &FlushArgs) -> anyhow::Result<Outcome> {
 }
 
 fn append(args: &AppendArgs) -> anyhow::Result<Outcome> {
-    let data = read(&args.data)?;
+    let data = input::read(&args.data, input::COMMAND)?;
     let erased = args.which.erased(args.consent)?;
     let (controller, zones) =
         args.which.open(Effect::Erases(erased, "zns zone-append writes to"), args.consent)?;

@@ -2,15 +2,12 @@
 
 use crate::{
     files::Place,
+    input::{self, Limit},
     perf::report::{Report, SCHEMA},
 };
 use anyhow::{Context, bail};
 use serde_json::Value;
-use std::{
-    fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::{io, path::Path};
 
 /// A run to draw.
 #[derive(Debug)]
@@ -21,22 +18,22 @@ pub struct Run {
     pub report: Report,
 }
 
+/// Results of a run: some 250 bytes for each interval.
+const LARGEST: Limit<'static> =
+    Limit { bytes: 256 << 20, reason: "the most of a run to draw: measure it with a longer --interval" };
+
 /// Reads one file.
 pub fn read(path: &Path) -> anyhow::Result<Run> {
     let (text, name) = match Place::input(path) {
-        Place::Path(path) => (fs::read(path), path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy()),
-        _ => (read_stdin(), "stdin".into()),
+        Place::Path(path) => {
+            let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            (input::read(path, LARGEST)?, name)
+        }
+        _ => (input::read_from(io::stdin(), "stdin", LARGEST)?, "stdin".to_owned()),
     };
-    let text = text.with_context(|| format!("reading {}", path.display()))?;
-    let name = name.into_owned();
     let report = parse(&text)
         .with_context(|| if path == Path::new("-") { name.clone() } else { path.display().to_string() })?;
     Ok(Run { name, report })
-}
-
-fn read_stdin() -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text).map(|_| text)
 }
 
 fn parse(text: &[u8]) -> anyhow::Result<Report> {
@@ -80,6 +77,7 @@ pub fn make_names_unique(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
 mod tests {
     use super::*;
     use crate::plot::{compare, draw, image};
+    use std::fs;
 
     #[test]
     fn fuzz_any_report_is_drawn_or_refused() {

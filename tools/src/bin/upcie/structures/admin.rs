@@ -8,15 +8,16 @@ use crate::{
     cli,
     files::{self, Place, Use},
     guard::Consent,
+    input,
     outcome::Outcome,
     signal,
     target::Target,
     units,
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Args;
 use serde_json::json;
-use std::{fs, io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 use upcie_nvme::{
     Controller,
     spec::{AdminOpcode, Command, DataDirection},
@@ -111,11 +112,12 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<Outcome> {
     }
     files::check_distinct(&uses)?;
     files::check_stream_unlocked(Place::Stdout)?;
-    signal::install()?;
     let mut data = match (&args.data, args.length) {
-        (Some(path), _) => fs::read(path).with_context(|| format!("reading {}", path.display()))?,
+        (Some(path), _) => input::read(path, input::COMMAND)?,
         (None, length) => vec![0; length.unwrap_or(0) as usize],
     };
+    // Before, a pipe may keep this program waiting: a signal ends it at once.
+    signal::install()?;
     let sends = opcode.direction() == DataDirection::ToController;
     ensure!(
         args.data.is_none() || sends,

@@ -7,10 +7,15 @@ use super::{
     nvme_cli::Source,
     output::{Output, Page},
 };
-use crate::{guard::Consent, outcome::Outcome, target::Target};
-use anyhow::{Context, bail, ensure};
+use crate::{
+    guard::Consent,
+    input::{self, Limit},
+    outcome::Outcome,
+    target::Target,
+};
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 use upcie_nvme::{
     Controller, FeatureQuery, FeatureUpdate,
     spec::{FeatureId, FeatureInfo, FeatureSelect, Field, Structure},
@@ -199,7 +204,8 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     ensure!(args.select == Select::Current, "`set` sets the current value; --save the saved one, too");
     let known = known(args.feature, args.dword11).ok_or_else(|| unknown(args, 0x09))?;
     let given = args.data.as_ref().map(|path| {
-        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let reason = format!("the data of {}: take only these bytes", args.feature);
+        let bytes = input::read(path, Limit { bytes: known.data as u64, reason: &reason })?;
         ensure!(
             bytes.len() == known.data,
             "{} has {} bytes of data, not {}",

@@ -5,13 +5,13 @@ use crate::{
     open::{Open, lock},
 };
 use pyo3::Python;
-use std::time::{Duration, Instant};
-use upcie_nvme::{Direction, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait};
+use std::time::Duration;
+use upcie_nvme::{
+    Direction, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait, upcie_core::deadline::Stopwatch,
+};
 
 /// The interval at which Python's signals are looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// A controller that completes nothing for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One transfer. The data is `None` while the queue pair has it, and after that if the controller has kept it.
 #[derive(Debug)]
@@ -69,14 +69,15 @@ fn run(
 ) -> Result<Result<(), Failure>, Failure> {
     let device = || open.controller.name().to_owned();
     let (mut next, mut in_flight, mut result) = (0, 0_usize, Ok(()));
-    let mut progress = Instant::now();
+    // Since the last completion. The blocking calls measure likewise: a stop of the process does not count.
+    let mut idle = Stopwatch::new();
     loop {
         let mut turn = queue.turn()?;
         for done in turn.by_ref() {
             let (index, status, data) = done.into_parts();
             items[index].data = Some(data);
             in_flight -= 1;
-            progress = Instant::now();
+            idle = Stopwatch::new();
             if let (Err(status), true) = (status, result.is_ok()) {
                 let operation = describe(index, items[index].slba);
                 result = Err(Failure::Status { device: device(), operation, status });
@@ -103,10 +104,11 @@ fn run(
         if in_flight == 0 && (result.is_err() || next == items.len()) {
             return Ok(result);
         }
-        if !queue.wait(Wait::Poll, LOOK)? {
+        if !queue.wait(Wait::Poll, LOOK.min(open.timeout))? {
             Python::attach(|py| py.check_signals())?;
-            if progress.elapsed() > PATIENCE {
-                return Err(Failure::Timeout { device: device(), operation: "a batch of transfers".into() });
+            if idle.waited() >= open.timeout {
+                let operation = "a batch of transfers".into();
+                return Err(Failure::Timeout { device: device(), operation, after: open.timeout });
             }
         }
     }

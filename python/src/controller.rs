@@ -21,7 +21,8 @@ impl Controller {
             let bad = || Failure::Argument(format!("a timeout of {timeout} seconds: it must be positive"));
             let limit = limit.ok_or_else(bad)?;
             let address: Address = address.parse()?;
-            Ok::<_, Failure>(Shared::new(upcie_nvme::Controller::builder().timeout(limit).open(&address)?))
+            let controller = upcie_nvme::Controller::builder().timeout(limit).open(&address)?;
+            Ok::<_, Failure>(Shared::new(controller, limit))
         })?;
         Ok(Self { shared })
     }

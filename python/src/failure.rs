@@ -1,6 +1,7 @@
 //! Failures of calls, and the Python exceptions that they become.
 
 use pyo3::{PyErr, Python, types::PyAnyMethods};
+use std::time::Duration;
 use upcie_nvme::{ErrorKind, Refusal, spec::Status};
 
 /// The failure of a call, made without the interpreter.
@@ -22,9 +23,11 @@ pub enum Failure {
     Argument(String),
     Closed(String),
     Busy(String),
+    /// Nothing was completed for so long.
     Timeout {
         device: String,
         operation: String,
+        after: Duration,
     },
     /// A signal's handler raised.
     Raised(PyErr),
@@ -79,8 +82,8 @@ impl Failure {
                 let text = format!("{device}: {operation} was not sent: {reason}");
                 ("refused", text, Some(device), Some(operation), None, false)
             }
-            Self::Timeout { device, operation } => {
-                let text = format!("{device}: {operation}: no answer in time");
+            Self::Timeout { device, operation, after } => {
+                let text = format!("{device}: {operation}: no completion within {after:?}");
                 ("timeout", text, Some(device), Some(operation), None, false)
             }
             Self::Argument(text) => ("argument", text, None, None, None, false),

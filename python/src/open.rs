@@ -5,6 +5,7 @@ use pyo3::Python;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 
@@ -19,6 +20,8 @@ pub struct Open {
     pub queue: Mutex<Option<QueuePair<usize>>>,
     namespaces: Mutex<(u64, BTreeMap<u64, Namespace>)>,
     pub controller: Controller,
+    /// The controller's timeout: batches and measurements end once nothing is completed for so long.
+    pub timeout: Duration,
 }
 
 impl Open {
@@ -44,9 +47,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(controller: Controller) -> Arc<Self> {
+    /// Keeps a controller that was opened with this timeout.
+    pub fn new(controller: Controller, timeout: Duration) -> Arc<Self> {
         let name = controller.name().to_owned();
-        let open = Open { queue: Mutex::new(None), namespaces: Mutex::default(), controller };
+        let open = Open { queue: Mutex::new(None), namespaces: Mutex::default(), controller, timeout };
         Arc::new(Self { name, open: Mutex::new(Some(Arc::new(open))) })
     }
 

@@ -4,7 +4,7 @@ use crate::{failure::Failure, namespace::Namespace, open::Open};
 use hdrhistogram::Histogram;
 use pyo3::prelude::*;
 use std::time::{Duration, Instant};
-use upcie_nvme::{Direction, Io, Wait};
+use upcie_nvme::{Direction, Io, Wait, upcie_core::deadline::Stopwatch};
 
 /// The interval at which Python's signals are looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -170,6 +170,8 @@ fn measure(open: &Open, namespace: &upcie_nvme::Namespace, work: &Work) -> Resul
     let (mut ios, mut errors, mut in_flight) = (0_u64, 0_u64, 0_u32);
     let start = Instant::now();
     let (mut now, mut looked) = (start, start);
+    // Since the last look at which something had completed.
+    let (mut waiting, mut seen) = (Stopwatch::new(), 0);
     loop {
         let goes_on = now - start < work.time;
         let mut turn = queue.turn()?;
@@ -204,9 +206,12 @@ fn measure(open: &Open, namespace: &upcie_nvme::Namespace, work: &Work) -> Resul
         if now - looked >= LOOK {
             looked = now;
             Python::attach(|py| py.check_signals())?;
-            if now - start > work.time + Duration::from_secs(30) {
+            if seen != ios + errors {
+                (waiting, seen) = (Stopwatch::new(), ios + errors);
+            }
+            if waiting.waited() >= open.timeout {
                 let (device, operation) = (open.controller.name().to_owned(), queue.diagnose());
-                return Err(Failure::Timeout { device, operation });
+                return Err(Failure::Timeout { device, operation, after: open.timeout });
             }
         }
     }

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
@@ -408,6 +409,20 @@ class Mistakes(unittest.TestCase):
         for buffer in (good, bad):
             buffer.fill(1)
         self.namespace.write_many([(0, good), (1, bad)])
+
+    def test_batches_and_measurements_heed_the_timeout(self):
+        plan = tempfile.NamedTemporaryFile("w", suffix=".toml")
+        self.addCleanup(plan.close)
+        plan.write('[[fault]]\nkind = "drop"\nopcode = "read"\ncount = 1\n')
+        plan.flush()
+        for call in (lambda namespace: namespace.read_many([(0, 1)]), lambda namespace: upcie.perf(namespace, seconds=0.05, depth=1)):
+            with upcie.Controller(f"emu:size=1M,serial=timeout,faults={plan.name}", timeout=3.0) as controller:
+                namespace = controller.namespace()
+                with self.assertRaises(upcie.TimeoutError) as raised:
+                    call(namespace)
+                self.assertIn("no completion within 3s", str(raised.exception))
+                # The fault strikes once: the controller goes on.
+                call(namespace)
 
     def test_a_view_keeps_its_memory(self):
         buffer = self.controller.alloc(4096)

@@ -26,7 +26,12 @@ class Buffer:
 
 @final
 class Controller:
-    """An NVMe controller that this process drives."""
+    """An NVMe controller that this process drives.
+
+    ``timeout`` is in seconds. It limits the opening, each admin command, and each blocking call (which has a second more for each
+    MiB). ``read_many``, ``write_many`` and ``perf`` may take longer, but raise ``TimeoutError`` once nothing is completed for so
+    long.
+    """
 
     def __new__(cls, address: str, *, timeout: float = 30.0) -> Self: ...
     @property
@@ -154,8 +159,12 @@ class Namespace:
     def write(
         self, slba: int, data: BytesLike, *, metadata: BytesLike | None = None, protect: Protect | None = None
     ) -> None: ...
-    def read_many(self, places: Sequence[tuple[int, int]]) -> list[Buffer]: ...
-    def write_many(self, pieces: Sequence[tuple[int, BytesLike]]) -> None: ...
+    def read_many(self, places: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Read many places at once; raise ``TimeoutError`` when nothing is completed for the controller's ``timeout``."""
+
+    def write_many(self, pieces: Sequence[tuple[int, BytesLike]]) -> None:
+        """Write many pieces at once; raise ``TimeoutError`` when nothing is completed for the controller's ``timeout``."""
+
     def flush(self) -> None: ...
     def write_zeroes(self, slba: int, blocks: int) -> None: ...
     def deallocate(self, slba: int, blocks: int) -> None: ...

@@ -33,6 +33,14 @@ fn bad_input_is_one_error_each() {
 
 #[test]
 fn data_reaches_every_controller_of_a_heap() {
+    let program = compile("tests/c/memory.c", &["-pthread"]);
+    on_each_device("size=16M", |address| {
+        assert!(run(&program, &[address]).contains("memory: ok"));
+    });
+}
+
+#[test]
+fn commands_of_any_shape_move_their_data() {
     let program = compile("tests/c/transfers.c", &[]);
     on_each_device("size=16M", |address| {
         assert!(run(&program, &[address]).contains("transfers: ok"));
@@ -65,8 +73,8 @@ fn io_calls_allocate_no_memory() {
 
 #[test]
 fn memcheck_finds_nothing() {
-    for name in ["examples/batch.c", "tests/c/transfers.c"] {
-        let program = compile(name, &[]);
+    for name in ["examples/batch.c", "tests/c/transfers.c", "tests/c/memory.c"] {
+        let program = compile(name, &["-pthread"]);
         run_checked(&program, &["emu:size=16M"]);
     }
     let program = compile("tests/c/command_sets.c", &[]);

@@ -126,7 +126,11 @@ impl Heap {
         let new = self.alloc(size)?;
         // SAFETY: two allocations of the heap, of which each has at least so many bytes; they don't overlap.
         unsafe { std::ptr::copy_nonoverlapping(old, new, before.min(size)) };
-        self.free(old)?;
+        if let Err(failure) = self.free(old) {
+            // A command that was submitted meanwhile uses the old memory, which stays the caller's. Nobody knows the new.
+            lock(&self.state).blocks.free(new.addr());
+            return Err(failure);
+        }
         Ok(new)
     }
 

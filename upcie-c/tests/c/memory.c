@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Memory: one heap over several controllers, memory of the program's, and memory that a command in flight uses. */
 #include "transfer.h"
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -103,6 +105,66 @@ static void in_flight(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	EXPECT(upcie_free(heap, memory), 0);
 }
 
+/* A reallocation in one thread. It zeroes so many bytes, in which another thread submits a command. */
+#define LONG_TO_ZERO ((size_t)32 << 20)
+
+struct reallocation {
+	upcie_heap *heap;
+	void *old, *made;
+	int error;
+};
+
+static void *reallocate(void *arg)
+{
+	struct reallocation *call = arg;
+
+	call->made = upcie_realloc(call->heap, call->old, LONG_TO_ZERO);
+	call->error = errno;
+	return NULL;
+}
+
+/* A command that comes to use the old memory during upcie_realloc() keeps it from being freed: the new memory is freed. */
+static void contended(upcie_heap *heap, upcie_queue *queue)
+{
+	struct command read = transfer(2, 0, 4096);
+	struct reallocation call = {.heap = heap};
+	struct seen seen = {0, 0, 0};
+	int refused = 0;
+
+	/* A submission that comes too late finds the old memory freed: then once more. */
+	for (int round = 0; round < 500 && !refused; round++) {
+		volatile char *next;
+		pthread_t thread;
+
+		call.old = upcie_alloc(heap, 4096);
+		/* The first block that has room: the reallocation finds the same one. */
+		next = upcie_alloc(heap, LONG_TO_ZERO);
+		TRUE(call.old && next);
+		next[0] = 1;
+		EXPECT(upcie_free(heap, (void *)next), 0);
+		TRUE(pthread_create(&thread, NULL, reallocate, &call) == 0);
+		/* Once it zeroes, it has found that no command uses the old memory. */
+		while (next[0])
+			sched_yield();
+		EXPECT(upcie_submit(queue, &read, call.old, 4096, NULL, 0, NULL), 0);
+		TRUE(pthread_join(thread, NULL) == 0);
+		refused = call.made == NULL;
+		finish(queue, 1, count, &seen);
+		if (!refused) {
+			EXPECT(upcie_free(heap, call.made), 0);
+			continue;
+		}
+		EXPECT(call.error, EBUSY);
+		/* Its block is free again, and the old memory is still allocated. */
+		call.made = upcie_alloc(heap, LONG_TO_ZERO);
+		TRUE(call.made == (void *)next);
+		EXPECT(upcie_free(heap, call.made), 0);
+		EXPECT(upcie_free(heap, call.old), 0);
+	}
+	TRUE(refused);
+	EXPECT(seen.failed, 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
@@ -116,6 +178,7 @@ int main(int argc, char **argv)
 	several_controllers(heap, queue);
 	mapped(heap, queue);
 	in_flight(heap, ctrlr, queue);
+	contended(heap, queue);
 	EXPECT(upcie_queue_delete(queue), 0);
 	EXPECT(upcie_close(ctrlr), 0);
 	EXPECT(upcie_heap_destroy(heap), 0);

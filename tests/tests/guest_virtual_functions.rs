@@ -263,3 +263,19 @@ fn the_tool_provides_virtual_functions_until_it_is_interrupted() {
     assert!(status.success(), "{status}: {errors}");
     assert_eq!(function(BDF).virtual_functions().unwrap(), []);
 }
+
+/// The tool removes at its end the virtual functions that it made, and those of others would go with them.
+#[test]
+fn the_tool_refuses_virtual_functions_of_others() {
+    let _turn = Turn::take();
+    let made = Binder::new().set_virtual_functions(&function(BDF), 1).unwrap();
+    assert_eq!(made, [VIRTUAL[0].parse::<Bdf>().unwrap()]);
+    let mut command = Command::new(programs().join("upcie"));
+    command.args(["virt", BDF, "provide", "--functions", "2", "--destructive"]);
+    let (status, errors) = Process::start(command).finish();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    for part in [BDF, "has virtual functions already", VIRTUAL[0], "sriov_numvfs"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert_eq!(function(BDF).virtual_functions().unwrap(), made, "they are still there");
+}

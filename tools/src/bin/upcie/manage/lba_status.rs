@@ -63,11 +63,7 @@ pub fn run(args: &LbaStatusArgs) -> anyhow::Result<Outcome> {
         descriptors: args.ranges,
     };
     let list = controller.execute_within(&command, args.common.timeout)?;
-    let mut text = match list.completion {
-        1 => "not all of the range was looked at".to_owned(),
-        2 => "the whole range was looked at".to_owned(),
-        _ => "the controller does not say whether the whole range was looked at".to_owned(),
-    };
+    let mut text = extent(list.completion).to_owned();
     for range in &list.descriptors {
         write!(text, "\n  {} blocks from block {} on", range.blocks, range.slba)?;
     }
@@ -81,4 +77,35 @@ pub fn run(args: &LbaStatusArgs) -> anyhow::Result<Outcome> {
         &text,
         &[("completion", list.completion.into()), ("ranges", ranges.into())],
     )
+}
+
+/// Says how much of the range the controller has looked at (CMPC).
+fn extent(completion: u8) -> &'static str {
+    match completion {
+        1 => "not all of the range was looked at",
+        2 => "the whole range was looked at",
+        _ => "the controller does not say whether the whole range was looked at",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_nvme::spec::AdminCommand;
+
+    /// No controller in software has the command: these are the answers of one that has.
+    #[test]
+    fn a_scan_that_was_not_whole_is_told() {
+        let command = GetLbaStatus { descriptors: 1, ..GetLbaStatus::default() };
+        let answer = |completion: u8| {
+            let mut data = vec![0; command.returns()];
+            data[4] = completion;
+            extent(command.answer(0, data).unwrap().completion)
+        };
+        assert!(answer(1).starts_with("not all of the range"));
+        assert!(answer(2).starts_with("the whole range"));
+        for completion in [0, 3, 0xff] {
+            assert!(answer(completion).contains("does not say"), "{completion}");
+        }
+    }
 }

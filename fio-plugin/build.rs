@@ -7,11 +7,15 @@ use std::{env, fs, path::Path, process::exit};
 
 /// fio's source directory: configured, with FIO-VERSION-FILE made.
 const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
+/// The shim: the hot path, the other hooks, and the options.
+const SOURCES: [&str; 3] = ["src/shim.c", "src/setup.c", "src/options.c"];
+const HEADERS: [&str; 2] = ["src/shim.h", "src/hooks.h"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed={INCLUDE}");
-    println!("cargo:rerun-if-changed=src/shim.c");
-    println!("cargo:rerun-if-changed=src/shim.h");
+    for file in SOURCES.iter().chain(&HEADERS) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let Some(directory) = env::var_os(INCLUDE) else {
         println!("cargo:warning=built without fio's headers, so fio will not load it: use `cargo xtask fio`");
         return;
@@ -35,7 +39,7 @@ fn main() {
         fail(&format!("{}/FIO-VERSION-FILE has no version: {version:?}", directory.display()));
     };
     cc::Build::new()
-        .file("src/shim.c")
+        .files(SOURCES)
         .include(directory)
         .include("src")
         .define("UPCIE_FIO_VERSION", format!("{version:?}").as_str())

@@ -1,9 +1,9 @@
 //! An ioengine for fio over [`upcie_nvme`].
 //!
 //! fio loads this library by its path, `--ioengine=external:/…/libupcie_fio.so`, and calls `get_ioengine` for its table
-//! of hooks. `shim.c` contains the table and every access to a field of fio's structures; it is compiled against the
-//! headers of the fio that will load it. The controllers, the queues and the memory are in Rust. Both sides share
-//! `shim.h`, whose contents `ffi.rs` repeats.
+//! of hooks. `shim.c` contains the table and the hot path, `setup.c` the other hooks, `options.c` the options: every access
+//! to a field of fio's structures. They are compiled against the headers of the fio that will load the library. The
+//! controllers, the queues and the memory are in Rust. Both sides share `shim.h`, whose contents `ffi.rs` repeats.
 //!
 //! # Threads
 //! fio sets all jobs up in its main thread (`entry.rs`: `upcie_job_new`, `upcie_open`). Then each job's thread starts the

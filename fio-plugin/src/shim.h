@@ -46,7 +46,7 @@ struct upcie_job {
 	void **given; /* the events that fio received last */
 };
 
-/* The engine's options. Enumerations are in the order of the table in shim.c. */
+/* The engine's options. Enumerations are in the order of the table in options.c. */
 struct upcie_options {
 	uint32_t nsid;
 	uint32_t wait; /* 0 poll, 1 irq, 2 adaptive */

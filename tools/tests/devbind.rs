@@ -137,8 +137,10 @@ fn a_missing_function_is_named() {
     }
     let error = fails(1, run(&format!("restore 3f:1f.7 {}", option(&dir))));
     has(&error, &["0000:3f:1f.7", "no such device"]);
-    let text = succeeds(run(&format!("restore {}", option(&dir))));
+    let nothing = Dir::new("nothing");
+    let text = succeeds(run(&format!("restore --timeout 500ms {}", option(&nothing))));
     has(&text, &["nothing to restore"]);
+    assert!(!nothing.0.exists(), "so a plain user is told the same");
     has(&fails(1, run("bind vfio-pci 3f:1f.7 --owner no-such-user")), &["no user", "no-such-user"]);
 }
 
@@ -159,6 +161,9 @@ fn an_unknown_driver_is_named() {
     let error = fails(1, run(&format!("bind no-such-driver {bdf} {}", option(&dir))));
     has(&error, &["no PCI driver no-such-driver"]);
     assert!(!dir.0.join(format!("{bdf}.json")).exists());
+    let output = run(&format!("bind no-such-driver {bdf} --dry-run {}", option(&dir)));
+    has(&String::from_utf8_lossy(&output.stderr), &["no PCI driver no-such-driver", "the bind fails"]);
+    has(&succeeds(output), &["dry run: nothing was changed"]);
     has(
         &fails(1, run(&format!("bind ../nvme {bdf} {}", option(&dir)))),
         &["../nvme", "a name like vfio-pci"],
@@ -174,7 +179,9 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         ("unbind 01:00.8", "0000:01:00.0 or 01:00.0"),
         ("bind nvme 01:00.0 --owner root", "--owner needs vfio-pci"),
         ("bind uio_pci_generic 01:00.0 --unsafe-noiommu", "--unsafe-noiommu needs vfio-pci"),
-        ("unbind 01:00.0 --timeout 0", "1..=3600"),
+        ("unbind 01:00.0 --timeout 0", "above 0"),
+        ("unbind 01:00.0 --timeout 2h", "an hour at most"),
+        ("unbind 01:00.0 --timeout soon", "not a time"),
     ] {
         has(&fails(2, run(arguments)), &[words]);
     }

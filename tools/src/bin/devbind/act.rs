@@ -75,10 +75,16 @@ pub fn unbind(global: &Global, target: &Target) -> anyhow::Result<bool> {
 
 /// Runs `devbind restore`.
 pub fn restore(global: &Global, functions: &[Bdf], options: &ChangeArgs) -> anyhow::Result<bool> {
+    // Without the lock, which only root can take, where there is nothing to do.
+    let seen = State::open(&global.state_dir, true)?;
+    if functions.is_empty() && seen.functions()?.is_empty() && seen.parameter_before()?.is_none() {
+        report(format_args!("There is nothing to restore."));
+        return Ok(true);
+    }
     let state = State::open(&global.state_dir, global.dry_run)?;
     let recorded = state.functions()?;
     if functions.is_empty() && recorded.is_empty() {
-        report(format_args!("There is nothing to restore."));
+        report(format_args!("There is no driver to restore."));
         noiommu::restore(global, &state)?;
         return Ok(true);
     }
@@ -247,7 +253,7 @@ fn report_group(function: &Function) -> anyhow::Result<()> {
 
 fn binder(global: &Global, options: &ChangeArgs) -> Binder<'static> {
     let (dry_run, tell) = (global.dry_run, global.dry_run || global.verbose);
-    let binder = Binder::new().dry_run(dry_run).force(options.force).deadline(options.deadline());
+    let binder = Binder::new().dry_run(dry_run).force(options.force).deadline(options.timeout);
     binder.observer(move |path, value| {
         if tell {
             let value: &dyn fmt::Display = if value == "\n" { &"(nothing)" } else { &value };

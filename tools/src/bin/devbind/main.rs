@@ -27,6 +27,9 @@ use upcie_tools::{
     units, usage,
 };
 
+/// The longest `--timeout`.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// Lists the drivers of PCI functions, and binds functions to other drivers: to vfio-pci or uio_pci_generic,
 /// so that a program can drive them from user space, and back.
 #[derive(Debug, Parser)]
@@ -132,15 +135,14 @@ struct ChangeArgs {
     /// Change functions that are in use: their file systems, swap or users lose them
     #[arg(long)]
     force: bool,
-    /// Longest time for the kernel to finish one step, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
+    /// Longest time for the kernel to finish one step: seconds, or with a unit (500ms, 2m), an hour at most
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = parse_timeout)]
+    timeout: Duration,
 }
 
-impl ChangeArgs {
-    fn deadline(&self) -> Duration {
-        Duration::from_secs(self.timeout)
-    }
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = units::parse_time(text)?;
+    if time <= LONGEST { Ok(time) } else { Err("an hour at most".into()) }
 }
 
 fn main() -> ExitCode {

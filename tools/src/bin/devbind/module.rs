@@ -12,7 +12,7 @@ use upcie_core::deadline::{Backoff, Stopwatch};
 /// Deadline of modprobe: some modules probe their devices while they are loaded.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Makes sure that the kernel has `driver`. A dry run only prints the command.
+/// Makes sure that the kernel has `driver`. A dry run only prints the command, and says if there is no such module.
 pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
     let path = Path::new("/sys/bus/pci/drivers").join(driver);
     if path.exists() {
@@ -22,18 +22,24 @@ pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
         crate::report(format_args!("modprobe {driver}"));
     }
     if dry_run {
+        if let Err(error) = modprobe(driver, true) {
+            crate::print_error(format_args!("{error:#}; without --dry-run, the bind fails"));
+        }
         return Ok(());
     }
-    modprobe(driver)?;
+    modprobe(driver, false)?;
     if !path.exists() {
         bail!("the module {driver} is loaded, but has no PCI driver of that name");
     }
     Ok(())
 }
 
-/// Loads a module with modprobe.
-fn modprobe(module: &str) -> anyhow::Result<()> {
+/// Loads a module with modprobe, or only looks for it.
+fn modprobe(module: &str, dry_run: bool) -> anyhow::Result<()> {
     let mut command = Command::new("modprobe");
+    if dry_run {
+        command.arg("--dry-run");
+    }
     command.arg("--").arg(module).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,

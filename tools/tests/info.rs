@@ -40,6 +40,21 @@ fn a_controller_without_io_is_shown_with_the_reason() {
     assert_eq!(info("emu")["limits"]["no_io"], Value::Null);
 }
 
+/// Tools findings of part B: numbers that people read, and the same types as those of `upcie list --json`.
+#[test]
+fn values_are_shown_with_their_units() {
+    assert_eq!(info("emu")["controller"]["vendor"], 0x7570);
+    let text = String::from_utf8(succeeds(run("info emu:vectors=0"))).unwrap();
+    let shown = |name: &str, value: &str| {
+        let found = text.lines().filter_map(|line| line.trim().strip_prefix(name)).map(str::trim);
+        assert!(found.clone().any(|found| found == value), "{name}: {text}");
+    };
+    shown("vendor", "0x7570");
+    shown("max power", "1 W");
+    shown("warning temperature", "70 °C");
+    shown("in use", "none: polling only");
+}
+
 #[test]
 fn registers_are_shown_without_a_bring_up() {
     let shown = info("emu:depth=100 --registers");

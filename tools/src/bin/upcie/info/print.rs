@@ -52,6 +52,9 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
     writeln!(out, "\n{title}")?;
     for (key, value) in fields.as_object().into_iter().flatten() {
         match value {
+            Value::Null if key == "in_use" => {
+                writeln!(out, "  {:<28} none: polling only", label(key))?;
+            }
             // The controller does not report this field, or another one shows it to people.
             Value::Null => {}
             _ if BY_FORMAT.contains(&key.as_str()) => {}
@@ -64,7 +67,7 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
                 writeln!(
                     out,
                     "  {:<28} {}",
-                    key.replace('_', " "),
+                    label(key),
                     if set.is_empty() { "none".into() } else { set.join(", ") }
                 )?;
             }
@@ -81,12 +84,18 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
                 }
             }
             value if key != "id" || title == "Controller" => {
-                writeln!(out, "  {:<28} {}", key.replace('_', " "), text(key, value))?;
+                writeln!(out, "  {:<28} {}", label(key), text(key, value))?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Returns the name of a field for people, without the unit, which the value has.
+fn label(key: &str) -> String {
+    let name = key.strip_suffix("_kelvin").or_else(|| key.strip_suffix("_microwatts"));
+    name.unwrap_or(key).replace('_', " ")
 }
 
 /// Formats a value for people.
@@ -108,8 +117,14 @@ fn text(key: &str, value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(on) => if *on { "yes" } else { "no" }.into(),
         Value::Number(number) if SIZES.contains(&key) => units::bytes(number.as_u64().unwrap_or(0)),
-        Value::Number(number) if key == "max_power_microwatts" => {
-            format!("{} ({} W)", number, number.as_f64().unwrap_or(0.0) / 1e6)
+        Value::Number(number) if key.ends_with("_microwatts") => {
+            format!("{} W", number.as_f64().unwrap_or(0.0) / 1e6)
+        }
+        Value::Number(number) if key.ends_with("_kelvin") => {
+            format!("{} °C", number.as_i64().unwrap_or(0) - 273)
+        }
+        Value::Number(number) if matches!(key, "vendor" | "subsystem_vendor") => {
+            format!("{:#06x}", number.as_u64().unwrap_or(0))
         }
         other => other.to_string(),
     }

@@ -16,7 +16,16 @@ use tracing_subscriber::EnvFilter;
 pub struct LogArgs {
     /// Log the driver's actions on stderr: a level (error, warn, info, debug, trace) or a filter like
     /// upcie_core=trace [env: UPCIE_LOG, default: warn]
-    #[arg(long, global = true, value_name = "FILTER", num_args = 0..=1, require_equals = true, default_missing_value = "debug")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "debug",
+        // Shells would complete files.
+        value_hint = clap::ValueHint::Other
+    )]
     log: Option<String>,
 }
 

@@ -39,6 +39,11 @@ const ALIASES: &[Alias] = &[
 /// Returns the arguments with nvme-cli's name of a verb replaced.
 pub fn expand(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut all: Vec<OsString> = arguments.into_iter().collect();
+    // clap's `help` takes no option.
+    let help = |word: Option<&OsString>| word.is_some_and(|word| word == "--help" || word == "-h");
+    if all.get(1).is_some_and(|verb| verb == "help") && help(all.get(2)) {
+        all.remove(2);
+    }
     // Options in front of the verb are this program's own: leave such a line as it is.
     let Some(name) = all.get(1).and_then(|name| name.to_str()).map(str::to_owned) else { return all };
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
@@ -90,6 +95,8 @@ mod tests {
             ("upcie resv-report emu --json", "upcie resv report emu --json"),
             ("upcie get-feature emu 7", "upcie feature emu get 7"),
             ("upcie set-feature emu 4 threshold=350", "upcie feature emu set 4 threshold=350"),
+            ("upcie help --help", "upcie help"),
+            ("upcie help perf", "upcie help perf"),
             // Words of this program, and lines that are wrong in any case.
             ("upcie list", "upcie list"),
             ("upcie read emu", "upcie read emu"),

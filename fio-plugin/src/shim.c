@@ -1,6 +1,6 @@
 /*
- * The table of hooks, and the hooks of the hot path. This file, setup.c and options.c are compiled against fio's headers, and
- * have every access to a field of fio's structures.
+ * The table of hooks, and the hooks of the hot path. This file, setup.c and options.c are compiled against fio's
+ * headers, and have every access to a field of fio's structures.
  */
 #include "hooks.h"
 

@@ -95,7 +95,8 @@ fn a_partial_block_from_a_pipe_is_refused() {
         fails(1, feed(&format!("write {disk} --destructive --length 1K"), &bytes(512)))
             .contains("ended after 512")
     );
-    assert!(fails(1, feed(&format!("write {disk} --destructive"), b"")).contains("ended after 0"));
+    let error = fails(1, feed(&format!("write {disk} --destructive"), b""));
+    assert!(error.contains("ended after 0 bytes; nothing was written"), "{error}");
 }
 
 #[test]

@@ -138,7 +138,8 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Interrupted);
     }
     if let Some(refused) = written.refused {
-        bail!("{refused}; {}", said(written.bytes));
+        let so_far = if written.bytes == 0 { "nothing was written".into() } else { said(written.bytes) };
+        bail!("{refused}; {so_far}");
     }
     if args.verify { verify(&mut pipeline, first, &written) } else { Ok(Outcome::Done) }
 }

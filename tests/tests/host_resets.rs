@@ -14,7 +14,7 @@ use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Refusal, ResetKind,
     emu::Lockstep,
-    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, offset},
+    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Capabilities, Command, EventKind, offset},
 };
 use upcie_tests::{
     device::namespaces,
@@ -161,6 +161,9 @@ fn another_controller_after_a_reset_is_not_used() {
         ("size=1M,mdts=64K,queues=4", limit),
         ("size=1M,mdts=256K,queues=4", limit),
         ("size=1M,mdts=128K,queues=3", "it grants 3 queue pairs, 4 before"),
+        ("size=1M,mdts=128K,queues=4,depth=64", "CAP.MQES is 0x3f, 0xfff before"),
+        ("size=1M,mdts=128K,queues=4,mpsmin=16K", "CAP.MPSMIN is 0x2, 0x0 before"),
+        ("size=1M,mdts=128K,queues=4,css=0x80", "CAP.CSS is 0x80, 0x1 before"),
     ] {
         let controller = replaced::open(before, after);
         let (namespace, _) = namespaces(&controller).remove(0);
@@ -179,6 +182,47 @@ fn another_controller_after_a_reset_is_not_used() {
         // The controller was stopped before that, so the command's memory is free.
         assert_eq!(queue.close().unwrap().len(), 1, "{after}");
     }
+}
+
+/// Bits of CAP that a test flips.
+struct Flipped(Arc<AtomicU64>);
+
+impl Registers for Flipped {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let flipped = self.0.load(Ordering::Relaxed).to_le_bytes();
+        for (at, byte) in (offset as usize..).zip(data) {
+            *byte ^= at.checked_sub(offset::CAP).and_then(|at| flipped.get(at)).unwrap_or(&0);
+        }
+    }
+}
+
+/// As after a reset that activates firmware.
+#[test]
+fn a_reset_takes_over_the_capabilities_that_may_change() {
+    let flips = Arc::new(AtomicU64::new(0));
+    let registers = Flipped(flips.clone());
+    let controller = odd::open("size=1M,depth=64", registers, Duration::from_secs(30)).unwrap();
+    let (namespace, _) = namespaces(&controller).remove(0);
+    let mut queue = create::<u64>(controller.queue_pair());
+    let before = controller.capabilities();
+    let flip = |now: Capabilities| flips.store(before.into_bits() ^ now.into_bits(), Ordering::Relaxed);
+    let now = before.with_to(60).with_mqes(4095);
+    flip(now);
+    controller.reset().unwrap();
+    assert_eq!((controller.capabilities(), controller.max_depth()), (now, 64));
+    assert!(queue.recover().unwrap().is_empty());
+    queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert_eq!(finish(&mut queue).len(), 1);
+    namespace.flush().unwrap();
+
+    // The queues' doorbells would be elsewhere.
+    flip(now.with_dstrd(0));
+    for error in [controller.reset().unwrap_err(), queue.turn().unwrap_err(), namespace.flush().unwrap_err()]
+    {
+        assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+        says(&error, &[controller.name(), "CAP.DSTRD is 0x0, 0x3 before", "open it again"]);
+    }
+    assert_eq!(controller.register(offset::CSTS).unwrap() & 1, 0, "it stays stopped");
 }
 
 #[test]

@@ -38,7 +38,8 @@ impl Controller {
     /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
     ///
     /// # Errors
-    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back. Every handle of it says so from then on.
+    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back, or is another one by its serial number, its
+    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
     /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
     ///   default value.
     /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time.
@@ -159,6 +160,7 @@ impl Inner {
             let mut rings =
                 link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
             self.stop_epoch(&mut rings, kind)?;
+            self.take_capabilities()?;
             let last = ENTRIES as u16 - 1;
             let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
             let (sq, cq) = rings.addresses();
@@ -168,6 +170,20 @@ impl Inner {
             rings.join(link.live.begin()?);
         }
         self.configure_again()
+    }
+
+    /// Reads CAP again, which a reset that activates firmware may change, and takes it over.
+    ///
+    /// # Errors
+    /// The change breaks what was made before, such as queues whose doorbells are elsewhere now. The controller stays stopped.
+    fn take_capabilities(&self) -> Result<()> {
+        let registers = &self.link.registers;
+        let (before, now) = (registers.capabilities(), registers.read_capabilities()?);
+        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted()) {
+            return Err(Error::unsupported(self.name(), format!("the reset has changed it: {change}")));
+        }
+        registers.set_capabilities(now);
+        Ok(())
     }
 
     /// Sets up what a controller reset has cleared, and checks that it is the controller from before.

@@ -325,6 +325,12 @@ impl<T> QueuePair<T> {
         ended
     }
 
+    /// Returns `true` in a forked child: the queue pair is its parent's.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.controller.is_inherited()
+    }
+
     /// Returns the controller's name, for messages.
     #[cfg(feature = "async")]
     pub(crate) fn device(&self) -> &str {

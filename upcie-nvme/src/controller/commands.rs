@@ -163,6 +163,7 @@ impl Inner {
         let step = pending.step();
         loop {
             self.wait_for_reset(watch, after, &|| what.into())?;
+            self.check_pci_error(&|| what.into())?;
             let rings = self.admin.rings();
             let mut rings = self.link.enter(rings, &mut watch, after, || what.into(), "admin commands")?;
             if self.resets.is_elsewhere() {

@@ -33,7 +33,8 @@ impl Controller {
     ///
     /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
     ///
-    /// It also brings back a controller that reports a fatal status, or that something else has reset. If another thread is
+    /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
+    /// error ([`Failure::PciError`](crate::Failure::PciError)). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
     /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
     ///
@@ -118,7 +119,7 @@ impl Inner {
     /// Waits until no other thread resets the controller, at most `limit`.
     ///
     /// # Errors
-    /// The controller is down, or that takes too long.
+    /// The controller is down, its PCI function has had an error, or that takes too long.
     pub(crate) fn wait_for_reset(
         &self,
         watch: Stopwatch<'_>,
@@ -132,7 +133,7 @@ impl Inner {
                 self.pause(&mut backoff, &what)?;
             }
         }
-        self.link.live.check_up(&self.link.name, &what())
+        self.link.live.check_usable(&self.link.name, &what())
     }
 
     /// Ends the epoch and stops the controller, which lets go of all memory of it. The caller has the admin queue.
@@ -160,6 +161,7 @@ impl Inner {
             let mut rings =
                 link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
             self.stop_epoch(&mut rings, kind)?;
+            self.pci_error.forget();
             self.take_capabilities()?;
             let last = ENTRIES as u16 - 1;
             let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);

@@ -109,7 +109,7 @@ impl<T> QueuePair<T> {
     ///   back. [`Failure::Down`](crate::Failure::Down): it did not come back.
     /// - The queue is closed: the controller completed a command that was not in flight, or a
     ///   turn was leaked.
-    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it.
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has had an error.
     /// - This process is a forked child, and the queue belongs to its parent.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
@@ -130,8 +130,8 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// - [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
     ///   [interrupt](super::QueuePairBuilder::interrupt).
-    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it. This is
-    ///   checked every 50 ms and after a wait without result; the queue takes no turn after that.
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has had an error.
+    ///   This is checked every 50 ms and after a wait without result; the queue takes no turn after that.
     /// - The controller completed a command that was not in flight.
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {

@@ -2,7 +2,6 @@
 //! what it had posted before.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -10,10 +9,8 @@ use std::{
     thread,
     time::Duration,
 };
-use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Refusal, ResetKind,
-    emu::Lockstep,
     spec::{AdminOpcode, AsyncEvent, AsyncEventType, Capabilities, Command, EventKind, offset},
 };
 use upcie_tests::{
@@ -21,6 +18,7 @@ use upcie_tests::{
     io::{create, finish, read, write},
     odd::{self, Registers},
     own_memory, replaced, says,
+    stepping::{Hooks, Stepping},
 };
 
 /// Copies the bytes out of a buffer in device memory.
@@ -264,55 +262,33 @@ fn a_namespace_that_is_gone_after_a_reset_is_stale() {
     controller.namespace(1).unwrap().flush().unwrap();
 }
 
-/// Time that passes only in `sleep`, where the controller takes its steps.
-struct Simulated {
-    now: AtomicU64,
-    device: Arc<Lockstep>,
-    /// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.
-    resets: Mutex<Option<Controller>>,
-}
+/// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.
+#[derive(Default)]
+struct ResetsOnce(Mutex<Option<Controller>>);
 
-impl fmt::Debug for Simulated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "simulated time {:?}", self.now())
-    }
-}
-
-impl Clock for Simulated {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
-    }
-
-    fn sleep(&self, time: Duration) {
-        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        self.device.step(self.now());
-        let controller = self.resets.lock().unwrap().take();
+impl Hooks for ResetsOnce {
+    fn after_step(&self) {
+        let controller = self.0.lock().unwrap().take();
         if let Some(controller) = controller {
             thread::spawn(move || controller.reset().unwrap()).join().unwrap();
         }
-    }
-
-    fn runs(&self) -> bool {
-        false
     }
 }
 
 #[test]
 fn answers_and_events_from_before_a_reset_count() {
     // It has an NVM subsystem of its own: a raw command makes all namespace handles of its subsystem stale, those of other tests, too.
-    let device = Lockstep::new(&"size=1M,serial=POSTED".parse().unwrap()).unwrap();
-    let (now, resets) = (AtomicU64::new(0), Mutex::new(None));
-    let clock = Arc::new(Simulated { now, device: device.clone(), resets });
-    let controller = Controller::builder().clock(clock.clone()).from_device(device).unwrap();
+    let clock = Stepping::new("size=1M,serial=POSTED", ResetsOnce::default());
+    let controller = clock.open(Controller::builder());
     let mut events = controller.events().unwrap();
     assert!(events.try_next().unwrap().is_none());
     // The embedded controller's own command: raises an event.
     let mut raise = Command::admin(AdminOpcode(0xc0), 0);
     raise.cdw10 = AsyncEvent::new().with_kind(AsyncEventType::VENDOR).with_information(7).into_bits();
-    *clock.resets.lock().unwrap() = Some(controller.clone());
+    *clock.hooks.0.lock().unwrap() = Some(controller.clone());
     // SAFETY: the command has no data.
     let (entry, _) = unsafe { controller.admin_entry(&raise, DmaBuf::empty()) }.unwrap();
-    assert!(entry.is_success() && clock.resets.lock().unwrap().is_none());
+    assert!(entry.is_success() && clock.hooks.0.lock().unwrap().is_none());
     let event = events.try_next().unwrap().expect("it was posted beside the answer");
     assert_eq!(event.kind(), EventKind::Vendor(7));
     assert!(events.try_next().unwrap().is_none());

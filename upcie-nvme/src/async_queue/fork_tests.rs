@@ -33,7 +33,7 @@ fn a_childs_calls_take_no_lock_of_its_parents_handles() {
     let queue = controller.queue_pair().depth(8).create_async().unwrap();
     let handle = queue.handle(1).unwrap();
     let remote = queue.shared.borrow().unwrap().remote.clone().unwrap();
-    // As if a driver ran, which the child does not have.
+    // The place of a driver is taken; the child has none.
     let hold = queue.hold();
     let mut sent: Submission = queue.flush(&namespace);
     let mut requested = handle.read(&namespace, 0, controller.alloc(512).unwrap());

@@ -292,7 +292,7 @@ mod tests {
         let namespace = controller.namespace(1).unwrap();
         controller.reset().unwrap();
         namespace.flush().unwrap();
-        // As if the namespace had been smaller when its handle was made.
+        // The namespace seems to have been smaller when its handle was made.
         if let Some(shape) = lock(&controller.inner.shapes).get_mut(&1) {
             shape.blocks -= 1;
         }

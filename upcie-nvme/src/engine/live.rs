@@ -204,7 +204,7 @@ mod tests {
         let before = live.epoch();
         live.end();
         let now = live.begin().unwrap();
-        // As a thread that has seen the error before the reset, which has answered it since.
+        // Another thread saw the error before the reset, which has answered it since.
         live.fail(&before);
         assert!(live.check_usable("test", "a call").is_ok() && !now.is_over());
         live.fail(&now);

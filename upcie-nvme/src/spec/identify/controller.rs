@@ -203,7 +203,7 @@ pub struct IdentifyController {
     pub minmrtg: u8,
     /// Largest granularity of a tracked memory range (2.1).
     pub maxmrtg: u8,
-    /// What can be tracked: bit 0 host memory, 1 user data; bit 2 lengths of ranges are powers of two (2.1).
+    /// Tracking attributes: bit 0 host memory, 1 user data; bit 2 lengths of ranges are powers of two (2.1).
     pub trattr: u8,
     /// Reserved.
     pub reserved577: u8,

@@ -1,10 +1,6 @@
 //! Admin commands, and what Identify tells.
 
-use super::{
-    Inner,
-    admin::{Late, Sent},
-    pending::Pending,
-};
+use super::{Inner, admin::Sent, late::Late, pending::Pending};
 use crate::{
     Error, Failure, Result,
     spec::{Cns, Command, CompletionEntry, Csi, NamespaceDescriptors, Status},

@@ -2,10 +2,10 @@
 
 use super::{
     Admin, Cmb, DeviceMemory, HostMemory, Link, Notice, Properties, QueueIds, Registers, Subsystem, Vectors,
-    admin::Affected,
     device_memory::{self, Owner},
     effects::Effects,
     features::Features,
+    late::Affected,
     lent::HostBuffer,
     permits::Aborts,
     resets::{Resets, Shapes},

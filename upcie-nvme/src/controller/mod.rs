@@ -21,6 +21,7 @@ mod halt;
 mod heed;
 mod host_buffer;
 mod inner;
+mod late;
 mod lent;
 mod let_go;
 mod link;

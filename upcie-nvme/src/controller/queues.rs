@@ -2,8 +2,8 @@
 
 use super::{
     Cmb, Inner,
-    admin::Late,
     ending::Unsettled,
+    late::Late,
     queue_ids::{DELETE_TIMEOUT, Next, Step, Ticket},
     subsystem::Member,
     unwinding::OnUnwind,

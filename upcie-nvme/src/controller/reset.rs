@@ -2,7 +2,8 @@
 
 use super::{
     Controller, Inner, Shape,
-    admin::{ENTRIES, Late, Rings},
+    admin::{ENTRIES, Rings},
+    late::Late,
     lock,
     stopping::{ResetKind, check_subsystem_reset},
     transitions::{disable_patience, enable},

@@ -194,7 +194,7 @@ impl Registers for Flipped {
     }
 }
 
-/// As after a reset that activates firmware.
+/// A reset that activates firmware may do this.
 #[test]
 fn a_reset_takes_over_the_capabilities_that_may_change() {
     let flips = Arc::new(AtomicU64::new(0));

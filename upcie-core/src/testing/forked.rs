@@ -9,7 +9,7 @@ const DEADLINE: u32 = 60;
 /// `work` takes no lock that another thread may hold, but those of glibc's allocator.
 ///
 /// # Panics
-/// Panics if the system makes no child.
+/// Panics if the system makes no child, or loses it.
 pub fn in_child(work: impl FnOnce() -> i32) -> Option<i32> {
     // SAFETY: glibc makes its allocator usable in the child, which takes no other lock of its parent's threads, and ends by
     // `_exit`.
@@ -21,9 +21,9 @@ pub fn in_child(work: impl FnOnce() -> i32) -> Option<i32> {
         // SAFETY: ends the child without the parent's exit handlers.
         unsafe { libc::_exit(code) }
     }
+    assert!(child > 0, "no child was made");
     let mut status = 0;
     // SAFETY: waits for the child made here.
-    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(ended, child, "no child was made");
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }

@@ -151,7 +151,7 @@ impl Controller {
         &self.inner.properties.identify
     }
 
-    /// Returns the capabilities register.
+    /// Returns the capabilities register, as it was at the opening or after the last [reset](Self::reset).
     pub fn capabilities(&self) -> Capabilities {
         self.inner.link.registers.capabilities()
     }

@@ -33,6 +33,7 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod replaced;
+pub mod stepping;
 pub mod stopwatch;
 pub mod zones;
 

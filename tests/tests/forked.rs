@@ -12,20 +12,16 @@ use std::{
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    time::Duration,
 };
 use upcie_core::{
-    clock::Clock,
     irq::{EventFd, IrqKind},
     pci::{ConfigSpace, offset},
 };
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Namespace, QueueGroup, QueuePair, Wait,
-    emu::Lockstep,
     spec::{AdminOpcode, Command},
 };
 use upcie_tests::{
@@ -33,6 +29,7 @@ use upcie_tests::{
     device::namespaces,
     io::{create, only, read},
     left_out, on_each_device, raw, scaled,
+    stepping::{Hooks, Stepping},
 };
 
 /// A child of a test.
@@ -232,39 +229,23 @@ thread_local! {
     static STOPS: RefCell<Option<(Sender<()>, Receiver<()>)>> = const { RefCell::new(None) };
 }
 
-/// Time that passes only in `sleep`, where the controller takes its steps.
-#[derive(Debug)]
-struct Simulated {
-    now: AtomicU64,
-    device: Arc<Lockstep>,
-}
+/// Stops a thread that has [`STOPS`] in its next sleep.
+struct Stops;
 
-impl Clock for Simulated {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
-    }
-
-    fn sleep(&self, time: Duration) {
+impl Hooks for Stops {
+    fn before_sleep(&self) {
         if let Some((stopped, go)) = STOPS.take() {
             stopped.send(()).expect("a test that waits");
             // An error means that the test has ended.
             let _ = go.recv();
         }
-        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        self.device.step(self.now());
-    }
-
-    fn runs(&self) -> bool {
-        false
     }
 }
 
 /// A child waited for the end of a reset, which the thread that makes it is not there for.
 #[test]
 fn a_childs_calls_in_the_midst_of_a_reset_are_refused() {
-    let device = Lockstep::new(&"size=1M".parse().unwrap()).unwrap();
-    let clock = Arc::new(Simulated { now: AtomicU64::new(0), device: device.clone() });
-    let controller = Controller::builder().clock(clock).from_device(device).unwrap();
+    let controller = Stepping::new("size=1M", Stops).open(Controller::builder());
     let namespace = controller.namespace(1).unwrap();
     let mut queue = create::<u64>(controller.queue_pair().depth(8));
     let mut buffer = controller.alloc(4096).unwrap();

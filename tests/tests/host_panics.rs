@@ -2,11 +2,10 @@
 //! works again afterwards.
 
 use std::{
-    fmt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -17,58 +16,43 @@ use upcie_nvme::{
     emu::{Fault, FaultPlan, FaultRule, Lockstep},
     spec::{AdminOpcode, FormatNvm, offset},
 };
+use upcie_tests::stepping::{Hooks, Stepping};
 
-/// Time that passes only in `sleep`, where the controller takes its steps.
+/// A clock's bugs.
+#[derive(Default)]
 struct Fragile {
-    now: AtomicU64,
-    device: Arc<Lockstep>,
     /// The number of the sleep that panics, counted from now on; 0 for none.
     breaks: AtomicU32,
     /// Reading the time panics, once, when a boot partition has been read.
     watches_boot: AtomicBool,
 }
 
-impl Fragile {
-    /// Returns `true` if a read of a boot partition has begun, or ended: BPINFO.BRS is not 00b.
-    fn has_read_boot(&self) -> bool {
-        let registers = self.device.bar(0).unwrap();
-        registers.read_u32(offset::BPINFO as u64).unwrap() >> 24 & 3 != 0
-    }
+/// Returns `true` if a read of a boot partition has begun, or ended: BPINFO.BRS is not 00b.
+fn has_read_boot(device: &Lockstep) -> bool {
+    let registers = device.bar(0).unwrap();
+    registers.read_u32(offset::BPINFO as u64).unwrap() >> 24 & 3 != 0
 }
 
-impl fmt::Debug for Fragile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "simulated time {:?}", self.now())
-    }
-}
-
-impl Clock for Fragile {
-    fn now(&self) -> Duration {
-        if self.watches_boot.load(Ordering::Relaxed) && self.has_read_boot() {
+impl Hooks for Fragile {
+    fn before_now(&self, device: &Lockstep) {
+        if self.watches_boot.load(Ordering::Relaxed) && has_read_boot(device) {
             self.watches_boot.store(false, Ordering::Relaxed);
             resume_unwind(Box::new("a clock's bug"));
         }
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
-    fn sleep(&self, time: Duration) {
+    fn before_sleep(&self) {
         let left = self.breaks.load(Ordering::Relaxed);
         self.breaks.store(left.saturating_sub(1), Ordering::Relaxed);
         if left == 1 {
             resume_unwind(Box::new("a clock's bug"));
         }
-        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        self.device.step(self.now());
-    }
-
-    fn runs(&self) -> bool {
-        false
     }
 }
 
 /// A controller with such a clock.
 struct Tested {
-    clock: Arc<Fragile>,
+    clock: Arc<Stepping<Fragile>>,
     controller: Controller,
 }
 
@@ -76,19 +60,17 @@ fn open(options: &str) -> Tested {
     /// Numbers the NVM subsystems: a raw command or a Format touches all handles of its subsystem, those of other tests, too.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let options = format!("{options},serial=PANICS{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let device = Lockstep::new(&options.parse().unwrap()).unwrap();
-    let (now, breaks, watches_boot) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
-    let clock = Arc::new(Fragile { now, device: device.clone(), breaks, watches_boot });
-    let controller = Controller::builder().queues(4).clock(clock.clone()).from_device(device).unwrap();
+    let clock = Stepping::new(&options, Fragile::default());
+    let controller = clock.open(Controller::builder().queues(4));
     Tested { clock, controller }
 }
 
 impl Tested {
     /// Lets the sleep of this number in `call` panic; the number is 1 for the first.
     fn interrupt(&self, sleep: u32, call: impl FnOnce()) {
-        self.clock.breaks.store(sleep, Ordering::Relaxed);
+        self.clock.hooks.breaks.store(sleep, Ordering::Relaxed);
         assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the call waits");
-        assert_eq!(self.clock.breaks.load(Ordering::Relaxed), 0);
+        assert_eq!(self.clock.hooks.breaks.load(Ordering::Relaxed), 0);
     }
 
     /// Returns the bytes of DMA memory in use, rings and lists included.
@@ -224,7 +206,7 @@ fn a_blocking_calls_buffer_stays_with_the_controller() {
 fn memory_of_a_boot_partitions_read_is_not_freed_by_a_panic() {
     let tested = open("size=1M,boot-partitions=256K");
     let before = tested.in_use();
-    tested.clock.watches_boot.store(true, Ordering::Relaxed);
+    tested.clock.hooks.watches_boot.store(true, Ordering::Relaxed);
     let mut data = [0; 4096];
     let read = AssertUnwindSafe(|| tested.controller.read_boot_partition(0, 0, &mut data));
     assert!(catch_unwind(read).is_err());
@@ -239,7 +221,7 @@ fn a_shutdown_that_panics_closes_the_heaps() {
     let heap = controller.heap().clone();
     // From here on, reading the time panics.
     controller.read_boot_partition(0, 0, &mut [0; 4096]).unwrap();
-    clock.watches_boot.store(true, Ordering::Relaxed);
+    clock.hooks.watches_boot.store(true, Ordering::Relaxed);
     assert!(catch_unwind(AssertUnwindSafe(|| drop(controller))).is_err());
     let error = heap.alloc(4096).unwrap_err();
     assert!(error.to_string().contains("the device did not stop"), "{error}");

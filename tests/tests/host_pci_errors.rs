@@ -18,8 +18,13 @@ use upcie_core::{
         server::{Backend, Client, Layout, Server},
     },
 };
-use upcie_nvme::{Controller, ErrorKind, Failure, Wait, emu::Emulator};
-use upcie_tests::{deadline, io::create, process::within, says};
+use upcie_nvme::{Controller, Error, ErrorKind, Failure, Wait, emu::Emulator};
+use upcie_tests::{
+    deadline,
+    io::{create, finish},
+    process::within,
+    says,
+};
 
 /// An embedded controller with an ERR interrupt, which `fails` raises.
 struct Failing {
@@ -53,8 +58,8 @@ impl Backend for Failing {
     }
 }
 
-fn open() -> (Controller, Arc<AtomicBool>) {
-    let inner = Emulator::new(&"size=1M,latency=60s".parse().unwrap()).unwrap();
+fn open(options: &str) -> (Controller, Arc<AtomicBool>) {
+    let inner = Emulator::new(&options.parse().unwrap()).unwrap();
     let mut layout = inner.layout().clone();
     layout.irqs[IrqKind::Error as usize] = 1;
     let fails = Arc::new(AtomicBool::new(false));
@@ -70,7 +75,7 @@ fn open() -> (Controller, Arc<AtomicBool>) {
 
 #[test]
 fn an_error_of_the_function_ends_each_wait() {
-    let (controller, fails) = open();
+    let (controller, fails) = open("size=1M,latency=60s");
     let namespace = controller.namespace(1).unwrap();
     let mut queue = create::<u64>(controller.queue_pair().depth(4));
     queue.turn().unwrap().flush(&namespace, 0).unwrap();
@@ -93,4 +98,53 @@ fn an_error_of_the_function_ends_each_wait() {
     });
     assert!(matches!(error.failure(), Failure::PciError { .. }), "{error:?}");
     within(deadline(), move || drop((queue, namespace, controller)));
+}
+
+/// Calls `call` until it fails, at most for the deadline.
+fn fails_in_time(call: impl Fn() -> Result<(), Error> + Send + 'static) -> Error {
+    within(deadline(), move || {
+        loop {
+            if let Err(error) = call() {
+                break error;
+            }
+        }
+    })
+}
+
+/// Calls that were over at once, and queues that nobody had waited on, went on.
+#[test]
+fn an_error_of_the_function_refuses_each_call_until_a_reset() {
+    let (controller, fails) = open("size=1M,serial=FAILING");
+    let namespace = controller.namespace(1).unwrap();
+    let mut idle = create::<u64>(controller.queue_pair().depth(4));
+    let (calls, commands) = (namespace.clone(), controller.clone());
+    fails.store(true, Ordering::Relaxed);
+    let errors = [
+        fails_in_time(move || calls.flush()),
+        namespace.flush().unwrap_err(),
+        namespace.read_at(0, &mut [0; 512]).unwrap_err(),
+        controller.namespace_ids().unwrap_err(),
+        controller.namespace(1).unwrap_err(),
+        controller.queue_pair().create::<u64>().unwrap_err(),
+        idle.turn().unwrap_err(),
+        idle.wait(Wait::Poll, deadline()).unwrap_err(),
+        idle.recover().unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error.failure(), Failure::PciError { .. }), "{error:?}");
+    }
+    controller.reset().unwrap();
+    assert!(matches!(idle.turn().unwrap_err().failure(), Failure::Reset { .. }));
+    assert!(idle.recover().unwrap().is_empty());
+    idle.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert_eq!(finish(&mut idle).len(), 1);
+    namespace.flush().unwrap();
+    assert_eq!(controller.namespace_ids().unwrap(), [1]);
+
+    // Another error counts again, and an admin command finds it at once.
+    fails.store(true, Ordering::Relaxed);
+    let error = fails_in_time(move || commands.namespace_ids().map(drop));
+    assert!(matches!(error.failure(), Failure::PciError { .. }), "{error:?}");
+    assert!(matches!(idle.turn().unwrap_err().failure(), Failure::PciError { .. }));
+    within(deadline(), move || drop((idle, namespace, controller)));
 }

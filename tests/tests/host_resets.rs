@@ -2,7 +2,6 @@
 //! what it had posted before.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -10,17 +9,16 @@ use std::{
     thread,
     time::Duration,
 };
-use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Refusal, ResetKind,
-    emu::Lockstep,
-    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, offset},
+    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Capabilities, Command, EventKind, offset},
 };
 use upcie_tests::{
     device::namespaces,
     io::{create, finish, read, write},
     odd::{self, Registers},
     own_memory, replaced, says,
+    stepping::{Hooks, Stepping},
 };
 
 /// Copies the bytes out of a buffer in device memory.
@@ -161,6 +159,9 @@ fn another_controller_after_a_reset_is_not_used() {
         ("size=1M,mdts=64K,queues=4", limit),
         ("size=1M,mdts=256K,queues=4", limit),
         ("size=1M,mdts=128K,queues=3", "it grants 3 queue pairs, 4 before"),
+        ("size=1M,mdts=128K,queues=4,depth=64", "CAP.MQES is 0x3f, 0xfff before"),
+        ("size=1M,mdts=128K,queues=4,mpsmin=16K", "CAP.MPSMIN is 0x2, 0x0 before"),
+        ("size=1M,mdts=128K,queues=4,css=0x80", "CAP.CSS is 0x80, 0x1 before"),
     ] {
         let controller = replaced::open(before, after);
         let (namespace, _) = namespaces(&controller).remove(0);
@@ -179,6 +180,47 @@ fn another_controller_after_a_reset_is_not_used() {
         // The controller was stopped before that, so the command's memory is free.
         assert_eq!(queue.close().unwrap().len(), 1, "{after}");
     }
+}
+
+/// Bits of CAP that a test flips.
+struct Flipped(Arc<AtomicU64>);
+
+impl Registers for Flipped {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let flipped = self.0.load(Ordering::Relaxed).to_le_bytes();
+        for (at, byte) in (offset as usize..).zip(data) {
+            *byte ^= at.checked_sub(offset::CAP).and_then(|at| flipped.get(at)).unwrap_or(&0);
+        }
+    }
+}
+
+/// A reset that activates firmware may do this.
+#[test]
+fn a_reset_takes_over_the_capabilities_that_may_change() {
+    let flips = Arc::new(AtomicU64::new(0));
+    let registers = Flipped(flips.clone());
+    let controller = odd::open("size=1M,depth=64", registers, Duration::from_secs(30)).unwrap();
+    let (namespace, _) = namespaces(&controller).remove(0);
+    let mut queue = create::<u64>(controller.queue_pair());
+    let before = controller.capabilities();
+    let flip = |now: Capabilities| flips.store(before.into_bits() ^ now.into_bits(), Ordering::Relaxed);
+    let now = before.with_to(60).with_mqes(4095);
+    flip(now);
+    controller.reset().unwrap();
+    assert_eq!((controller.capabilities(), controller.max_depth()), (now, 64));
+    assert!(queue.recover().unwrap().is_empty());
+    queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert_eq!(finish(&mut queue).len(), 1);
+    namespace.flush().unwrap();
+
+    // The queues' doorbells would be elsewhere.
+    flip(now.with_dstrd(0));
+    for error in [controller.reset().unwrap_err(), queue.turn().unwrap_err(), namespace.flush().unwrap_err()]
+    {
+        assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+        says(&error, &[controller.name(), "CAP.DSTRD is 0x0, 0x3 before", "open it again"]);
+    }
+    assert_eq!(controller.register(offset::CSTS).unwrap() & 1, 0, "it stays stopped");
 }
 
 #[test]
@@ -220,55 +262,33 @@ fn a_namespace_that_is_gone_after_a_reset_is_stale() {
     controller.namespace(1).unwrap().flush().unwrap();
 }
 
-/// Time that passes only in `sleep`, where the controller takes its steps.
-struct Simulated {
-    now: AtomicU64,
-    device: Arc<Lockstep>,
-    /// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.
-    resets: Mutex<Option<Controller>>,
-}
+/// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.
+#[derive(Default)]
+struct ResetsOnce(Mutex<Option<Controller>>);
 
-impl fmt::Debug for Simulated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "simulated time {:?}", self.now())
-    }
-}
-
-impl Clock for Simulated {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
-    }
-
-    fn sleep(&self, time: Duration) {
-        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        self.device.step(self.now());
-        let controller = self.resets.lock().unwrap().take();
+impl Hooks for ResetsOnce {
+    fn after_step(&self) {
+        let controller = self.0.lock().unwrap().take();
         if let Some(controller) = controller {
             thread::spawn(move || controller.reset().unwrap()).join().unwrap();
         }
-    }
-
-    fn runs(&self) -> bool {
-        false
     }
 }
 
 #[test]
 fn answers_and_events_from_before_a_reset_count() {
     // It has an NVM subsystem of its own: a raw command makes all namespace handles of its subsystem stale, those of other tests, too.
-    let device = Lockstep::new(&"size=1M,serial=POSTED".parse().unwrap()).unwrap();
-    let (now, resets) = (AtomicU64::new(0), Mutex::new(None));
-    let clock = Arc::new(Simulated { now, device: device.clone(), resets });
-    let controller = Controller::builder().clock(clock.clone()).from_device(device).unwrap();
+    let clock = Stepping::new("size=1M,serial=POSTED", ResetsOnce::default());
+    let controller = clock.open(Controller::builder());
     let mut events = controller.events().unwrap();
     assert!(events.try_next().unwrap().is_none());
     // The embedded controller's own command: raises an event.
     let mut raise = Command::admin(AdminOpcode(0xc0), 0);
     raise.cdw10 = AsyncEvent::new().with_kind(AsyncEventType::VENDOR).with_information(7).into_bits();
-    *clock.resets.lock().unwrap() = Some(controller.clone());
+    *clock.hooks.0.lock().unwrap() = Some(controller.clone());
     // SAFETY: the command has no data.
     let (entry, _) = unsafe { controller.admin_entry(&raise, DmaBuf::empty()) }.unwrap();
-    assert!(entry.is_success() && clock.resets.lock().unwrap().is_none());
+    assert!(entry.is_success() && clock.hooks.0.lock().unwrap().is_none());
     let event = events.try_next().unwrap().expect("it was posted beside the answer");
     assert_eq!(event.kind(), EventKind::Vendor(7));
     assert!(events.try_next().unwrap().is_none());

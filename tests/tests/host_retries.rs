@@ -1,51 +1,18 @@
 //! Blocking reads and flushes are sent again when the controller fails them without "do not retry", after the delay that it
 //! asks for, by a simulated clock; writes are not.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, ErrorKind, Namespace,
-    emu::{Fault, FaultPlan, FaultRule, Lockstep, Storage},
+    emu::{Fault, FaultPlan, FaultRule},
     spec::{DatasetRange, NvmOpcode, Status, StatusType},
 };
-
-/// Time that passes only in `sleep`, where the controller takes its steps.
-struct Simulated {
-    now: AtomicU64,
-    device: Arc<Lockstep<Storage>>,
-}
-
-impl fmt::Debug for Simulated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "simulated time {:?}", self.now())
-    }
-}
-
-impl Clock for Simulated {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
-    }
-
-    fn sleep(&self, time: Duration) {
-        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        self.device.step(self.now());
-    }
-
-    fn runs(&self) -> bool {
-        false
-    }
-}
+use upcie_tests::stepping::Stepping;
 
 /// A controller whose commands with one opcode fail `count` times.
 struct Failing {
-    clock: Arc<Simulated>,
+    clock: Arc<Stepping>,
     controller: Controller,
     namespace: Namespace,
 }
@@ -64,12 +31,10 @@ fn failing(retries: u32, rules: impl IntoIterator<Item = FaultRule>) -> Failing 
 }
 
 fn failing_within(timeout: Duration, retries: u32, rules: impl IntoIterator<Item = FaultRule>) -> Failing {
-    let device = Lockstep::new(&"size=1M,mdts=8K".parse().unwrap()).unwrap();
+    let clock = Stepping::new("size=1M,mdts=8K", ());
     let plan = rules.into_iter().fold(FaultPlan::new(1), FaultPlan::rule);
-    device.inject(&plan).unwrap();
-    let clock = Arc::new(Simulated { now: AtomicU64::new(0), device: device.clone() });
-    let options = Controller::builder().clock(clock.clone()).timeout(timeout).retries(retries);
-    let controller = options.from_device(device).unwrap();
+    clock.device.inject(&plan).unwrap();
+    let controller = clock.open(Controller::builder().timeout(timeout).retries(retries));
     let namespace = controller.namespace(1).unwrap();
     Failing { clock, controller, namespace }
 }

@@ -75,25 +75,8 @@ impl<T> fmt::Debug for PerProcess<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::in_child;
     use std::thread;
-
-    /// Runs `work` in a forked child, and returns its exit code; a child that waits for ever is ended by a signal.
-    fn in_child(work: impl FnOnce() -> i32) -> Option<i32> {
-        // SAFETY: glibc makes its allocator usable in the child, which takes no other lock that a thread may hold, and exits by
-        // `_exit`.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: sets the child's own alarm.
-            unsafe { libc::alarm(60) };
-            let code = work();
-            // SAFETY: exits the child without the parent's exit handlers.
-            unsafe { libc::_exit(code) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child process made here.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
-    }
 
     /// A child that opened a device hung now and then: a thread of its parent had a list at the fork.
     #[test]

@@ -4,6 +4,7 @@
 mod clock;
 #[cfg(test)]
 mod fake_sysfs;
+mod forked;
 mod fuzz;
 mod iommu;
 mod random;
@@ -11,6 +12,7 @@ mod random;
 pub use clock::ManualClock;
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;
+pub use forked::in_child;
 pub use fuzz::{fuzz, mutate};
 pub use iommu::FakeIommu;
 pub use random::{Random, mix};

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use upcie_core::dma::DmaBuf;
+use upcie_core::{dma::DmaBuf, process::Owner};
 
 /// The most commands of a queue's handles at once.
 const MOST: usize = 1 << 16;
@@ -59,8 +59,12 @@ const MOST: usize = 1 << 16;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// In a forked child the commands of a handle are refused, as all of the queue is.
 pub struct AsyncHandle {
     remote: Arc<Remote>,
+    /// The queue's process. A forked child takes no lock of the other side, which a thread of its parent may hold for ever there.
+    owner: Owner,
 }
 
 /// A command of an [`AsyncHandle`]: resolves to its outcome, like a [`Submission`](super::Submission).
@@ -92,7 +96,7 @@ impl AsyncQueue {
     pub fn handle(&self, capacity: usize) -> Result<AsyncHandle> {
         let busy = || Error::argument("", "a handle was asked for in a call of the queue itself");
         let mut inner = self.shared.borrow().ok_or_else(busy)?;
-        if inner.has_ended() {
+        if inner.has_ended() || inner.pair.is_inherited() {
             return Err(inner.reason());
         }
         let known = inner.remote.clone();
@@ -114,11 +118,16 @@ impl AsyncQueue {
         if let Some(driver) = sleeping {
             driver.wake();
         }
-        Ok(AsyncHandle { remote })
+        Ok(AsyncHandle { remote, owner: Owner::current() })
     }
 }
 
 impl AsyncHandle {
+    /// Refuses a forked child. Call it before taking a lock.
+    fn check_owner(&self) -> Result<()> {
+        Ok(self.owner.check(self.remote.device(), "using a handle of an asynchronous queue")?)
+    }
+
     pub(super) fn command<O>(&self, command: Command, buffer: DmaBuf) -> RemoteSubmission<O> {
         let (stage, outcome) = (Stage::New(None), PhantomData);
         RemoteSubmission { handle: self.clone(), command, buffer, stage, outcome }
@@ -163,13 +172,15 @@ impl AsyncHandle {
 impl Clone for AsyncHandle {
     fn clone(&self) -> Self {
         self.remote.add_handle();
-        Self { remote: self.remote.clone() }
+        Self { remote: self.remote.clone(), owner: self.owner }
     }
 }
 
 impl Drop for AsyncHandle {
     fn drop(&mut self) {
-        self.remote.drop_handle();
+        if self.owner.is_current() {
+            self.remote.drop_handle();
+        }
     }
 }
 
@@ -180,9 +191,13 @@ impl<O> RemoteSubmission<O> {
         Poll::Ready((Err(error), mem::take(&mut self.buffer)))
     }
 
-    /// Gives up the command's place or slot.
+    /// Gives up the command's place or slot; in a forked child they are the parent's.
     fn leave(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Taken) {
+        let stage = mem::replace(&mut self.stage, Stage::Taken);
+        if !self.handle.owner.is_current() {
+            return;
+        }
+        match stage {
             Stage::New(Some(ticket)) => self.handle.remote.leave(ticket),
             Stage::Requested(slot) => self.handle.remote.abandon(slot),
             Stage::New(None) | Stage::Taken => {}
@@ -190,6 +205,10 @@ impl<O> RemoteSubmission<O> {
     }
 
     fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Answer> {
+        if let Err(error) = self.handle.check_owner() {
+            self.stage = Stage::Taken;
+            return Poll::Ready((Err(error), mem::take(&mut self.buffer)));
+        }
         match &mut self.stage {
             Stage::New(ticket) => {
                 let slot = self.handle.remote.poll_slot(ticket, cx);

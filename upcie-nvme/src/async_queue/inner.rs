@@ -62,6 +62,12 @@ impl Inner {
         self.in_flight > 0 || self.table.staged() > 0
     }
 
+    /// Returns `true` if tasks do the driver's work: there is none, or it is in the parent of this forked child.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.drivers == 0 || self.pair.is_inherited()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.end.is_some()
     }
@@ -86,7 +92,10 @@ impl Inner {
     /// Makes the reason why the queue does not take `command`; `None` if it does.
     #[inline]
     pub(super) fn refuse(&mut self, command: &Command, buffer: &DmaBuf) -> Option<Error> {
-        self.end?;
+        // In a forked child nobody may drive the queue.
+        if self.end.is_none() && !self.pair.is_inherited() {
+            return None;
+        }
         Some(match self.end {
             Some(End::Closed) => closed_before(self.pair.device(), command, buffer),
             _ => self.reason(),
@@ -113,7 +122,8 @@ impl Inner {
     #[inline]
     fn take_requests(&mut self) {
         let Some(remote) = &self.remote else { return };
-        if !remote.has_requests() {
+        // A forked child takes no lock of the handles, which a thread of its parent may hold for ever there.
+        if !remote.has_requests() || self.pair.is_inherited() {
             return;
         }
         while let Some((slot, command, buffer)) = remote.take() {
@@ -210,7 +220,9 @@ impl Inner {
             }
             _ => {}
         }
-        tracing::warn!(device = self.pair.device(), queue = self.pair.id(), %error, "an asynchronous queue has ended");
+        if !self.pair.is_inherited() {
+            tracing::warn!(device = self.pair.device(), queue = self.pair.id(), %error, "an asynchronous queue has ended");
+        }
         // Why it failed counts more than what its end brings.
         let _ = self.finish_all(End::Failed);
         Err(self.reason())
@@ -276,6 +288,10 @@ impl Inner {
 
     fn finish_all(&mut self, end: End) -> Result<()> {
         self.end = Some(end);
+        if self.pair.is_inherited() {
+            // The handles are the parent's, and so are their requests and locks.
+            mem::forget(self.remote.take());
+        }
         let closed = self.pair.close_here();
         let closed = closed.map(|returned| {
             self.give_back(returned, false);

@@ -113,6 +113,8 @@
 mod command;
 mod descriptor;
 mod drive;
+#[cfg(test)]
+mod fork_tests;
 mod handle;
 mod inner;
 mod optional;

@@ -69,8 +69,17 @@ impl Remote {
         }
     }
 
+    pub(super) fn device(&self) -> &str {
+        &self.device
+    }
+
     pub(super) fn capacity(&self) -> usize {
         self.slots.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn hold_all_locks(&self) -> impl Sized + '_ {
+        (self.slots.iter().map(lock).collect::<Vec<_>>(), lock(&self.room), lock(&self.driver))
     }
 
     fn slot(&self, index: u32) -> MutexGuard<'_, Slot> {

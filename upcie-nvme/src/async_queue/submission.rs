@@ -169,7 +169,7 @@ impl<O> Submission<O> {
             Stage::New => self.begin(cx),
             Stage::Sent(index) => {
                 let answer = self.poll_result(index, cx);
-                if answer.is_pending() && self.shared.borrow().is_some_and(|inner| inner.drivers == 0) {
+                if answer.is_pending() && self.shared.borrow().is_some_and(|inner| inner.is_alone()) {
                     return self.poll_alone(index, cx);
                 }
                 answer

@@ -1,10 +1,6 @@
 //! Abort commands, which nobody waits for.
 
-use super::{
-    Inner, Permit,
-    admin::{Late, Sent},
-    pending::Pending,
-};
+use super::{Inner, Permit, admin::Sent, late::Late, pending::Pending};
 use crate::{
     Result,
     spec::{Command, Status},

@@ -4,16 +4,15 @@
 //! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it there.
 
 use super::{
-    Permit, QueueIds, Registers, Subsystem,
+    Registers, Subsystem,
     event_queue::{EventQueue, REQUESTS},
+    late::{Affected, Late},
     lock,
-    queue_ids::Ticket,
-    subsystem::Change,
 };
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
-    spec::{AsyncEvent, Command, Status},
+    spec::{AsyncEvent, Command},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,40 +29,6 @@ use upcie_core::{
 const COMMANDS: usize = 31;
 /// Entries of the admin queues, which CAP.MQES does not limit.
 pub(super) const ENTRIES: u32 = (COMMANDS + REQUESTS) as u32 + 1;
-
-/// The meaning of an answer that comes after its command's deadline.
-#[derive(Debug)]
-pub(super) enum Late {
-    /// The answer has no consequence.
-    Nothing,
-    /// Namespaces may have changed, and may still change until then.
-    Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
-    /// Namespaces may have changed, by a raw command.
-    Raw,
-    /// An Abort counts as unanswered until then.
-    Abort(Permit),
-    /// A queue pair's creation or deletion goes on.
-    Step(Ticket),
-}
-
-/// The parts of a controller that a late answer changes.
-pub(super) struct Affected<'a> {
-    pub(super) name: &'a Arc<str>,
-    pub(super) queue_ids: &'a QueueIds,
-    pub(super) subsystem: &'a Subsystem,
-}
-
-impl Affected<'_> {
-    /// Acts on the answer to a command that no thread waits for.
-    pub(super) fn act(&self, late: Late, answer: Result<(), Status>) {
-        match late {
-            Late::Step(ticket) => self.queue_ids.answered(ticket, answer),
-            Late::Raw => self.subsystem.make_stale(),
-            // Dropping the change or the permit ends it.
-            Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
-        }
-    }
-}
 
 /// The rings of the admin queue pair; its commands are tagged.
 pub(super) type Rings = Queue<u64>;

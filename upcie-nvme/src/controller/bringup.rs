@@ -136,6 +136,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         vectors,
         removal,
         pci_error,
+        pci_look: SharedLook::default(),
         device_memory: DeviceMemory::default(),
         host_buffer: HostBuffer::default(),
         memory: HostMemory::new(heap, private),

@@ -1,10 +1,6 @@
 //! Admin commands, and what Identify tells.
 
-use super::{
-    Inner,
-    admin::{Late, Sent},
-    pending::Pending,
-};
+use super::{Inner, admin::Sent, late::Late, pending::Pending};
 use crate::{
     Error, Failure, Result,
     spec::{Cns, Command, CompletionEntry, Csi, NamespaceDescriptors, Status},
@@ -158,6 +154,7 @@ impl Inner {
         let step = pending.step();
         loop {
             self.wait_for_reset(watch, after, &|| what.into())?;
+            self.check_pci_error(&|| what.into())?;
             let rings = self.admin.rings();
             let mut rings = self.link.enter(rings, &mut watch, after, || what.into(), "admin commands")?;
             if self.resets.is_elsewhere() {

@@ -128,7 +128,7 @@ mod tests {
             let sgl = (None, SglUse::Never);
             let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, inner.timeout()).unwrap();
             controller.reset().unwrap();
-            // As if it had begun once the controller had stopped, and waited for the rest of the reset in vain.
+            // A deletion that began once the controller had stopped, and waited for the rest of the reset in vain.
             let ticket = inner.queue_ids.begin_deletion(queue.qid());
             inner.queue_ids.abandon(ticket);
             if is_taken_up {

@@ -5,28 +5,7 @@ use crate::{
     Failure, Result,
     spec::{AdminOpcode, Cns, Command},
 };
-use upcie_core::dma::DmaBuf;
-
-/// The longest time in seconds that a child may take: it waits for nothing.
-const DEADLINE: u32 = 60;
-
-/// Returns the wait status of a child that exits with the code that `work` returns. A signal ends it at the deadline.
-fn status_of_child(work: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: glibc makes its allocator usable in the child, which takes no other lock of its parent, and ends by `_exit`.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: the signal ends a child that waits for ever.
-        unsafe { libc::alarm(DEADLINE) };
-        let code = work();
-        // SAFETY: ends the process at once.
-        unsafe { libc::_exit(code) }
-    }
-    let mut status = -1;
-    // SAFETY: waits for the child made here.
-    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(ended, child);
-    status
-}
+use upcie_core::{dma::DmaBuf, testing::in_child};
 
 fn is_refused<T>(result: Result<T>) -> bool {
     let Err(error) = result else { return false };
@@ -43,7 +22,7 @@ fn a_childs_calls_take_no_lock_of_its_parent() {
     // By this thread: the child has no other, and a second lock by the same waits as well.
     let held =
         (inner.subsystem.hold(), inner.effects.hold(), inner.link.live.hold(), lock(&inner.host_buffer.lent));
-    let status = status_of_child(|| {
+    let code = in_child(|| {
         let identify = Command::identify(Cns::CONTROLLER, 0, 0);
         let format = Command::admin(AdminOpcode::FORMAT_NVM, 1);
         // SAFETY: it is refused.
@@ -60,5 +39,5 @@ fn a_childs_calls_take_no_lock_of_its_parent() {
         refused.iter().position(|refused| !refused).map_or(0, |index| index as i32 + 1)
     });
     drop(held);
-    assert_eq!(status, 0, "the number of a call that was not refused, or the signal at the deadline");
+    assert_eq!(code, Some(0), "the number of a call that was not refused, or none after the deadline");
 }

@@ -3,8 +3,8 @@
 
 use super::{
     Inner,
-    admin::Late,
     effects::{ADMIN, Page, mandatory, of_admin, of_io},
+    late::Late,
 };
 use crate::{
     Error, Result,

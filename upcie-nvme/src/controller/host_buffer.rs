@@ -1,6 +1,6 @@
 //! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
 
-use super::{Controller, Inner, admin::Late, lent::LentMemory, lock};
+use super::{Controller, Inner, late::Late, lent::LentMemory, lock};
 use crate::{
     Error, Result,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},

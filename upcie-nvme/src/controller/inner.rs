@@ -2,13 +2,14 @@
 
 use super::{
     Admin, Cmb, DeviceMemory, HostMemory, Link, Notice, Properties, QueueIds, Registers, Subsystem, Vectors,
-    admin::Affected,
     device_memory::{self, Owner},
     effects::Effects,
     features::Features,
+    late::Affected,
     lent::HostBuffer,
     permits::Aborts,
     resets::{Resets, Shapes},
+    shared_look::SharedLook,
     stopping,
     transitions::{shutdown_patience, stop, stop_patience},
     unwinding::OnUnwind,
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(super) removal: Notice,
     /// The device has failed (AER).
     pub(super) pci_error: Notice,
+    /// The looks for such an error by calls that end at once.
+    pub(super) pci_look: SharedLook,
     pub(super) device_memory: DeviceMemory,
     pub(super) host_buffer: HostBuffer,
     pub(super) memory: HostMemory,

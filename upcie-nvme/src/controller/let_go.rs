@@ -10,13 +10,33 @@ impl Inner {
         self.link.look.run(self.clock(), || self.check_alive(what))
     }
 
+    /// Checks whether the kernel reports an error of the PCI function. The first look that finds one ends the epoch: from then on
+    /// every queue and every call is refused, at no further cost, until a reset.
+    pub(super) fn check_pci_error(&self, what: &dyn Fn() -> String) -> Result<()> {
+        // Before the look: an epoch that begins after it is not at fault.
+        let epoch = self.link.live.epoch();
+        // A reset by another thread answers the error.
+        if !self.pci_error.is_given() || self.resets.is_elsewhere() {
+            return Ok(());
+        }
+        self.link.live.fail(&epoch);
+        Err(Error::pci_error(self.name(), what()))
+    }
+
+    /// Checks like [`check_pci_error`](Self::check_pci_error), unless another thread does, or has a moment ago: for a call that may
+    /// end before it looks at the controller.
+    pub(crate) fn check_pci_error_once(&self, what: &dyn Fn() -> String) -> Result<()> {
+        if self.pci_error.fd().is_none() {
+            return Ok(());
+        }
+        self.pci_look.run(self.clock(), || self.check_pci_error(what))
+    }
+
     /// An error if the kernel reports that the device failed, or if the controller is gone, reports a fatal status, or was
     /// stopped by somebody else. Gives back what it has let go of.
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
         let device = || self.link.name.to_string();
-        if self.pci_error.is_given() {
-            return Err(Error::pci_error(device(), what()));
-        }
+        self.check_pci_error(what)?;
         self.link.live.check_up(&self.link.name, &what())?;
         let resets = self.resets.count();
         let (error, is_stopped) = match self.link.registers.status() {

@@ -21,6 +21,7 @@ mod halt;
 mod heed;
 mod host_buffer;
 mod inner;
+mod late;
 mod lent;
 mod let_go;
 mod link;
@@ -151,7 +152,7 @@ impl Controller {
         &self.inner.properties.identify
     }
 
-    /// Returns the capabilities register.
+    /// Returns the capabilities register, as it was at the opening or after the last [reset](Self::reset).
     pub fn capabilities(&self) -> Capabilities {
         self.inner.link.registers.capabilities()
     }

@@ -9,7 +9,7 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
 };
 
-/// A notice that comes once, where the transport has its kind.
+/// A notice, where the transport has its kind.
 #[derive(Debug)]
 pub(super) struct Notice {
     kind: IrqKind,
@@ -35,10 +35,18 @@ impl Notice {
         Ok(Some(event))
     }
 
-    /// Returns `true` once the notice has come.
+    /// Returns `true` once the notice has come, until it is [forgotten](Self::forget).
     pub(super) fn is_given(&self) -> bool {
         // An eventfd that can't be asked says nothing of the device.
         self.event.as_ref().is_some_and(|event| event.wait(Duration::ZERO).unwrap_or(false))
+    }
+
+    /// Forgets the notice: what it has told is over.
+    pub(super) fn forget(&self) {
+        if let Some(event) = &self.event {
+            // An eventfd that can't be read goes on telling.
+            let _ = event.take();
+        }
     }
 
     /// Returns the descriptor of the event.

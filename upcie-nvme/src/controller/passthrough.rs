@@ -1,6 +1,6 @@
 //! Admin commands that the caller builds.
 
-use super::{Controller, admin::Late, effects::alone as alone_by_effects, policy};
+use super::{Controller, effects::alone as alone_by_effects, late::Late, policy};
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, CompletionEntry, DataDirection, FeatureId},

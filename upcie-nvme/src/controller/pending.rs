@@ -1,10 +1,6 @@
 //! An admin command on its way: whatever ends the thread's wait for it, somebody heeds the answer.
 
-use super::{
-    Inner,
-    admin::{Late, Whole},
-    queue_ids::Ticket,
-};
+use super::{Inner, admin::Whole, late::Late, queue_ids::Ticket};
 use crate::{Result, spec::Status};
 
 /// An admin command of a thread, from before it is sent until the thread has acted on the answer.

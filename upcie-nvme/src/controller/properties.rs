@@ -38,6 +38,51 @@ impl Properties {
     pub(super) fn most_vectors(&self) -> u32 {
         u32::from(self.granted) + 1
     }
+
+    /// Returns the first change of the capabilities, from `before` to `now`, that breaks what was made with those of before: the
+    /// doorbells and sizes of queues, the memory page, the limits of commands, the controller's own memory.
+    pub(super) fn breaking_change(
+        &self,
+        before: Capabilities,
+        now: Capabilities,
+        is_weighted: bool,
+    ) -> Option<String> {
+        let change = |field: &str, of: fn(Capabilities) -> u64, why: &str| {
+            Some(format!("CAP.{field} is {:#x}, {:#x} before: {why}", of(now), of(before)))
+        };
+        if now.dstrd() != before.dstrd() {
+            return change("DSTRD", |cap| cap.dstrd().into(), "queues have their doorbells elsewhere");
+        }
+        if now.mqes() < before.mqes() {
+            return change("MQES", |cap| cap.mqes().into(), "queues may have fewer entries");
+        }
+        if now.mpsmin() != before.mpsmin() {
+            return change("MPSMIN", |cap| cap.mpsmin().into(), "the limits of commands have another unit");
+        }
+        if 1_u64 << self.page_shift > now.page_size_max().max(now.page_size_min()) {
+            return change("MPSMAX", |cap| cap.mpsmax().into(), "the memory page in use is too large");
+        }
+        if !can_select(now, self.command_set) {
+            return change("CSS", |cap| cap.css().into(), "the command set in use can't be selected");
+        }
+        if is_weighted && !now.supports_weighted_round_robin() {
+            return change("AMS", |cap| cap.ams().into(), "there is no weighted round robin");
+        }
+        if own_memory(now) != own_memory(before) {
+            return change("CMBS and PMRS", own_memory, "its own memory has come or gone");
+        }
+        None
+    }
+}
+
+/// Returns CAP.CMBS and CAP.PMRS as one number.
+fn own_memory(cap: Capabilities) -> u64 {
+    u64::from(cap.cmbs()) << 1 | u64::from(cap.pmrs())
+}
+
+/// Returns `true` if CC.CSS may select `chosen`, a choice of [`command_set`].
+fn can_select(cap: Capabilities, chosen: CommandSet) -> bool {
+    command_set(cap).0 == chosen || chosen == CommandSet::NVM && cap.supports_nvm()
 }
 
 /// Chooses the command set for CC.CSS.
@@ -76,6 +121,45 @@ mod tests {
         assert_eq!(chosen(0), (CommandSet::NVM, None), "assumed, with a warning");
         assert_eq!(chosen(0x80), (CommandSet::ADMIN_ONLY, Some(NoIo::AdminOnly { css: 0x80 })));
         assert_eq!(chosen(0xc0), (CommandSet::ALL, None));
+    }
+
+    #[test]
+    fn a_change_of_capabilities_is_judged_by_what_relies_on_them() {
+        let properties = Properties {
+            identify: Box::new(IdentifyController::read_from_bytes(&[0; 4096][..]).unwrap()),
+            version: Version::of(1, 4, 0),
+            page_shift: 13,
+            max_transfer: 1 << 20,
+            max_zeroes: u64::MAX,
+            granted: 4,
+            command_set: CommandSet::NVM,
+            queue_entries: 256,
+            no_io: None,
+        };
+        let before = Capabilities::new().with_mqes(255).with_dstrd(1).with_mpsmax(2).with_css(1).with_ams(1);
+        let change = |now| properties.breaking_change(before, now, true);
+        for now in [
+            before,
+            before.with_to(200).with_crms(3).with_bps(true).with_nssrs(true).with_nsss(true),
+            before.with_mqes(1023).with_mpsmax(1).with_css(0x41).with_ams(3),
+        ] {
+            assert_eq!(change(now), None, "{now:?}");
+        }
+        let unweighted = properties.breaking_change(before, before.with_ams(0), false);
+        assert_eq!(unweighted, None, "nothing relies on it");
+        for (now, field) in [
+            (before.with_dstrd(0), "CAP.DSTRD is 0x0, 0x1 before"),
+            (before.with_mqes(254), "CAP.MQES"),
+            (before.with_mpsmin(1), "CAP.MPSMIN"),
+            (before.with_mpsmax(0), "CAP.MPSMAX"),
+            (before.with_css(0x80), "CAP.CSS"),
+            (before.with_css(0x40), "CAP.CSS"),
+            (before.with_ams(2), "CAP.AMS"),
+            (before.with_cmbs(true), "CAP.CMBS and PMRS"),
+            (before.with_pmrs(true), "CAP.CMBS and PMRS"),
+        ] {
+            assert!(change(now).is_some_and(|text| text.starts_with(field)), "{field}: {:?}", change(now));
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::{
     Cmb, Inner,
-    admin::Late,
     ending::Unsettled,
+    late::Late,
     queue_ids::{DELETE_TIMEOUT, Next, Step, Ticket},
     subsystem::Member,
     unwinding::OnUnwind,
@@ -229,7 +229,11 @@ impl Inner {
                         (Some(Err(status)), (status != Status::INVALID_QUEUE_ID).then_some(error))
                     }
                     None => {
-                        if matches!(error.failure(), Failure::Reset { .. } | Failure::Down { .. }) {
+                        // Only a reset, or the controller's end, deletes it then.
+                        if matches!(
+                            error.failure(),
+                            Failure::Reset { .. } | Failure::Down { .. } | Failure::PciError { .. }
+                        ) {
                             self.queue_ids.abandon(ticket);
                             return false;
                         }

@@ -8,7 +8,13 @@ use crate::{
         doorbell_offset, offset,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use upcie_core::{
     clock::{Clock, SharedClock},
     device::Claim,
@@ -29,7 +35,8 @@ pub(crate) struct Registers {
     name: Arc<str>,
     owner: Owner,
     bar: Bar,
-    cap: Capabilities,
+    /// CAP, which clones share: a reset may change it.
+    cap: Arc<AtomicU64>,
     quirks: Quirks,
     /// The clock of all waits for the controller.
     clock: SharedClock,
@@ -38,19 +45,9 @@ pub(crate) struct Registers {
 impl Registers {
     pub(crate) fn open(device: &Claim, name: Arc<str>, clock: SharedClock) -> Result<Self> {
         let bar = device.bar(0)?;
-        let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
-        if cap.is_gone() {
-            return Err(Error::gone(name.to_string(), "reading CAP"));
-        }
-        if cap.into_bits() == 0 {
-            return Err(Error::unsupported(
-                name.to_string(),
-                "its registers read as zeros (CAP is 0), as those of an SR-IOV virtual function do that is not \
-                         online: bring it online on its physical function (Virtualization Management), and open it again",
-            ));
-        }
+        let cap = read_capabilities(&bar, &name)?;
         let (owner, quirks) = (Owner::current(), Quirks::of(&**device, cap));
-        Ok(Self { name, owner, bar, cap, quirks, clock })
+        Ok(Self { name, owner, bar, cap: Arc::new(cap.into_bits().into()), quirks, clock })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -71,7 +68,18 @@ impl Registers {
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
-        self.cap
+        Capabilities::from_bits(self.cap.load(Ordering::Relaxed))
+    }
+
+    /// Reads CAP again, and changes nothing: [`set_capabilities`](Self::set_capabilities) takes the value over.
+    pub(super) fn read_capabilities(&self) -> Result<Capabilities> {
+        self.check_owner("reading CAP")?;
+        read_capabilities(&self.bar, &self.name)
+    }
+
+    /// Takes over what CAP says since a reset.
+    pub(super) fn set_capabilities(&self, cap: Capabilities) {
+        self.cap.store(cap.into_bits(), Ordering::Relaxed);
     }
 
     fn read(&self, at: usize, operation: &str) -> Result<u32> {
@@ -184,7 +192,7 @@ impl Registers {
         if tracing::enabled!(tracing::Level::DEBUG) {
             let [vs, cc, csts] =
                 [offset::VS, offset::CC, offset::CSTS].map(|at| self.peek(at).unwrap_or(u32::MAX));
-            let (name, cap) = (&self.name, self.cap.into_bits());
+            let (name, cap) = (&self.name, self.capabilities().into_bits());
             tracing::debug!(
                 device = %name,
                 CAP = format_args!("{cap:#x}"),
@@ -198,14 +206,14 @@ impl Registers {
 
     /// Returns the time to wait for the controller to stop: CAP.TO.
     pub(crate) fn patience(&self) -> Duration {
-        self.cap.timeout().max(PATIENCE_MIN)
+        self.capabilities().timeout().max(PATIENCE_MIN)
     }
 
     /// Returns the time to wait for the controller to become ready: CRTO if CAP.CRMS says that it is valid,
     /// or CAP.TO.
     pub(crate) fn ready_patience(&self) -> Result<Duration> {
         // CAP.CRMS bit 0: CRTO.CRWMT holds.
-        if self.cap.crms() & 1 == 0 {
+        if self.capabilities().crms() & 1 == 0 {
             return Ok(self.patience());
         }
         let crto = ReadyTimeouts::from_bits(self.read(offset::CRTO, "reading CRTO")?);
@@ -220,7 +228,7 @@ impl Registers {
 
     /// Maps the doorbell of a queue.
     pub(crate) fn doorbell(&self, qid: u16, completion: bool) -> Result<Register<u32>> {
-        let at = doorbell_offset(qid, completion, self.cap.dstrd());
+        let at = doorbell_offset(qid, completion, self.capabilities().dstrd());
         self.bar.populate(at as u64, size_of::<u32>());
         self.bar.register(at as u64).ok_or_else(|| Error::unsupported(self.name.to_string(), format!(
                 "the doorbell of queue {qid} at {at:#x} of BAR 0 ({:#x} bytes) can't be mapped, and this driver rings no \
@@ -230,4 +238,20 @@ impl Registers {
                 self.bar.unmapped_reason().unwrap_or_default()
             )))
     }
+}
+
+/// Reads CAP of a controller that is there, and online.
+fn read_capabilities(bar: &Bar, name: &str) -> Result<Capabilities> {
+    let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
+    if cap.is_gone() {
+        return Err(Error::gone(name, "reading CAP"));
+    }
+    if cap.into_bits() == 0 {
+        return Err(Error::unsupported(
+            name,
+            "its registers read as zeros (CAP is 0), as those of an SR-IOV virtual function do that is not \
+                     online: bring it online on its physical function (Virtualization Management), and open it again",
+        ));
+    }
+    Ok(cap)
 }

@@ -2,7 +2,8 @@
 
 use super::{
     Controller, Inner, Shape,
-    admin::{ENTRIES, Late, Rings},
+    admin::{ENTRIES, Rings},
+    late::Late,
     lock,
     stopping::{ResetKind, check_subsystem_reset},
     transitions::{disable_patience, enable},
@@ -33,12 +34,14 @@ impl Controller {
     ///
     /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
     ///
-    /// It also brings back a controller that reports a fatal status, or that something else has reset. If another thread is
+    /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
+    /// error ([`Failure::PciError`](crate::Failure::PciError)). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
     /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
     ///
     /// # Errors
-    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back. Every handle of it says so from then on.
+    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back, or is another one by its serial number, its
+    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
     /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
     ///   default value.
     /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time.
@@ -117,7 +120,7 @@ impl Inner {
     /// Waits until no other thread resets the controller, at most `limit`.
     ///
     /// # Errors
-    /// The controller is down, or that takes too long.
+    /// The controller is down, its PCI function has had an error, or that takes too long.
     pub(crate) fn wait_for_reset(
         &self,
         watch: Stopwatch<'_>,
@@ -131,7 +134,7 @@ impl Inner {
                 self.pause(&mut backoff, &what)?;
             }
         }
-        self.link.live.check_up(&self.link.name, &what())
+        self.link.live.check_usable(&self.link.name, &what())
     }
 
     /// Ends the epoch and stops the controller, which lets go of all memory of it. The caller has the admin queue.
@@ -159,6 +162,8 @@ impl Inner {
             let mut rings =
                 link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
             self.stop_epoch(&mut rings, kind)?;
+            self.pci_error.forget();
+            self.take_capabilities()?;
             let last = ENTRIES as u16 - 1;
             let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
             let (sq, cq) = rings.addresses();
@@ -168,6 +173,20 @@ impl Inner {
             rings.join(link.live.begin()?);
         }
         self.configure_again()
+    }
+
+    /// Reads CAP again, which a reset that activates firmware may change, and takes it over.
+    ///
+    /// # Errors
+    /// The change breaks what was made before, such as queues whose doorbells are elsewhere now. The controller stays stopped.
+    fn take_capabilities(&self) -> Result<()> {
+        let registers = &self.link.registers;
+        let (before, now) = (registers.capabilities(), registers.read_capabilities()?);
+        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted()) {
+            return Err(Error::unsupported(self.name(), format!("the reset has changed it: {change}")));
+        }
+        registers.set_capabilities(now);
+        Ok(())
     }
 
     /// Sets up what a controller reset has cleared, and checks that it is the controller from before.
@@ -274,7 +293,7 @@ mod tests {
         let namespace = controller.namespace(1).unwrap();
         controller.reset().unwrap();
         namespace.flush().unwrap();
-        // As if the namespace had been smaller when its handle was made.
+        // The namespace seems to have been smaller when its handle was made.
         if let Some(shape) = lock(&controller.inner.shapes).get_mut(&1) {
             shape.blocks -= 1;
         }

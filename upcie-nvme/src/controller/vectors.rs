@@ -252,7 +252,7 @@ mod tests {
         let is_on = || device.config_u16(control).unwrap() >> 15 == 1;
         let vectors = Vectors::new(device, Some(IrqKind::Msix)).unwrap();
         vectors.count(device, 3, Stopwatch::new(), LONG).unwrap();
-        // As after a reset.
+        // A reset leaves them so.
         device.set_irqs(IrqKind::Msix, &[]).unwrap();
         assert!(!is_on());
         let (tells, told) = mpsc::channel();

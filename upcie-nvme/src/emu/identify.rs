@@ -53,7 +53,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
     let found = known.namespaces.get(nsid.wrapping_sub(1) as usize).ok_or(INVALID_NAMESPACE);
     let dword = IdentifyDword10::from_bits(command.cdw10);
     match dword.cns() {
-        // What all namespaces have in common.
+        // The data that all namespaces have in common.
         Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(known, &Namespace::NONE)),
         // An inactive identifier has zeros.
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),

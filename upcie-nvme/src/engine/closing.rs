@@ -20,15 +20,14 @@ impl<T> Queue<T> {
         }
         let operation = format!("using queue {qid}");
         match self.state {
-            _ if self.is_over() => match self.live.check_up(&device, &operation) {
-                Err(down) => down,
+            _ if self.is_over() => match self.live.check_usable(&device, &operation) {
+                Err(error) => error,
                 Ok(()) => Error::reset_queue(device, operation, qid),
             },
             State::Forged => Error::forged_completion(device, qid),
             State::Fatal => Error::fatal(device, operation),
             State::Gone => Error::gone(device, operation),
             State::Disabled => Error::disabled(device, operation),
-            State::PciError => Error::pci_error(device, operation),
             State::Lost => upcie_core::Error::gone(device, operation).into(),
             State::Ready | State::Quiet => Error::leaked_turn(device, qid),
         }
@@ -42,9 +41,11 @@ impl<T> Queue<T> {
             Failure::Fatal { .. } => State::Fatal,
             Failure::Gone { .. } => State::Gone,
             Failure::Disabled { .. } => State::Disabled,
-            Failure::PciError { .. } => State::PciError,
             // The epoch says so, or the queue goes on.
-            Failure::Reset { .. } | Failure::Down { .. } | Failure::Overdue { .. } => return,
+            Failure::Reset { .. }
+            | Failure::Down { .. }
+            | Failure::PciError { .. }
+            | Failure::Overdue { .. } => return,
             Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
             _ => State::Lost,
         };

@@ -111,7 +111,7 @@ impl<T> Turn<'_, T> {
     /// which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`deallocate`](Self::deallocate), with the empty buffer.

@@ -46,7 +46,7 @@ pub(super) unsafe fn fill_slot<T>(
 /// Fills a slot like [`fill_slot`], for commands that are submitted out of line.
 ///
 /// # Safety
-/// As for [`fill_slot`].
+/// The obligations are those of [`fill_slot`].
 pub(super) unsafe fn fill<T>(
     queue: &Queue<T>,
     at: Cursor,

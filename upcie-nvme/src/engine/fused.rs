@@ -102,7 +102,7 @@ impl<T> Turn<'_, T> {
     /// `held` are expected, and as many behind them are written. The buffer stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// The reason why nothing was sent.

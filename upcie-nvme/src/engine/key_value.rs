@@ -145,7 +145,7 @@ impl<T> Turn<'_, T> {
     /// Submits a command like [`submit_key`](Self::submit_key), with the bytes `part` of `held`, which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`submit_key`](Self::submit_key), with the empty buffer.

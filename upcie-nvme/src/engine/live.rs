@@ -73,6 +73,8 @@ pub(crate) struct Live {
     current: Mutex<Current>,
     /// The reason why the controller is down for good, once it is.
     down: OnceLock<String>,
+    /// The current epoch was ended by an error of the PCI function. Written only while `current` is locked.
+    has_pci_error: AtomicBool,
     owner: Owner,
     /// The data that the controller takes in its own memory.
     pub(crate) device_memory: Windows,
@@ -87,7 +89,8 @@ impl Live {
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
         let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp });
         let (owner, down, device_memory) = (Owner::current(), OnceLock::new(), Windows::default());
-        Ok(Self { controller, current, down, owner, device_memory })
+        let has_pci_error = AtomicBool::new(false);
+        Ok(Self { controller, current, down, has_pci_error, owner, device_memory })
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -141,7 +144,18 @@ impl Live {
     pub(crate) fn begin(&self) -> Result<Arc<Epoch>> {
         let mut current = self.current();
         current.epoch = Epoch::new(current.next)?;
+        self.has_pci_error.store(false, Ordering::Release);
         Ok(current.epoch.clone())
+    }
+
+    /// Ends `epoch` for an error of the PCI function, unless a reset has begun another since.
+    pub(crate) fn fail(&self, epoch: &Arc<Epoch>) {
+        let current = self.current();
+        if Arc::ptr_eq(&current.epoch, epoch) {
+            // Before the stamp: who reads 0 there asks why.
+            self.has_pci_error.store(true, Ordering::Release);
+            epoch.stamp.store(0, Ordering::Release);
+        }
     }
 
     /// Closes everything for good, for `reason`: the controller did not come back, or was given up.
@@ -159,6 +173,15 @@ impl Live {
         }
     }
 
+    /// Refuses `operation` on `device` if the controller is down, or if its PCI function has had an error since the last reset.
+    pub(crate) fn check_usable(&self, device: &str, operation: &str) -> Result<()> {
+        self.check_up(device, operation)?;
+        if self.has_pci_error.load(Ordering::Acquire) {
+            return Err(Error::pci_error(device, operation));
+        }
+        Ok(())
+    }
+
     /// Returns the process that drives the controller.
     pub(crate) fn owner(&self) -> Owner {
         self.owner
@@ -167,5 +190,29 @@ impl Live {
     /// Refuses `operation` on `device` in a forked child.
     pub(crate) fn check_owner(&self, device: &str, operation: &str) -> Result<()> {
         self.owner.check(device, operation).map_err(Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Failure;
+
+    #[test]
+    fn an_error_ends_its_own_epoch_until_a_reset() {
+        let live = Live::new().unwrap();
+        let before = live.epoch();
+        live.end();
+        let now = live.begin().unwrap();
+        // Another thread saw the error before the reset, which has answered it since.
+        live.fail(&before);
+        assert!(live.check_usable("test", "a call").is_ok() && !now.is_over());
+        live.fail(&now);
+        let error = live.check_usable("test", "a call").unwrap_err();
+        assert!(matches!(error.failure(), Failure::PciError { .. }) && now.is_over(), "{error}");
+        assert!(live.check_up("test", "a reset").is_ok());
+        live.end();
+        let next = live.begin().unwrap();
+        assert!(live.check_usable("test", "a call").is_ok() && !next.is_over());
     }
 }

@@ -96,7 +96,7 @@ impl<T> Turn<'_, T> {
     /// Submits `io` like [`submit_held`](Self::submit_held), with the metadata in the bytes of another range.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held), for both buffers.
+    /// The obligations are those of [`submit_held`](Self::submit_held), for both buffers.
     ///
     /// # Errors
     /// Those of [`submit_with_metadata`](Self::submit_with_metadata), with the empty buffer.

@@ -47,6 +47,7 @@ mod slot;
 mod slow;
 mod timer;
 mod turn;
+mod turn_end;
 mod vectored;
 mod whole;
 mod window;

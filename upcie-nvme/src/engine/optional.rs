@@ -58,7 +58,7 @@ impl<T> Turn<'_, T> {
     /// Submits a Compare like [`compare`](Self::compare), of the bytes `part` of `held`, which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held); the bytes may be looked at.
+    /// The obligations are those of [`submit_held`](Self::submit_held); the bytes may be looked at.
     ///
     /// # Errors
     /// Those of [`compare`](Self::compare), with the empty buffer.

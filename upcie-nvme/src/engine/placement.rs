@@ -17,7 +17,7 @@ impl<T> Turn<'_, T> {
     /// [`Status::FDP_DISABLED`](crate::spec::Status::FDP_DISABLED) if flexible data placement is off.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::Length`] for a part that holds no header or ends
@@ -40,7 +40,7 @@ impl<T> Turn<'_, T> {
     /// name refer to other, empty reclaim units afterwards. An identifier is 2 bytes, little endian; 1 to 65536 of them.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::Length`] for a part that holds no identifier, too

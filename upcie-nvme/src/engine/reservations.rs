@@ -9,7 +9,8 @@ impl<T> Turn<'_, T> {
     /// of `held` as its data, which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held). The controller moves no more than `len` bytes for such a command.
+    /// The obligations are those of [`submit_held`](Self::submit_held). The controller moves no more than `len` bytes for such a
+    /// command.
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent.

@@ -34,7 +34,6 @@ pub(super) enum State {
     Fatal,
     Gone,
     Disabled,
-    PciError,
     Lost,
 }
 

@@ -38,7 +38,7 @@ impl<T> Turn<'_, T> {
     /// ```
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held), for each buffer.
+    /// The obligations are those of [`submit_held`](Self::submit_held), for each buffer.
     ///
     /// # Errors
     /// A [`Refused`] with the empty buffer and the tag; nothing was sent. [`Refusal::Segment`] names a segment that can't be

@@ -85,7 +85,8 @@ pub enum Failure {
     /// CSTS.CFS is set.
     #[non_exhaustive]
     Fatal {},
-    /// The kernel reports an uncorrectable error of the PCI Express function (VFIO's ERR interrupt, from AER).
+    /// The kernel reports an uncorrectable error of the PCI Express function (VFIO's ERR interrupt, from AER). Once the driver has
+    /// noticed it, every queue, blocking call and admin command is refused until a [reset](crate::Controller::reset).
     #[non_exhaustive]
     PciError {},
     /// The controller lacks something that this driver or the caller needs.
@@ -231,7 +232,8 @@ impl fmt::Display for Error {
             Failure::PciError {} => write!(
                 f,
                 "{device}: {operation}: the kernel reports an error of {device} that the hardware could not correct (AER): \
-                 drop every handle of it and open it again, which resets the function; the kernel's log names the error"
+                 reset it, or drop every handle of it and open it again, which resets the function; the kernel's log names \
+                 the error"
             ),
             Failure::Unsupported { reason } | Failure::Argument { reason } => write!(f, "{device}: {reason}"),
             Failure::NoIo { reason } => write!(f, "{device}: the controller takes no I/O: {reason}"),

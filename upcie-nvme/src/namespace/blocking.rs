@@ -208,6 +208,7 @@ fn attempt(
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
 ) -> Result<Result<u64, (Status, u64)>> {
     controller.wait_for_reset(*watch, whole, what)?;
+    controller.check_pci_error_once(what)?;
     let mut slot = controller.enter_blocking(watch, whole, what)?;
     if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
         controller.end_queue(&mut before, &mut DmaBuf::empty());

@@ -204,7 +204,7 @@ mod tests {
         for (command, step) in found.into_iter().zip([Step::Send, Step::Sent(tag, permit)]) {
             deadlines.aborts.push(Abort { command, since: late, step });
         }
-        // As if something else had stopped the controller: its admin queue takes no command.
+        // Another user seems to have stopped the controller: its admin queue takes no command.
         inner.live().end();
         deadlines.go_on(&mut queue, inner, late).unwrap_err();
         assert_eq!(deadlines.aborts.len(), 2);

@@ -3,6 +3,7 @@
 mod builder;
 mod deadlines;
 mod diagnosis;
+mod ending;
 mod group;
 mod one;
 mod pair;

@@ -27,6 +27,7 @@ compile_error!("NVMe structures are little endian and used in place: only 64-bit
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod admin;
 mod command;
+mod completion;
 mod device_memory;
 mod dwords;
 mod events;
@@ -60,7 +61,8 @@ mod tests;
 pub use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use admin::*;
-pub use command::{ALL_NAMESPACES, Command, CompletionEntry};
+pub use command::{ALL_NAMESPACES, Command};
+pub use completion::CompletionEntry;
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
     AbortDword10, CancelDword10, CancelDword11, CancelResult, CopyDword12, CopyRange, CreateCqDword11,

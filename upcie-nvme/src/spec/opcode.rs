@@ -81,12 +81,12 @@ named_values! {
         SECURITY_SEND = 0x81, "Security Send";
         SECURITY_RECEIVE = 0x82, "Security Receive";
         SANITIZE = 0x84, "Sanitize";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         LOAD_PROGRAM = 0x85, "Load Program";
         GET_LBA_STATUS = 0x86, "Get LBA Status";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         PROGRAM_ACTIVATION_MANAGEMENT = 0x88, "Program Activation Management";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         MEMORY_RANGE_SET_MANAGEMENT = 0x89, "Memory Range Set Management";
         /// Added by 2.3.
         SANITIZE_NAMESPACE = 0x8c, "Sanitize Namespace";

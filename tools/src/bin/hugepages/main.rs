@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             cli::message(&format!("hugepages: {error:#}"));
-            // As `upcie` does.
+            // The codes of `upcie`.
             ExitCode::from(if setup::interrupted() { 130 } else { 1 })
         }
     }

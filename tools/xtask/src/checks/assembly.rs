@@ -16,11 +16,11 @@ use crate::process::{self, log};
 const MODULE: &str = "upcie_benches::caller::";
 const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submit"];
 /// Parts of names of cold functions, which may be called off the straight path. The freeing functions (under
-/// two names) free the box that holds the error of `reopen`. `turn::end` ends a turn where a panic unwinds or a function returns
+/// two names) free the box that holds the error of `reopen`. `turn_end::end` ends a turn where a panic unwinds or a function returns
 /// early; a call on the straight path would show in the instructions per I/O.
 const COLD: [&str; 8] = [
     "reopen",
-    "turn::end",
+    "turn_end::end",
     "submit_slowly",
     "turn::release",
     "Drop>::drop::release",

@@ -30,7 +30,7 @@ fn memory_beyond_the_last_address_is_refused() {
     // The last byte of this one would have no address.
     let beyond = (u64::MAX - BYTES as u64 + 1) + 4096;
     assert_eq!(lend(&mut stepped, beyond), (Status::INVALID_FIELD, false));
-    // Of this one it is the last address that there is; the host has no memory there.
+    // The last byte of this one has the last address that there is; the host has no memory there.
     assert_eq!(lend(&mut stepped, beyond - 4096), (Status::DATA_TRANSFER_ERROR, false));
     let good = stepped.memory.iova(BUFFER);
     assert_eq!(lend(&mut stepped, good), (Status::SUCCESS, true));

@@ -27,7 +27,7 @@ fn pointer(stepped: &mut Stepped, zone: u64) -> u64 {
     let report = Command { cdw10: (zone * ZONE) as u32, cdw12: 128 / 4 - 1, ..report };
     let report = pointed(stepped, report, DATA);
     assert_eq!(stepped.status(1, report), Status::SUCCESS);
-    // Of the first descriptor, behind the report's header.
+    // The write pointer of the first descriptor, behind the report's header.
     u64::from_le_bytes(stepped.memory.bytes(DATA + 64 + 24, 8).try_into().unwrap())
 }
 

@@ -22,7 +22,7 @@ use super::{
     common::cold,
     ring::{CQE_WORDS, Queue},
     slot::{Cursor, SQE_WORDS, Slot},
-    turn::{end, publish},
+    turn_end::{end, publish},
 };
 use std::{
     cell::Cell,

@@ -72,7 +72,7 @@ const fn power(polynomial: u64, exponent: u32) -> u64 {
 
 /// Returns x to the power of 128 divided by the polynomial, without the remainder and the highest coefficient.
 const fn quotient(polynomial: u64) -> u64 {
-    // What is left after the highest coefficient of the quotient was taken: the polynomial, at x to the power of 64.
+    // The rest after the highest coefficient of the quotient was taken: the polynomial, at x to the power of 64.
     let (mut left, mut quotient, mut done) = (polynomial, 0_u64, 0);
     while done < 64 {
         let carry = left >> 63 != 0;

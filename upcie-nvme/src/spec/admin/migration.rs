@@ -77,7 +77,7 @@ pub struct GetControllerState {
     pub version_index: u8,
     /// The format of the vendor's state, as in [`SetControllerState`].
     pub vendor_index: u8,
-    /// What the vendor defines for its state (CSUIDXP).
+    /// The vendor's own parameter of its state (CSUIDXP).
     pub vendor_parameter: u8,
     /// First byte of the part in the state, a multiple of 4.
     pub offset: u64,

@@ -172,7 +172,7 @@ bits! {
     /// Command dword 11 of Set Features for host metadata; Get Features returns 0.
     MetadataAction(u32), "Host Metadata" {
         __: u16[13];
-        /// What becomes of each element (EA): feature 7Dh takes 1 and 2, the others 0 and 1.
+        /// The change to each element (EA): feature 7Dh takes 1 and 2, the others 0 and 1.
         element_action: u8[2] => names(&[(0, "add or replace"), (1, "delete"), (2, "add another")]);
         __: u32[17];
     }

@@ -8,6 +8,7 @@ mod fabrics;
 mod key_value;
 mod lists;
 mod namespace;
+mod nvm_controller;
 mod power_state;
 mod shown;
 mod state_formats;
@@ -17,7 +18,7 @@ mod virtualization;
 pub use command_sets::{
     ExtendedLbaFormat, IndependentNamespace, NvmNamespace, ZonedController, ZonedLbaFormat, ZonedNamespace,
 };
-pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands};
+pub use controller::IdentifyController;
 pub use data::IdentifyData;
 pub use descriptors::{DescriptorHeader, NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType};
 pub use fabrics::{PortsList, UnderlyingNamespace, UnderlyingNamespaceList, UnderlyingPort};
@@ -29,6 +30,7 @@ pub use lists::{
     NvmSetList, UuidEntry, UuidList,
 };
 pub use namespace::{IdentifyNamespace, LbaFormat, NamespaceList};
+pub use nvm_controller::{IdentifyNvmController, OptionalCommands};
 pub use power_state::PowerState;
 pub use state_formats::ControllerStateFormats;
 pub use table::IdentifyInfo;

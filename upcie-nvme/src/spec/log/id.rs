@@ -61,11 +61,11 @@ named_values! {
         SANITIZE_NAMESPACE_STATUS = 0x7f, "Sanitize Namespace Status List";
         RESERVATION_NOTIFICATION = 0x80, "Reservation Notification";
         SANITIZE_STATUS = 0x81, "Sanitize Status";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         PROGRAMS = 0x82, "Program List";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         PROGRAM_TYPES = 0x83, "Downloadable Program Types List";
-        /// Of the computational programs command set.
+        /// Belongs to the computational programs command set.
         MEMORY_RANGE_SETS = 0x84, "Memory Range Set List";
         CHANGED_ZONES = 0xbf, "Changed Zone List";
     }

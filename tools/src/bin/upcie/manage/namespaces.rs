@@ -257,7 +257,7 @@ pub fn format_of(id: &IdentifyNamespace, size: u64, metadata: u16) -> anyhow::Re
 
 fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
     let controller = args.common.open(Effect::Changes, Consent::default())?;
-    // What all namespaces have in common: the formats.
+    // The formats, which all namespaces have in common.
     let common = identify(&controller, ALL_NAMESPACES, true);
     let has_keys = Csi(args.csi) == Csi::KEY_VALUE;
     let format = match (args.format, args.block_size) {

@@ -42,7 +42,7 @@ needs --destructive.";
 pub struct FeatureArgs {
     #[command(flatten)]
     target: Target,
-    /// What to do
+    /// Action on the feature
     #[arg(value_enum)]
     action: Action,
     /// Feature, by number or name
@@ -88,7 +88,7 @@ enum Select {
     Default,
     /// The value after the next power cycle
     Saved,
-    /// What hosts can do with the feature
+    /// The capabilities of the feature
     Supported,
 }
 

@@ -14,6 +14,7 @@ pub struct Mutant {
 }
 
 const TURN: &str = "upcie-nvme/src/engine/turn.rs";
+const TURN_END: &str = "upcie-nvme/src/engine/turn_end.rs";
 const RING: &str = "upcie-nvme/src/engine/ring.rs";
 const FILL: &str = "upcie-nvme/src/engine/fill.rs";
 const RETURNED: &str = "upcie-nvme/src/engine/returned.rs";
@@ -51,19 +52,19 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "reaping stops one command early",
-        file: TURN,
+        file: TURN_END,
         before: "queue.cq.add(tail * CQE_WORDS)",
         after: "queue.cq.add(tail.saturating_sub(1) * CQE_WORDS)",
     },
     Mutant {
         name: "the submission doorbell is not rung after a wrap",
-        file: TURN,
+        file: TURN_END,
         before: "unsafe { queue.sq_doorbell.write(tail as u32) };",
         after: "if tail != 0 { unsafe { queue.sq_doorbell.write(tail as u32) } }",
     },
     Mutant {
         name: "the completion doorbell is not rung",
-        file: TURN,
+        file: TURN_END,
         before: "unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };",
         after: "",
     },
@@ -129,7 +130,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a turn rings a doorbell after a reset",
-        file: TURN,
+        file: TURN_END,
         before: "queue.epoch_stamp() != 0",
         after: "true",
     },

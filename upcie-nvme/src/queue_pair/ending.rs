@@ -1,0 +1,102 @@
+//! The end of a queue pair: by a reset, after which it begins again, or by its deletion.
+
+use super::pair::QueuePair;
+use crate::{Error, Result, engine::Returned, wait::Waiter};
+use upcie_core::dma::DmaBuf;
+
+impl<T> QueuePair<T> {
+    /// Brings the queue back after a [reset](crate::Controller::reset) of the controller: creates it again under its id,
+    /// with its depth, interrupt and priority, and gives back every command that was in flight, once. Commands that the
+    /// controller had completed come first. Returns nothing, and changes nothing, if the controller was not reset.
+    ///
+    /// # Errors
+    /// After an error nothing is lost: call it again, or [`close`](Self::close), which gives the commands back even if the
+    /// queue pair can't be created again ([`Failure::Undeleted`](crate::Failure::Undeleted)).
+    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back.
+    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset again meanwhile.
+    /// - The queue is closed for another reason than a reset: reset the controller first.
+    /// - The controller refused the queue, or did not answer.
+    pub fn recover(&mut self) -> Result<Vec<Returned<T>>> {
+        if self.ended.is_some() {
+            return Err(self.undeleted());
+        }
+        if self.controller.is_inherited() || !self.queue.is_over() {
+            return self.queue.check_live().map(|()| Vec::new());
+        }
+        let what = || "recovering a queue pair".into();
+        self.controller.wait_for_reset(self.controller.stopwatch(), self.controller.timeout(), &what)?;
+        if !self.queue.epoch().has_let_go() {
+            return self.queue.check_live().map(|()| Vec::new());
+        }
+        self.looks.deadlines.forget(&self.controller);
+        self.returned.append(&mut self.queue.take_all());
+        let vector = self.waiter.as_ref().map(Waiter::vector);
+        if let Err((error, again)) = self.controller.create_again(&mut self.queue, vector, self.priority) {
+            if !again {
+                self.ended = Some(false);
+            }
+            return Err(error);
+        }
+        self.reaped.restart();
+        self.looks.progress = (self.controller.clock().now(), self.queue.completion_cursor());
+        Ok(std::mem::take(&mut self.returned))
+    }
+
+    /// Deletes the queues on the controller, as dropping does, and gives back the commands that were in flight, once the
+    /// controller has let go of them. Memory that commands borrow ([`Turn::submit_held`](crate::Turn::submit_held)) may be freed
+    /// after `Ok`; after an error give it to [`Controller::keep`](crate::Controller::keep).
+    ///
+    /// # Errors
+    /// [`Failure::Undeleted`](crate::Failure::Undeleted): the controller did not confirm the deletion within the deadline, or this is a
+    /// forked child, which does not ask it. The controller keeps the memory of so many commands until it stops, because it
+    /// may still use it.
+    pub fn close(mut self) -> Result<Vec<Returned<T>>> {
+        self.close_here()
+    }
+
+    /// Closes the queue pair like [`close`](Self::close), for a caller that goes on asking why it takes no turns.
+    pub(crate) fn close_here(&mut self) -> Result<Vec<Returned<T>>> {
+        let in_flight = self.queue.in_flight();
+        let ended = self.end();
+        if self.controller.is_inherited() {
+            return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
+        }
+        if !ended {
+            // The queue pair was not created again: the controller has let go of its commands, if not of its rings.
+            if !self.returned.is_empty() {
+                return Ok(std::mem::take(&mut self.returned));
+            }
+            return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
+        }
+        let mut all = std::mem::take(&mut self.returned);
+        all.append(&mut self.queue.take_all());
+        Ok(all)
+    }
+
+    fn undeleted(&self) -> Error {
+        Error::undeleted(self.controller.name(), self.queue.qid(), 0)
+    }
+
+    /// Deletes the queues, once; returns `true` when the controller uses their memory no more.
+    fn end(&mut self) -> bool {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        // A panic in the wait leaves the memory to the controller: the drop that follows must not delete the queues again.
+        self.ended = Some(false);
+        if !self.controller.is_inherited() {
+            self.looks.deadlines.forget(&self.controller);
+        }
+        // In a forked child the queue is the parent's.
+        let ended = self.controller.is_inherited()
+            || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty());
+        self.ended = Some(ended);
+        ended
+    }
+}
+
+impl<T> Drop for QueuePair<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -31,10 +31,10 @@ impl Timer {
         Self { since: 0, limit: u32::try_from(limit).unwrap_or(u32::MAX), stage: Stage::InTime }
     }
 
-    /// Begins, unless it has begun.
+    /// Begins with the next whole millisecond, unless it has begun: no command is late before its deadline.
     pub(super) fn begin(&mut self, now: Duration) {
         if self.since == 0 {
-            self.since = millis(now);
+            self.since = millis(now + Duration::from_nanos(999_999));
         }
     }
 
@@ -62,6 +62,16 @@ fn millis(time: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both readings lost their fractions: 30.1 ms were counted as 31.
+    #[test]
+    fn no_age_exceeds_the_time_that_has_passed() {
+        let mut timer = Timer::new(Duration::from_millis(31));
+        timer.begin(Duration::from_micros(43_900));
+        assert_eq!(timer.age(Duration::from_micros(43_950)), Duration::ZERO);
+        assert!(timer.age(Duration::from_micros(74_000)) < timer.limit());
+        assert_eq!(timer.age(Duration::from_micros(75_000)), timer.limit());
+    }
 
     #[test]
     fn a_timer_outlives_the_wrap_of_its_milliseconds() {

@@ -259,6 +259,31 @@ fn a_closed_space_frees_but_does_not_allocate() {
     assert!(mapped.mappings() == 0);
 }
 
+/// A thread that had seen the space open got memory of a device that did not stop.
+#[test]
+fn an_allocation_looks_with_the_blocks_in_hand() {
+    let (heap, _) = heap();
+    drop(heap.alloc(512).unwrap());
+    let (tells, told) = mpsc::channel();
+    let (held, late) = (heap.hold(), heap.clone());
+    let thread = std::thread::spawn(move || {
+        // SAFETY: returns the number of the calling thread.
+        tells.send(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap();
+        late.alloc(512).map(drop)
+    });
+    let stat = format!("/proc/self/task/{}/stat", told.recv_timeout(Duration::from_secs(60)).unwrap());
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    // It sleeps (state S, behind the name) while it waits for the heap.
+    while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+        assert!(std::time::Instant::now() < end, "it does not wait for the heap");
+        std::thread::yield_now();
+    }
+    heap.space().close();
+    drop(held);
+    let error = thread.join().unwrap().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Allocation { .. }), "{error}");
+}
+
 #[test]
 fn impossible_allocations_are_errors() {
     let (heap, _) = heap();

@@ -3,7 +3,7 @@ use crate::{
     Failure,
     deadline::Budget,
     memory::{Memory, PageSize},
-    testing::{FakeIommu, Random},
+    testing::{FakeIommu, Random, thread_number, wait_until_asleep},
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -267,17 +267,11 @@ fn an_allocation_looks_with_the_blocks_in_hand() {
     let (tells, told) = mpsc::channel();
     let (held, late) = (heap.hold(), heap.clone());
     let thread = std::thread::spawn(move || {
-        // SAFETY: returns the number of the calling thread.
-        tells.send(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap();
+        tells.send(thread_number()).unwrap();
         late.alloc(512).map(drop)
     });
-    let stat = format!("/proc/self/task/{}/stat", told.recv_timeout(Duration::from_secs(60)).unwrap());
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    // It sleeps (state S, behind the name) while it waits for the heap.
-    while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
-        assert!(std::time::Instant::now() < end, "it does not wait for the heap");
-        std::thread::yield_now();
-    }
+    // It waits for the heap.
+    wait_until_asleep(told.recv_timeout(Duration::from_secs(60)).unwrap());
     heap.space().close();
     drop(held);
     let error = thread.join().unwrap().unwrap_err();

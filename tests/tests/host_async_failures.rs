@@ -3,7 +3,10 @@
 
 use std::{
     cell::Cell,
+    os::fd::AsFd,
+    pin::pin,
     rc::Rc,
+    task::{Context, Poll, RawWaker, RawWakerVTable, Waker},
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -16,7 +19,7 @@ use upcie_nvme::{
 use upcie_tests::{
     bent::{Bent, FAULTS},
     deadline,
-    futures::{BLOCK, in_one_thread, settled, tokio_driver},
+    futures::{BLOCK, Bed, in_one_thread, poll_once, settled, tokio_driver},
     scaled,
 };
 
@@ -71,6 +74,56 @@ fn resets_under_load_reach_each_future_and_the_queue_goes_on() {
         driver.abort();
     });
     assert_eq!(controller.heap().in_use(), before);
+}
+
+/// A function to call when a waker is cloned.
+type Hook = Cell<Option<Box<dyn FnOnce()>>>;
+
+static HOOKED: RawWakerVTable = RawWakerVTable::new(call_hook, ignore, ignore, ignore);
+
+/// Clones a waker of [`hooked`], and calls the hook, once.
+unsafe fn call_hook(data: *const ()) -> RawWaker {
+    // SAFETY: `hooked` made the waker of a hook that outlives it.
+    let hook = unsafe { &*data.cast::<Hook>() };
+    if let Some(hook) = hook.take() {
+        hook();
+    }
+    RawWaker::new(data, &HOOKED)
+}
+
+unsafe fn ignore(_: *const ()) {}
+
+/// Makes a waker that wakes nobody, and calls `hook` when it is cloned.
+///
+/// # Safety
+/// The waker and its clones stay in this thread, and `hook` outlives them.
+unsafe fn hooked(hook: &Hook) -> Waker {
+    // SAFETY: the functions use the data as a hook, in this thread, while it lives.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(hook).cast(), &HOOKED)) }
+}
+
+/// A reset between a driver's turn and its sleep left the driver asleep until its next look, 50 ms later.
+#[test]
+fn a_reset_while_a_driver_goes_to_sleep_is_noticed() {
+    let bed = Bed::open("size=1M,latency=60s");
+    let controller = bed.controller.clone();
+    // A driver notes the waker between its turn and its sleep.
+    let hook: Hook = Cell::new(Some(Box::new(move || controller.reset().unwrap())));
+    // SAFETY: both stay in this thread, and the hook is declared first.
+    let waker = unsafe { hooked(&hook) };
+    let queue = bed.controller.queue_pair().depth(4).interrupt(1).create_async().unwrap();
+    let mut read = queue.read(&bed.namespace, 0, bed.buffer());
+    assert!(poll_once(&mut read).is_pending());
+    assert_eq!(queue.in_flight(), 1);
+    let driver = queue.drive(|fd| {
+        let is_readable = move || upcie_core::irq::wait_readable(fd.as_fd(), Duration::ZERO).unwrap();
+        Ok(move |_: &mut Context<'_>| if is_readable() { Poll::Ready(Ok(())) } else { Poll::Pending })
+    });
+    let mut driver = pin!(driver.unwrap());
+    assert!(driver.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let Poll::Ready((result, buffer)) = poll_once(&mut read) else { panic!("the driver sleeps") };
+    assert!(matches!(result.unwrap_err().failure(), Failure::Reset { .. }));
+    assert_eq!(buffer.len(), BLOCK);
 }
 
 #[test]

@@ -4,12 +4,16 @@ pub mod std {
     pub use ::std::*;
 
     pub mod sync {
-        pub use ::std::sync::{LockResult, PoisonError};
-        pub use loom::sync::{Mutex, MutexGuard};
+        pub use ::std::sync::{Arc, LockResult, OnceLock, PoisonError, Weak};
+        pub use loom::sync::{Condvar, Mutex, MutexGuard};
 
         pub mod atomic {
             pub use loom::sync::atomic::*;
         }
+    }
+
+    pub mod thread {
+        pub use loom::thread::*;
     }
 }
 
@@ -57,8 +61,67 @@ pub mod crossbeam_queue {
 }
 
 pub mod upcie_core {
+    pub mod deadline {
+        use std::marker::PhantomData;
+
+        /// Measures nothing: no time passes in a model.
+        #[derive(Debug, Default)]
+        pub struct Stopwatch<'c>(PhantomData<&'c ()>);
+    }
+
     pub mod dma {
         #[derive(Debug)]
         pub struct DmaBuf;
+    }
+
+    pub mod gate {
+        pub use crate::gate::Gate;
+    }
+
+    pub mod process {
+        pub(crate) use crate::Owner;
+        use crate::Result;
+        use loom::sync::atomic::AtomicU64;
+        use std::{
+            ops::Deref,
+            ptr::NonNull,
+            sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+        };
+
+        /// A word without a page of its own: nobody forks in a model.
+        #[derive(Debug)]
+        pub struct ProcessWord(Box<AtomicU64>);
+
+        impl ProcessWord {
+            pub(crate) fn new(value: u64) -> Result<Self> {
+                Ok(Self(Box::new(AtomicU64::new(value))))
+            }
+
+            pub fn as_ptr(&self) -> NonNull<AtomicU64> {
+                NonNull::from(&*self.0)
+            }
+        }
+
+        impl Deref for ProcessWord {
+            type Target = AtomicU64;
+
+            fn deref(&self) -> &AtomicU64 {
+                &self.0
+            }
+        }
+
+        /// A list of the process's, which no model looks at.
+        #[derive(Debug)]
+        pub struct PerProcess<T: 'static>(LazyLock<Mutex<T>>);
+
+        impl<T: Default> PerProcess<T> {
+            pub const fn new() -> Self {
+                Self(LazyLock::new(|| Mutex::new(T::default())))
+            }
+
+            pub fn lock(&self) -> MutexGuard<'_, T> {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,16 +15,19 @@ const PACKAGES: [&str; 4] = ["upcie-fuzz", "upcie-core", "upcie-nvme", "upcie-to
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz --runs 10000000 vfio_user_server\n  cargo xtask fuzz addresses fault_plans\n  cargo xtask fuzz --guided --runs 10000000 addresses"
+    after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz --runs 10000000 vfio_user_server\n  cargo xtask fuzz --runs 10000000 --from 10000000   # go on where that run has ended\n  cargo xtask fuzz addresses fault_plans\n  cargo xtask fuzz --guided --runs 10000000 addresses"
 )]
 pub struct Args {
     /// The number of mutations of each target
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
+    /// The number of the first mutation: the sum of a former run's --from and --runs, to go on where it has ended
+    #[arg(long, default_value_t = 0, conflicts_with = "guided")]
+    from: u64,
     /// Let coverage guide the mutations: libFuzzer, which needs a nightly compiler and cargo-fuzz
     #[arg(long)]
     guided: bool,
-    /// Only the targets whose test's name (with --guided: whose name) contains one of these words
+    /// Only the targets whose name, or whose test's name, contains one of these words (with --guided: whose name)
     targets: Vec<String>,
 }
 
@@ -43,14 +47,29 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     command
         .args(PACKAGES.map(|package| format!("--package={package}")))
         .args(["--lib", "--bins", "--test", "fuzzed"]);
-    command.args(["--", "--nocapture"]);
-    match args.targets.is_empty() {
-        true => command.arg("fuzz"),
-        false => command.args(&args.targets),
-    };
-    command.env("UPCIE_FUZZ_RUNS", args.runs.to_string());
-    let status = process::status(&mut command)?;
-    Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8)))
+    command.args(["--", "--nocapture", "fuzz"]);
+    command.env("UPCIE_FUZZ_RUNS", args.runs.to_string()).env("UPCIE_FUZZ_FROM", args.from.to_string());
+    if !args.targets.is_empty() {
+        command.env("UPCIE_FUZZ_TARGETS", args.targets.join(","));
+    }
+    let directory = workspace.target.join("fuzz");
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let (status, text) = process::captured(&mut command, &directory.join("log"), Duration::MAX, true)?;
+    let code = status.and_then(|status| status.code()).unwrap_or(1);
+    if code != 0 {
+        return Ok(ExitCode::from(code as u8));
+    }
+    let count = text.lines().filter(|line| line.ends_with(&ending(args))).count();
+    if count == 0 {
+        bail!("no target has a name, or a test with a name, that contains {}", args.targets.join(" or "));
+    }
+    log!("{count} targets; to go on: --from {}", args.from.saturating_add(args.runs));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the end of the line that each target prints (`upcie_core::testing::fuzz`).
+fn ending(args: &Args) -> String {
+    format!(" seeds, {} mutations from {} on", args.runs, args.from)
 }
 
 /// Runs each target under libFuzzer, from its seeds, its kept inputs, and the inputs that former runs have found.

@@ -60,15 +60,21 @@ impl DmaSpace {
     /// Allocates memory that is suitable for this space.
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
         self.check_owner("allocating DMA memory")?;
-        if self.is_closed() {
-            return Err(Error::unusable(
-                self.device.clone(),
-                "it did not stop, so it gets no more memory: reset it",
-            ));
-        }
+        self.check_stopped()?;
         let node = self.node.get().copied();
         match (&self.kind, page) {
-            (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M)),
+            (Kind::Physical(physical), page) => {
+                let memory = physical.memory(len, page.unwrap_or(PageSize::Huge2M))?;
+                // It may be retired memory that a device which did not stop can write to: that is retired after the space was
+                // closed.
+                match self.check_stopped() {
+                    Ok(()) => Ok(memory),
+                    Err(error) => {
+                        physical.retire(memory);
+                        Err(error)
+                    }
+                }
+            }
             (Kind::Translated { .. }, Some(page)) => Memory::new_on(len, page, node),
             (Kind::Translated { .. }, None) => {
                 let free = PageSize::Huge2M.available().map_or(0, |(free, _)| free) as usize;
@@ -80,6 +86,17 @@ impl DmaSpace {
                 })
             }
         }
+    }
+
+    /// Refuses to allocate once the space is closed, because its device did not stop.
+    fn check_stopped(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::unusable(
+                self.device.clone(),
+                "it did not stop, so it gets no more memory: reset it",
+            ));
+        }
+        Ok(())
     }
 
     /// Maps `memory` for the device at an address that this space chooses (without an IOMMU: looks up its physical

@@ -198,15 +198,12 @@ impl Heap {
         // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent. The
         // child would also hand out its parent's memory.
         self.space.check_owner("allocating DMA memory")?;
-        self.check_stopped(refuse)?;
-        let now = self.lock().take(order);
+        let now = self.take(order, refuse)?;
         let Taken { block, region, spare } = match now {
             Some(taken) => taken,
             None => {
                 let turn = self.enter(len)?;
-                // The space may have been closed during the wait.
-                self.check_stopped(refuse)?;
-                let taken = self.grow(order)?;
+                let taken = self.grow(order, refuse)?;
                 drop(turn);
                 taken
             }
@@ -298,14 +295,16 @@ impl Heap {
         Ok((buf, second))
     }
 
-    /// Refuses to allocate once the space is closed, because its device did not stop.
-    fn check_stopped(&self, refuse: impl Fn(&'static str) -> Error) -> Result<()> {
+    /// Takes a free block; `None` if there is none. Refuses to once the space is closed, because its device did not stop.
+    fn take(&self, order: u32, refuse: impl Fn(&'static str) -> Error) -> Result<Option<Taken>> {
+        let mut state = self.lock();
+        // With the blocks in hand: those that the device may still write to are freed after the space was closed.
         if self.space.is_closed() {
             return Err(refuse(
                 "the device did not stop, so memory that it may still write to is not handed out again",
             ));
         }
-        Ok(())
+        Ok(state.take(order))
     }
 
     /// Waits for other threads that map more memory.
@@ -321,10 +320,9 @@ impl Heap {
 
     /// Allocates a block, from a new region if necessary; the caller has passed `growing`. Regions grow with the heap, so
     /// that they stay few.
-    fn grow(&self, order: u32) -> Result<Taken> {
+    fn grow(&self, order: u32, refuse: impl Fn(&'static str) -> Error) -> Result<Taken> {
         // Another thread may have mapped enough.
-        let found = self.lock().take(order);
-        if let Some(taken) = found {
+        if let Some(taken) = self.take(order, refuse)? {
             return Ok(taken);
         }
         let (step, pages) = match self.growth {

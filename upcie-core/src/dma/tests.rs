@@ -3,7 +3,7 @@ use crate::{
     Failure,
     deadline::Budget,
     memory::{Memory, PageSize},
-    testing::{FakeIommu, Random},
+    testing::{FakeIommu, Random, thread_number, wait_until_asleep},
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -257,6 +257,25 @@ fn a_closed_space_frees_but_does_not_allocate() {
     assert!(heap.alloc(4096).is_err());
     drop(heap);
     assert!(mapped.mappings() == 0);
+}
+
+/// A thread that had seen the space open got memory of a device that did not stop.
+#[test]
+fn an_allocation_looks_with_the_blocks_in_hand() {
+    let (heap, _) = heap();
+    drop(heap.alloc(512).unwrap());
+    let (tells, told) = mpsc::channel();
+    let (held, late) = (heap.hold(), heap.clone());
+    let thread = std::thread::spawn(move || {
+        tells.send(thread_number()).unwrap();
+        late.alloc(512).map(drop)
+    });
+    // It waits for the heap.
+    wait_until_asleep(told.recv_timeout(Duration::from_secs(60)).unwrap());
+    heap.space().close();
+    drop(held);
+    let error = thread.join().unwrap().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Allocation { .. }), "{error}");
 }
 
 #[test]

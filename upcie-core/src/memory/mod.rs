@@ -103,6 +103,8 @@ impl Memory {
                 PageSize::Huge1G => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_1GB,
             };
         let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
+        // Before the file has bytes: another thread may open it by its path in /proc, and a file without bytes is not imported.
+        let own = Some(OwnFile::of(fd.as_fd(), &what())?);
         // Reserves the pages, which turns a lack of them into an error, instead of SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
         if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
@@ -114,13 +116,12 @@ impl Memory {
         }
         if let Err(e) = fill(fd.as_fd(), len as i64) {
             // Frees the pages that it got first, so that the message counts them.
-            drop(fd);
+            drop((own, fd));
             return Err(fail(e.into()));
         }
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
         let mapping = Mapping::map(fd.as_fd(), 0, len, &what())?;
-        let own = Some(OwnFile::of(fd.as_fd(), &what())?);
         Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own, own })
     }
 
@@ -273,7 +274,12 @@ fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
 mod tests {
     use super::*;
     use nix::errno::Errno;
-    use std::{fs::OpenOptions, os::fd::AsRawFd};
+    use std::{
+        fs::{self, OpenOptions},
+        os::fd::AsRawFd,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
 
     #[test]
     fn memory_is_zeroed_pages_of_a_sealed_file() {
@@ -284,6 +290,39 @@ mod tests {
         assert!(bytes.iter().all(|&byte| byte == 0));
         let shrunk = nix::unistd::ftruncate(&memory.fd, 0);
         assert_eq!(shrunk, Err(Errno::EPERM), "a holder of the descriptor can't make an access fault");
+    }
+
+    /// Another thread could import new memory while it was filled, since nobody knew yet whose it is.
+    #[test]
+    fn new_memory_can_not_be_imported_while_it_is_filled() {
+        // No other test has memory of this length.
+        const LEN: usize = 37 << 20;
+        let done = AtomicBool::new(false);
+        let open = |path: std::path::PathBuf| OpenOptions::new().read(true).write(true).open(path);
+        let is_it = |file: &fs::Metadata| file.len() == LEN as u64;
+        let import = || {
+            let mut imported = 0;
+            while !done.load(Ordering::Relaxed) {
+                for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+                    if !fs::metadata(entry.path()).is_ok_and(|file| is_it(&file)) {
+                        continue;
+                    }
+                    // The descriptor may be another file's by now.
+                    let file = open(entry.path()).ok();
+                    let file = file.filter(|file| file.metadata().is_ok_and(|file| is_it(&file)));
+                    imported += file.map_or(0, |file| u32::from(Memory::import(file.into()).is_ok()));
+                }
+            }
+            imported
+        };
+        thread::scope(|scope| {
+            let imports = scope.spawn(import);
+            // Kept until the other thread has ended: a file may be imported once its memory is gone.
+            let made: Result<Vec<_>> = (0..3).map(|_| Memory::new(LEN, PageSize::Small)).collect();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(imports.join().unwrap(), 0);
+            drop(made.unwrap());
+        });
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn write_within(path: &Path, value: &str, deadline: Duration) -> io::
 /// Reads a file of sysfs, up to a page, within `deadline`; [`io::ErrorKind::TimedOut`] as for a write.
 pub(crate) fn read_within(path: &Path, deadline: Duration) -> io::Result<String> {
     let file = File::open(path)?;
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     in_child(file.as_fd(), Some(writer.as_fd()), deadline, || {
         let mut page = [0_u8; 4096];
         // SAFETY: the call writes to the array, within its length.
@@ -37,8 +37,14 @@ pub(crate) fn read_within(path: &Path, deadline: Duration) -> io::Result<String>
         // SAFETY: the call reads the bytes just written to the array. A pipe accepts a page at once.
         unsafe { libc::write(1, page.as_ptr().cast(), count) }
     })?;
-    drop(writer);
-    io::read_to_string(File::from(reader))
+    // Without waiting for the pipe's end: a process that another thread has forked meanwhile has it open as well.
+    let mut page = vec![0; 4096];
+    let len = match File::from(reader).read(&mut page) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        read => read?,
+    };
+    page.truncate(len);
+    String::from_utf8(page).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Lets a [`Child`] make the system calls of `work`, and waits until it has ended.
@@ -196,7 +202,8 @@ fn waited(child: libc::pid_t, options: i32) -> libc::pid_t {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, path::PathBuf};
+    use crate::testing::{thread_number, wait_until_asleep};
+    use std::{fs, io::Write, path::PathBuf, sync::mpsc};
 
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("upcie-process-{name}-{}", std::process::id()))
@@ -229,6 +236,44 @@ mod tests {
         reader.read_exact(&mut vec![0; 2 * 65536]).unwrap();
         fs::remove_file(path).unwrap();
     }
+
+    /// A reader waited for the end of a process that another thread had forked meanwhile.
+    #[test]
+    fn a_process_forked_meanwhile_keeps_no_reader() {
+        let path = path("held");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Opened for both directions, so that opening does not block.
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let ((tells, told), (sends, read)) = (mpsc::channel(), mpsc::channel());
+        let reads = path.clone();
+        let thread = thread::spawn(move || {
+            tells.send(thread_number()).unwrap();
+            sends.send(read_within(&reads, Duration::from_secs(60))).unwrap();
+        });
+        // Its child waits for the file's bytes.
+        wait_until_asleep(told.recv().unwrap());
+        // SAFETY: the child only makes system calls until it is killed.
+        let holder = unsafe { libc::fork() };
+        if holder == 0 {
+            // SAFETY: ends a child that nobody kills.
+            unsafe { libc::alarm(300) };
+            loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(holder > 0);
+        file.write_all(b"held").unwrap();
+        let text = read.recv_timeout(Duration::from_secs(90));
+        // SAFETY: kills the child made here.
+        unsafe { libc::kill(holder, libc::SIGKILL) };
+        // SAFETY: waits for the child made here, without a place for the status.
+        unsafe { libc::waitpid(holder, std::ptr::null_mut(), 0) };
+        thread.join().unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(text.expect("it waits for no other process").unwrap(), "held");
+    }
+
     /// Soundness R4: the kernel's result arrives in a program that has closed its standard files, ignores SIGCHLD, or
     /// waits for any child.
     #[test]

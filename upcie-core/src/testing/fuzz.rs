@@ -1,9 +1,11 @@
 //! Seeded mutations of inputs.
 
-use super::Random;
+use super::{Random, mix};
 use std::{
     fmt::Write,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    thread,
 };
 
 /// Numbers at which parsers err: written over one, two, four or eight bytes.
@@ -28,25 +30,49 @@ const EDGES: [u64; 16] = [
 /// The longest input.
 const MOST: usize = 64 << 10;
 
-/// Calls `target` with each of `seeds`, then with `runs` mutations of them: the same ones each time. The variable
-/// `UPCIE_FUZZ_RUNS` sets another number of runs.
+/// Calls `target` with each of `seeds`, then with `runs` mutations of them. The target's name and the mutation's number decide a
+/// mutation, so a run goes on where another has ended.
+///
+/// Variables of the environment, which `cargo xtask fuzz` sets: `UPCIE_FUZZ_RUNS`, another number of mutations; `UPCIE_FUZZ_FROM`, the
+/// number of the first; `UPCIE_FUZZ_TARGETS`, words with commas between them: a target runs if its name, or its test's, contains one.
 ///
 /// # Panics
-/// Panics as `target` does, and prints the input before.
+/// Panics as `target` does, and prints the input before. Panics if the test's name does not contain `fuzz`, by which the task finds it.
 pub fn fuzz(name: &str, runs: u64, seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
-    let runs = match std::env::var("UPCIE_FUZZ_RUNS") {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("UPCIE_FUZZ_RUNS={text}: a number is needed")),
-        Err(_) => runs,
-    };
-    let mut random = Random(name.bytes().fold(0, |hash, byte| super::mix(hash ^ u64::from(byte))));
+    let current = thread::current();
+    // A harness with one thread runs its tests in the main thread.
+    let test = current.name().filter(|name| *name != "main");
+    assert!(test.is_none_or(|test| test.contains("fuzz")), "{name}: `fuzz` must be in its test's name");
+    let words = std::env::var("UPCIE_FUZZ_TARGETS");
+    if words.is_ok_and(|words| !is_named(&words, [name, test.unwrap_or_default()])) {
+        return;
+    }
+    let (from, runs) = (number("UPCIE_FUZZ_FROM").unwrap_or(0), number("UPCIE_FUZZ_RUNS").unwrap_or(runs));
+    play(name, from..from.saturating_add(runs), seeds, target);
+    println!("{name}: {} seeds, {runs} mutations from {from} on", seeds.len());
+}
+
+/// Reads a number from a variable of the environment.
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number is needed")))
+}
+
+/// Returns whether one of `words`, with commas between them, is in one of `names`.
+fn is_named(words: &str, names: [&str; 2]) -> bool {
+    words.split(',').any(|word| names.iter().any(|name| name.contains(word)))
+}
+
+/// Calls `target` with each of `seeds`, then with the mutations of these numbers.
+fn play(name: &str, numbers: Range<u64>, seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
+    let hash = name.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
     for (number, seed) in seeds.iter().enumerate() {
         run(name, &format!("seed {number}"), seed, &target);
     }
-    for number in 0..runs {
-        let input = mutate(&mut random, seeds);
+    for number in numbers {
+        let input = mutate(&mut Random(mix(hash ^ mix(number))), seeds);
         run(name, &format!("run {number}"), &input, &target);
     }
-    println!("{name}: {} seeds, {runs} mutations", seeds.len());
 }
 
 /// Calls `target`; if it panics, prints the input so that it can be kept.
@@ -133,6 +159,29 @@ fn part(random: &mut Random, len: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_run_goes_on_where_another_has_ended() {
+        let seeds = [vec![1, 2, 3, 4, 5, 6, 7, 8]];
+        let inputs = |name, numbers: Range<u64>| {
+            let inputs = RefCell::new(Vec::new());
+            play(name, numbers, &seeds, |input| inputs.borrow_mut().push(input.to_vec()));
+            // Without the seed.
+            inputs.into_inner().split_off(1)
+        };
+        let whole = inputs("a", 0..40);
+        assert_eq!([inputs("a", 0..15), inputs("a", 15..40)].concat(), whole);
+        assert_ne!(inputs("b", 0..40), whole);
+    }
+
+    #[test]
+    fn targets_are_chosen_by_their_names() {
+        let names = ["vfio_user_server", "fuzz::any_bytes_of_a_client"];
+        for (words, wanted) in [("server", true), ("share,client", true), ("share", false)] {
+            assert_eq!(is_named(words, names), wanted, "{words}");
+        }
+    }
 
     #[test]
     fn mutations_are_the_same_each_time_and_differ_from_each_other() {

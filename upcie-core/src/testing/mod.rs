@@ -1,6 +1,7 @@
 //! Shared parts of the unit tests, of the driver's tests, and of the benches. They are not part of the library's
 //! interface: only unit tests and the feature `testing` compile them.
 
+mod asleep;
 mod clock;
 #[cfg(test)]
 mod fake_sysfs;
@@ -9,6 +10,7 @@ mod fuzz;
 mod iommu;
 mod random;
 
+pub use asleep::{thread_number, wait_until_asleep};
 pub use clock::ManualClock;
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;

@@ -130,7 +130,9 @@ impl<R: FnMut(&mut Context<'_>) -> Poll<io::Result<()>> + Unpin> Drive<R> {
                 }
                 signals.tick(inner.in_flight() > 0)?;
                 inner.pair.arm()?;
-                Ok::<_, Error>(inner.in_flight() > 0 && inner.pair.is_ready())
+                // The wake-up of a reset that has ended the queue since the turn is forgotten now.
+                let has_work = inner.pair.is_ready() || inner.pair.check_live().is_err();
+                Ok::<_, Error>(inner.in_flight() > 0 && has_work)
             };
             if shared.with(idle).unwrap_or(Ok(false))? {
                 continue;

@@ -82,21 +82,33 @@ pub(super) fn alone(opcode: AdminOpcode, effects: CommandEffects) -> Option<&'st
         .then_some("the controller wants no other command beside it (CSE: Commands Supported and Effects)")
 }
 
-/// The pages that were read, by command set.
+/// The pages that were read.
 #[derive(Debug, Default)]
-pub(super) struct Effects(Mutex<Vec<(Csi, Page)>>);
+pub(super) struct Effects(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    known: Vec<(Csi, Page)>,
+    /// The times that the pages were forgotten.
+    era: u64,
+}
 
 impl Effects {
-    /// Returns the page of a command set, if it was read.
-    pub(super) fn known(&self, set: Csi) -> Option<Page> {
-        lock(&self.0).iter().find(|(of, _)| *of == set).map(|(_, page)| page.clone())
+    /// Returns the page of a command set, if it was read; otherwise the era, to [note](Self::note) the page with once it is read.
+    pub(super) fn known(&self, set: Csi) -> Result<Page, u64> {
+        let pages = lock(&self.0);
+        let found = pages.known.iter().find(|(of, _)| *of == set);
+        found.map(|(_, page)| page.clone()).ok_or(pages.era)
     }
 
-    /// Notes the page of a command set.
-    pub(super) fn note(&self, set: Csi, page: Page) {
-        let mut all = lock(&self.0);
-        all.retain(|(of, _)| *of != set);
-        all.push((set, page));
+    /// Notes the page of a command set. Does nothing if the era in which it was asked for is over: the page may be of before what
+    /// has ended it.
+    pub(super) fn note(&self, set: Csi, page: Page, era: u64) {
+        let mut pages = lock(&self.0);
+        if pages.era == era {
+            pages.known.retain(|(of, _)| *of != set);
+            pages.known.push((set, page));
+        }
     }
 
     /// Locks the pages, for a test.
@@ -107,7 +119,9 @@ impl Effects {
 
     /// Forgets the pages: something has happened that may change them.
     pub(super) fn forget(&self) {
-        lock(&self.0).clear();
+        let mut pages = lock(&self.0);
+        pages.known.clear();
+        pages.era += 1;
     }
 }
 
@@ -147,6 +161,18 @@ mod tests {
             }
         }
         assert_eq!(of_io(&page(Csi::NVM), Csi(9), 0x19), None, "nothing is known of that command set");
+    }
+
+    /// A thread that had read a page before another reset the controller noted it after the reset.
+    #[test]
+    fn a_page_of_before_a_reset_is_not_noted() {
+        let effects = Effects::default();
+        let era = effects.known(Csi::NVM).unwrap_err();
+        effects.forget();
+        effects.note(Csi::NVM, None, era);
+        let era = effects.known(Csi::NVM).unwrap_err();
+        effects.note(Csi::NVM, None, era);
+        assert!(effects.known(Csi::NVM).unwrap().is_none());
     }
 
     #[test]

@@ -27,16 +27,17 @@ fn target(command: &Command) -> (u8, u32, u32) {
 }
 
 impl Features {
-    /// Notes a command that the controller has carried out, if it sets a feature that a reset clears.
-    pub(super) fn note(&self, command: &Command, data: &[u8]) {
+    /// Notes a command that the controller has carried out, if it sets a feature that a reset clears. Returns whether it does.
+    pub(super) fn note(&self, command: &Command, data: &[u8]) -> bool {
         if AdminOpcode(command.opcode) != AdminOpcode::SET_FEATURES || KEPT.contains(&(command.cdw10 as u8)) {
-            return;
+            return false;
         }
         // Without SV: what was saved is saved.
         let command = Command { cdw10: command.cdw10 & !(1 << 31), ..*command };
         let mut all = lock(&self.0);
         all.retain(|(other, _)| target(other) != target(&command));
         all.push((command, data.to_vec()));
+        true
     }
 
     /// Returns the commands, to be sent again.

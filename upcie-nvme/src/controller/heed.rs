@@ -52,9 +52,10 @@ impl Inner {
         }
         let what = "Get Log Page (commands supported and effects)";
         self.check_owner(what)?;
-        if let Some(page) = self.effects.known(set) {
-            return Ok(page);
-        }
+        let era = match self.effects.known(set) {
+            Ok(page) => return Ok(page),
+            Err(era) => era,
+        };
         let mut command = Command::get_log_page(LogPageId::COMMANDS_SUPPORTED, ALL_NAMESPACES, LEN as u32, 0);
         command.cdw14 = u32::from(set.0) << 24;
         let buffer = self.whole_pages(LEN)?;
@@ -67,7 +68,7 @@ impl Inner {
             Err(error) if error.status().is_some() => None,
             Err(error) => return Err(error),
         };
-        self.effects.note(set, page.clone());
+        self.effects.note(set, page.clone(), era);
         Ok(page)
     }
 

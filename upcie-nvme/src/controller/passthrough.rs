@@ -34,6 +34,8 @@ impl Controller {
     /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`, or
     ///   that gives the controller memory of its own: run these with [`admin_raw`](Self::admin_raw). Also for
     ///   a command that is the driver's own business (queues, events, aborts), or that the controller lacks by its own word.
+    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset meanwhile. It is not known whether the command was
+    ///   executed, and a feature that it has set may have its default value.
     /// - The controller's status, or a timeout.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
         self.admin_within(command, data, self.inner.timeout())
@@ -77,15 +79,21 @@ impl Controller {
         }
         let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
         let change = plan.alone.or_else(|| alone_by_effects(opcode, effects?)).map(alone).transpose()?;
+        // A reset under way ends before the command is sent; a later one may clear what it sets.
+        self.inner.wait_for_reset(watch, timeout, &|| what.clone())?;
         // Whole milliseconds: an error about it is to be readable.
         let left = timeout.saturating_sub(Duration::from_millis(watch.waited().as_millis() as u64));
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
+        let resets = self.inner.resets.count();
         let (result, buffer) = self.inner.admin_late(&command, buffer, &what, left, late)?;
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }
-        self.inner.features.note(&command, data);
+        // Noted first: a reset that begins after the count sets the feature again.
+        if self.inner.features.note(&command, data) && self.inner.resets.count() != resets {
+            return Err(Error::reset_call(self.name(), what));
+        }
         self.inner.heed(opcode, effects, timeout)?;
         Ok(result)
     }
@@ -139,5 +147,54 @@ fn name_of(command: &Command) -> String {
             format!("{opcode} of {}", FeatureId(command.cdw10 as u8))
         }
         _ => opcode.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Failure, spec::FeatureSelect};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tracing::{Event, Metadata, Subscriber, span, subscriber::with_default};
+
+    /// Resets a controller when the first admin command has ended.
+    struct Resets(Controller, AtomicBool);
+
+    impl Subscriber for Resets {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "upcie_nvme::controller::commands"
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                self.0.reset().unwrap();
+            }
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// A reset between the answer to a Set Features and its note cleared the feature, and nobody knew.
+    #[test]
+    fn a_feature_that_a_reset_has_cleared_is_an_error() {
+        let controller = Controller::open("emu:size=1M").unwrap();
+        let set = Command::set_features(FeatureId::TEMPERATURE_THRESHOLD, 350);
+        let resets = Resets(controller.clone(), AtomicBool::new(false));
+        let done = with_default(resets, || controller.admin(&set, &mut []));
+        assert!(matches!(done.unwrap_err().failure(), Failure::Reset { .. }));
+        controller.admin(&set, &mut []).unwrap();
+        controller.reset().unwrap();
+        let get = Command::get_features(FeatureId::TEMPERATURE_THRESHOLD, FeatureSelect::CURRENT);
+        assert_eq!(controller.admin(&get, &mut []).unwrap() & 0xffff, 350);
     }
 }

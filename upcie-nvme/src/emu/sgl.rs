@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lists_end_with_a_status() {
+    fn fuzz_any_list_ends_with_a_status() {
         let mut random = Random(4);
         let seeds: Vec<Vec<u8>> = (0..40)
             .map(|_| {

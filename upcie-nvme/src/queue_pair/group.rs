@@ -258,7 +258,8 @@ impl<M: GroupMember, S: FnMut() -> bool> Waiting for Members<'_, M, S> {
     }
 
     fn arm(&mut self) -> Result<(), GroupError> {
-        self.try_each(|pair| pair.arm())
+        // The wake-up of a reset that has ended a queue is forgotten with the interrupts.
+        self.try_each(|pair| pair.arm().and_then(|()| pair.check_live()))
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<bool, GroupError> {

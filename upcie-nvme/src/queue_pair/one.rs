@@ -88,7 +88,9 @@ impl<T> Waiting for One<'_, T> {
     }
 
     fn arm(&mut self) -> Result<()> {
-        arm(self.queue, waiter(self.waiter, self.controller)?, self.controller)
+        arm(self.queue, waiter(self.waiter, self.controller)?, self.controller)?;
+        // The wake-up of a reset that has ended the queue is forgotten now.
+        self.queue.check_live()
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<bool> {

@@ -154,7 +154,7 @@ impl<T> QueuePair<T> {
 
     /// Forgets past interrupts and asks for the next one. Then look at the queue: if it is empty, the next
     /// completion makes [`completion_fd`](Self::completion_fd) readable. [`wait`](Self::wait) does this by
-    /// itself.
+    /// itself. Look by a [`turn`](Self::turn): it also tells of a reset, whose event may be forgotten with the interrupts.
     ///
     /// # Errors
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports

@@ -1,12 +1,13 @@
 //! Queue pairs of emulated controllers.
 
-use crate::{Controller, DmaBuf, Failure, Io, Refusal, Wait, emu};
+use crate::{Controller, DmaBuf, Error, Failure, Io, QueueGroup, Refusal, Wait, emu};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
+    fmt,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -230,6 +231,68 @@ fn all_waits_for_a_controller_go_by_its_clock() {
         assert!(matches!(error.failure(), Failure::Timeout { after, .. } if *after == limit), "{error}");
     });
     assert!(jumped > limit / 2, "{jumped:?}");
+}
+
+/// A clock that calls a function at its next reading, and counts the sleeps after that. Waits sleep by it alone.
+#[derive(Default)]
+struct Hooked {
+    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    sleeps: AtomicU64,
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooked").field("sleeps", &self.sleeps).finish_non_exhaustive()
+    }
+}
+
+impl Clock for Hooked {
+    fn now(&self) -> Duration {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+            self.sleeps.store(0, Ordering::Relaxed);
+        }
+        SystemClock.now()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.sleeps.fetch_add(1, Ordering::Relaxed);
+        SystemClock.sleep(time);
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// A wait that had seen its queue live, and forgot the wake-up of another thread's reset, slept until its next look.
+#[test]
+fn a_reset_before_a_wait_sleeps_is_noticed() {
+    let clock = Arc::new(Hooked::default());
+    let controller = Controller::builder().clock(clock.clone()).open("emu:size=1M,latency=60s").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let resets = || {
+        let controller = controller.clone();
+        *clock.hook.lock().unwrap() = Some(Box::new(move || controller.reset().unwrap()));
+    };
+    let limit = Duration::from_secs(60);
+    for together in [false, true] {
+        let mut queue = controller.queue_pair().interrupt(0).create::<u64>().unwrap();
+        queue.turn().unwrap().flush(&namespace, 0).unwrap();
+        let mut group = QueueGroup::new();
+        // So that the wait does not begin with a look.
+        group.check(std::slice::from_mut(&mut queue)).unwrap();
+        resets();
+        let waited = if together {
+            group.wait(std::slice::from_mut(&mut queue), Wait::Interrupt, limit).map_err(Error::from)
+        } else {
+            queue.wait(Wait::Interrupt, limit)
+        };
+        let sleeps = clock.sleeps.load(Ordering::Relaxed);
+        assert!(matches!(waited.unwrap_err().failure(), Failure::Reset { .. }));
+        assert_eq!(sleeps, 0, "together: {together}");
+    }
 }
 
 /// The documentation states which types can be sent and shared; a queue pair can't be shared (`compile_fail` there).

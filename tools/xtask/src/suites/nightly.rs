@@ -102,7 +102,7 @@ impl Nightly {
         let command = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         if words.is_empty() {
             let packages = LIBRARIES.iter().chain([&SUITES]).flat_map(|package| ["--package", package]);
-            let all = ["test", "--no-run", "--lib", "--tests"].into_iter().chain(packages);
+            let all = ["test", "--no-run", "--all-features", "--lib", "--tests"].into_iter().chain(packages);
             return vec![command(&all.collect::<Vec<_>>())];
         }
         let wanted = |package: &str| words.iter().any(|word| package.contains(word.as_str()));

@@ -329,10 +329,12 @@ unsafe impl Device for VfioUserDevice {
             // The function last: from then on its interrupts arrive.
             self.choose(kind, fds.len())
         };
-        set().inspect_err(|_| {
-            // All or none; the first error is returned.
-            let _ = off();
-        })
+        let done = set();
+        // All or none; the first error is returned.
+        if done.is_err() && off().is_ok() {
+            *before = 0;
+        }
+        done
     }
 
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
@@ -356,10 +358,11 @@ unsafe impl Device for VfioUserDevice {
         if self.info.flags & vfio::DEVICE_RESET == 0 {
             return Err(Error::unsupported(self.name(), "reset", "its server does not offer it"));
         }
+        // Until the end: of two threads that change a register of configuration space at once, one would undo the other's change.
+        let wired = self.lock_interrupts("resetting the device")?;
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
         // The reset includes configuration space; the server keeps the eventfds.
         self.allow_unsupported(self.take_over())?;
-        let wired = *self.lock_interrupts("resetting the device")?;
         for kind in EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0) {
             self.choose(kind, wired[kind as usize] as usize)?;
         }

@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The number of finished requests that may wait for collection; each counts against the system-wide `fs.aio-max-nr`.
 const REQUESTS: libc::c_long = 128;
+/// Limit on the collections for one request. Each makes room for as many requests as are collected at once.
+const TRIES: u32 = 64;
 /// `IOCB_CMD_PREAD`.
 const PREAD: u16 = 0;
 /// `IOCB_FLAG_RESFD`: `resfd` is signalled on completion.
@@ -95,13 +97,23 @@ impl Raiser {
             resfd: eventfd.as_raw_fd() as u32,
             ..Request::default()
         };
-        match self.submit(&mut request) {
-            Err(Errno::EAGAIN) => {
-                self.collect()?;
-                self.submit(&mut request)
+        self.submit_or(&mut request, || self.collect())
+    }
+
+    /// Submits a request. If there is no room for it, calls `make_room` and tries again: other threads may use up the room of
+    /// before.
+    fn submit_or(
+        &self,
+        request: &mut Request,
+        make_room: impl Fn() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        for _ in 0..TRIES {
+            match self.submit(request) {
+                Err(Errno::EAGAIN) => make_room()?,
+                other => return other,
             }
-            other => other,
         }
+        self.submit(request)
     }
 
     /// Takes one signal back and returns `true`, if nobody has read it. A counter above 1 keeps at least 1, because the
@@ -161,6 +173,7 @@ mod tests {
         fcntl::{FcntlArg, OFlag, fcntl},
         sys::eventfd::EfdFlags,
     };
+    use std::cell::Cell;
 
     #[test]
     fn more_interrupts_than_aio_requests_all_arrive() {
@@ -170,6 +183,30 @@ mod tests {
         assert_eq!(irq.take().unwrap(), count);
         let file = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC).unwrap();
         assert_eq!(raiser.raise(file.as_fd()), Err(Errno::EINVAL), "the kernel's error");
+    }
+
+    /// An interrupt was lost if other threads used up the room that its thread had just made.
+    #[test]
+    fn room_that_other_threads_use_up_is_made_again() {
+        let (raiser, irq, other) = (Raiser::new().unwrap(), EventFd::new().unwrap(), EventFd::new().unwrap());
+        let request = |eventfd: &EventFd| Request {
+            fd: raiser.empty.as_fd().as_raw_fd() as u32,
+            flags: SIGNAL,
+            resfd: eventfd.as_fd().as_raw_fd() as u32,
+            ..Request::default()
+        };
+        let fill = || while raiser.submit(&mut request(&other)) != Err(Errno::EAGAIN) {};
+        fill();
+        let collections = Cell::new(0);
+        let raised = raiser.submit_or(&mut request(&irq), || {
+            raiser.collect()?;
+            collections.set(collections.get() + 1);
+            if collections.get() < 5 {
+                fill();
+            }
+            Ok(())
+        });
+        assert_eq!((raised, irq.take().unwrap()), (Ok(()), 1));
     }
 
     #[test]

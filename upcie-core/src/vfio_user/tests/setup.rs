@@ -5,9 +5,10 @@ use crate::{
     device::Device,
     irq::EventFd,
     pci::{cap, command as bits, offset},
+    testing::{thread_number, wait_until_asleep},
     vfio_user::server::Irqs,
 };
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 const MSI: u16 = 0x50;
 const MSIX: u16 = 0x70;
@@ -76,6 +77,57 @@ impl Backend for Function {
     }
 }
 
+/// A function whose server stops at the second read of the command register after a reset, until the test lets it go on.
+struct Stopping {
+    inner: Function,
+    /// Reads since the reset.
+    reads: Option<u32>,
+    stops: mpsc::Sender<()>,
+    go: mpsc::Receiver<()>,
+}
+
+impl Backend for Stopping {
+    fn layout(&self) -> &Layout {
+        self.inner.layout()
+    }
+
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        if offset == u64::from(offset::COMMAND) {
+            self.reads = self.reads.map(|reads| reads + 1);
+        }
+        if self.reads == Some(2) {
+            self.reads = None;
+            // The test has failed if nobody hears it, or lets it go on.
+            let _ = self.stops.send(());
+            let _ = self.go.recv();
+        }
+        self.inner.read(client, region, offset, data)
+    }
+
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.inner.write(client, region, offset, data)
+    }
+
+    fn poll(&mut self, client: &mut Client) -> usize {
+        self.inner.poll(client)
+    }
+
+    fn update_interrupts(&mut self, client: &mut Client) {
+        self.inner.update_interrupts(client);
+    }
+
+    fn reset(&mut self) {
+        self.reads = Some(0);
+        self.inner.reset();
+    }
+}
+
 fn function() -> (VfioUserDevice, Arc<Mutex<Vec<[u16; 3]>>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let log = Arc::<Mutex<Vec<_>>>::default();
@@ -138,6 +190,52 @@ fn messages_are_enabled_while_they_have_eventfds() {
     drop(client);
     let off = [ON & !bits::BUS_MASTER, NO_MSI, NO_MSIX];
     assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET, off], "closed: all off, bus master last");
+}
+
+/// A set that failed turned the interrupts off, and a reset turned them on again, without eventfds.
+#[test]
+fn interrupts_that_could_not_be_set_stay_off_after_a_reset() {
+    let (client, log) = function();
+    let (irq, (socket, _other)) = (EventFd::new().unwrap(), UnixStream::pair().unwrap());
+    client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
+    assert!(client.set_irqs(IrqKind::Msix, &[socket.as_fd()]).is_err());
+    reset(&client).unwrap();
+    assert_eq!(done(&log).last(), Some(&[ON, NO_MSI, NO_MSIX]));
+}
+
+/// A reset turned interrupts on that another thread turned off at the same time: without eventfds.
+#[test]
+fn a_reset_and_a_change_of_interrupts_take_turns() {
+    const LONG: Duration = Duration::from_secs(60);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (log, (stops, stopped), (goes, go)) =
+        (Arc::<Mutex<Vec<_>>>::default(), mpsc::channel(), mpsc::channel());
+    let mut function = Stopping { inner: Function::new(log.clone()), reads: None, stops, go };
+    let server = std::thread::spawn(move || {
+        Server::new().serve_stream(theirs, &mut function, &AtomicBool::new(false)).unwrap();
+    });
+    let keepalive = Box::new(Joined(Some(server)));
+    let client = VfioUserDevice::with_deadline(ours, "function", Some(keepalive), LONG).unwrap();
+    let irq = EventFd::new().unwrap();
+    client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
+    std::thread::scope(|scope| {
+        let (client, (tells, told)) = (&client, mpsc::channel());
+        // The server goes on also when this test fails.
+        let goes = goes;
+        let resets = scope.spawn(move || reset(client));
+        stopped.recv_timeout(LONG).unwrap();
+        let clears = scope.spawn(move || {
+            tells.send(thread_number()).unwrap();
+            client.set_irqs(IrqKind::Msix, &[])
+        });
+        // It waits for its turn at the connection, which is the next one.
+        wait_until_asleep(told.recv_timeout(LONG).unwrap());
+        goes.send(()).unwrap();
+        resets.join().unwrap().unwrap();
+        clears.join().unwrap().unwrap();
+    });
+    let last = done(&log).into_iter().rfind(|record| *record != SET);
+    assert_eq!(last, Some([ON, NO_MSI, NO_MSIX]));
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod zones;
 
 pub use key_value::KeyValue;
 pub use placement::Placement;
-pub use reservations::{HostId, Registrant, ReservationReport, Reservations};
+pub use reservations::Reservations;
 pub use stream::Stream;
 pub use zones::Zones;
 

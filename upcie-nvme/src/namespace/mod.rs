@@ -6,6 +6,7 @@ mod fused;
 mod key_limits;
 mod key_value;
 mod open;
+mod optional;
 mod placement;
 mod protected;
 mod reservations;

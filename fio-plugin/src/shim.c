@@ -23,6 +23,15 @@
 
 #include "shim.h"
 
+/*
+ * Data placement, by the version of the hooks in fio's headers: 32 (fio 3.34) has the hook fdp_fetch_ruhs, and a directive in
+ * each unit. Since 35 (fio 3.38) the hook is called twice, for the number of handles and then with room for as many; before, it
+ * is called once, with room for FETCHED_ONCE.
+ */
+#define HAS_PLACEMENT (FIO_IOOPS_VERSION >= 32)
+#define FETCHES_TWICE (FIO_IOOPS_VERSION >= 35)
+#define FETCHED_ONCE 128
+
 /* No option is at offset 0, because fio takes that for no offset. */
 struct engine_options {
 	void *padding;
@@ -247,6 +256,29 @@ int upcie_shim_fill_expected(void *thread, void *unit)
 	return 1;
 }
 
+uint32_t upcie_shim_directive(const void *unit)
+{
+#if HAS_PLACEMENT
+	const struct io_u *io_u = unit;
+
+	return io_u->dtype << 16 | (io_u->dspec & 0xffff);
+#else
+	return 0;
+#endif
+}
+
+/* Returns the directive of the job's writes: 0 none, 1 flexible data placement, 2 streams. */
+static uint32_t directive_of(const struct thread_options *o)
+{
+#ifdef FIO_DATAPLACEMENT_H
+	return o->dp_type;
+#elif HAS_PLACEMENT
+	return o->fdp;
+#else
+	return 0;
+#endif
+}
+
 static __attribute__((cold, noinline)) int fail(struct thread_data *td, int error)
 {
 	td_verror(td, error, "upcie");
@@ -286,6 +318,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.verifies = o->verify != VERIFY_NONE,
 		/* Without a header, whose time differs. */
 		.pattern = o->verify == VERIFY_PATTERN_NO_HDR && o->verify_pattern_bytes,
+		.directive = directive_of(o),
 	};
 	struct upcie_job *job = td->io_ops_data;
 
@@ -457,6 +490,25 @@ static int fio_upcie_get_max_open_zones(struct thread_data *td, struct fio_file 
 	return 0;
 }
 
+#if HAS_PLACEMENT
+static int fio_upcie_fetch_ruhs(struct thread_data *td, struct fio_file *f, struct fio_ruhs_info *info)
+{
+	const uint32_t room = FETCHES_TWICE ? info->nr_ruhs : FETCHED_ONCE;
+	int found = -target_of(td, f);
+
+	if (!found)
+		found = upcie_fetch_handles(td->io_ops_data, FILE_ENG_DATA(f), info->plis, room);
+	if (found < 0) {
+		/* fio shows it. */
+		errno = -found;
+		return found;
+	}
+	/* Never more than there is room for, except by the call that asks for the number alone. */
+	info->nr_ruhs = room && found > (int) room ? room : (uint32_t) found;
+	return 0;
+}
+#endif
+
 static int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f)
 {
 	/* The engine has no cache. */
@@ -602,6 +654,9 @@ static struct ioengine_ops engine = {
 	.report_zones = fio_upcie_report_zones,
 	.reset_wp = fio_upcie_reset_wp,
 	.get_max_open_zones = fio_upcie_get_max_open_zones,
+#if HAS_PLACEMENT
+	.fdp_fetch_ruhs = fio_upcie_fetch_ruhs,
+#endif
 	.iomem_alloc = fio_upcie_iomem_alloc,
 	.iomem_free = fio_upcie_iomem_free,
 	.io_u_init = fio_upcie_io_u_init,
@@ -635,7 +690,11 @@ __attribute__((destructor)) static void leave(void)
 _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(struct upcie_job) == 64, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_options) == 64, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 112, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_zone) == 40, "as in ffi.rs");
 _Static_assert(ZBD_ZONE_TYPE_SWR == 2 && ZBD_ZONE_COND_EMPTY == 1 && ZBD_ZONE_COND_FULL == 14 &&
 	       ZBD_ZONE_COND_OFFLINE == 15, "NVMe's numbers");
+#ifdef FIO_DATAPLACEMENT_H
+_Static_assert(FIO_DP_NONE == 0 && FIO_DP_FDP == 1 && FIO_DP_STREAMS == 2, "as in workload.rs");
+_Static_assert(STREAMS_DIR_DTYPE == 1 && FDP_DIR_DTYPE == 2, "NVMe's numbers");
+#endif

@@ -13,7 +13,8 @@ use crate::{
 use std::{mem::ManuallyDrop, ops::Range};
 use upcie_nvme::{
     Direction, DmaBuf, Io, IoFlags, Namespace, QueuePair, Refusal, Refused, Turn, Zeroes,
-    protection::Protect, spec::DatasetRange,
+    protection::Protect,
+    spec::{DatasetRange, DirectiveType},
 };
 
 /// The queue of a target whose units need more than plain reads and writes.
@@ -37,6 +38,8 @@ struct Part {
     bytes: Range<usize>,
     /// Byte range of the part's metadata in the metadata memory.
     metadata: Range<usize>,
+    /// The directive of a write.
+    directive: Option<(DirectiveType, u16)>,
 }
 
 /// Submits the pending units of a target, with one doorbell; with `alone` all units are the target's.
@@ -159,7 +162,10 @@ pub(crate) fn reap(job: &mut Job, target: &mut Target, mut found: u32, most: u32
 impl Custom {
     /// Readies the memory of a unit before its submission.
     fn prepare(&self, thread: *mut std::ffi::c_void, index: u32, slot: &mut Slot) {
-        (slot.pieces, slot.failed) = (0, 0);
+        (slot.pieces, slot.failed, slot.directive) = (0, 0, 0);
+        if self.form.is_directed && matches!(slot.op, Op::WRITE | Op::WRITE_FUA) {
+            slot.directive = ffi::directive(slot.unit);
+        }
         match slot.op {
             // The call fills in the pattern.
             Op::READ if self.form.compares && ffi::fill_expected(thread, slot.unit) => slot.op = Op::COMPARE,
@@ -209,6 +215,7 @@ impl Source<'_> {
             Op::READ | Op::WRITE | Op::WRITE_FUA | Op::COMPARE => self.form.most_moved,
             _ => self.form.most_written,
         };
+        let directive = directive(slot.directive);
         let start = slot.buf.addr().wrapping_sub(self.base);
         let apart = self.metadata.range(index, self.form.metadata_of(slot.len)).start;
         let mut done = 0;
@@ -223,6 +230,7 @@ impl Source<'_> {
                 blocks: count,
                 bytes: place(start, block),
                 metadata: place(apart, self.form.metadata),
+                directive,
             };
             let result = self.send_part(turn, slot.op, part, index);
             sent(slot, result)?;
@@ -233,7 +241,7 @@ impl Source<'_> {
 
     /// Submits one command for a part of a unit.
     fn send_part(&self, turn: &mut Turn<'_, u32>, op: Op, part: Part, tag: u32) -> Result<(), Refused<u32>> {
-        let (namespace, Part { slba, blocks, bytes, metadata }) = (self.namespace, part);
+        let (namespace, Part { slba, blocks, bytes, metadata, directive }) = (self.namespace, part);
         match op {
             Op::READ | Op::WRITE | Op::WRITE_FUA => {
                 let direction = if op == Op::READ { Direction::Read } else { Direction::Write };
@@ -241,6 +249,9 @@ impl Source<'_> {
                 let mut io = Io::new(direction, namespace, slba).flags(flags);
                 if let Some(protect) = self.form.protect {
                     io = io.protect(protect);
+                }
+                if let Some((kind, specific)) = directive {
+                    io = io.directive(kind, specific);
                 }
                 if self.form.metadata == 0 {
                     // SAFETY: fio does not touch a unit's buffer until the unit is done, and `Job::free` frees the memory only
@@ -262,6 +273,9 @@ impl Source<'_> {
                 }
                 if let Some(protect) = self.zeroed {
                     zeroes = zeroes.protect(protect);
+                }
+                if let Some((kind, specific)) = directive {
+                    zeroes = zeroes.directive(kind, specific);
                 }
                 turn.write_zeroes(zeroes, tag)
             }
@@ -297,6 +311,11 @@ impl Source<'_> {
     }
 }
 
+/// Returns the type and the subject (DSPEC) of the directive that fio has chosen for a unit.
+fn directive(of_unit: u32) -> Option<(DirectiveType, u16)> {
+    (of_unit != 0).then_some((DirectiveType((of_unit >> 16) as u8), of_unit as u16))
+}
+
 /// Counts a command that was submitted, or returns why it was not.
 fn sent(slot: &mut Slot, result: Result<(), Refused<u32>>) -> Result<(), Refusal> {
     match result {
@@ -309,5 +328,18 @@ fn sent(slot: &mut Slot, result: Result<(), Refused<u32>>) -> Result<(), Refusal
             std::mem::forget(buffer);
             Err(reason)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DirectiveType, directive};
+
+    #[test]
+    fn a_directive_has_a_type_and_a_subject() {
+        assert_eq!(directive(0), None);
+        assert_eq!(directive(2 << 16), Some((DirectiveType::DATA_PLACEMENT, 0)));
+        assert_eq!(directive(2 << 16 | 0xc003), Some((DirectiveType::DATA_PLACEMENT, 0xc003)));
+        assert_eq!(directive(1 << 16 | 7), Some((DirectiveType::STREAMS, 7)));
     }
 }

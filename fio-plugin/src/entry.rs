@@ -4,7 +4,7 @@ use crate::{
     errors::Failure,
     ffi::{self, Options, Workload, Zone},
     job::Job,
-    zones,
+    placement, zones,
 };
 use std::{
     ffi::{CStr, c_char, c_void},
@@ -175,6 +175,34 @@ pub unsafe extern "C" fn upcie_report_zones(
 pub unsafe extern "C" fn upcie_reset_zones(job: *mut Job, target: *mut c_void, offset: u64, len: u64) -> i32 {
     // SAFETY: the caller promises that only this thread uses the live job.
     guarded(|| zones::reset(unsafe { &*job }, target, offset, len))
+}
+
+/// Fetches the placement identifiers of a file's namespace, the first `room` of them. Returns the number of all, or a negative
+/// errno.
+///
+/// # Safety
+/// The caller owes the same as for [`upcie_check_start`]; `identifiers` is valid for writes of `room` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_fetch_handles(
+    job: *mut Job,
+    target: *mut c_void,
+    identifiers: *mut u16,
+    room: u32,
+) -> i32 {
+    let mut count = 0;
+    let error = guarded(|| {
+        // SAFETY: the caller promises that only this thread uses the live job.
+        let found = placement::identifiers(unsafe { &*job }, target)?;
+        for (index, identifier) in found.iter().take(room as usize).enumerate() {
+            // SAFETY: below `room`, as many as the caller has room for.
+            let place = unsafe { identifiers.add(index) };
+            // SAFETY: the caller promises that it is valid for a write.
+            unsafe { place.write(*identifier) };
+        }
+        count = i32::try_from(found.len()).unwrap_or(i32::MAX);
+        Ok(())
+    });
+    if error == 0 { count } else { -error }
 }
 
 /// Makes the queue pairs, for reads and writes of at most `longest` bytes, and for trims if there are any.

@@ -57,7 +57,8 @@ pub(crate) struct Slot {
     pub(crate) since: u32,
     /// Not 0 if a command of the unit has failed; kept for custom targets only.
     pub(crate) failed: u32,
-    pub(crate) spare: u32,
+    /// The directive of a write: the type in the upper half, DSPEC in the lower; 0 for none. Kept for custom targets only.
+    pub(crate) directive: u32,
 }
 
 /// The part of a job that the shim shares.
@@ -128,12 +129,14 @@ pub(crate) struct Workload {
     pub(crate) alignment: [u64; 3],
     pub(crate) verifies: u32,
     pub(crate) pattern: u32,
+    pub(crate) directive: u32,
+    pub(crate) padding: u32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Shared>() == 64);
 const _: () = assert!(size_of::<Options>() == 64);
-const _: () = assert!(size_of::<Workload>() == 104);
+const _: () = assert!(size_of::<Workload>() == 112);
 const _: () = assert!(size_of::<Zone>() == 40);
 
 #[cfg(all(shim, not(test)))]
@@ -142,6 +145,7 @@ unsafe extern "C" {
     fn upcie_shim_print(text: *const std::ffi::c_char, len: usize);
     fn upcie_shim_fail(unit: *mut c_void, error: i32);
     fn upcie_shim_fill_expected(thread: *mut c_void, unit: *mut c_void) -> i32;
+    fn upcie_shim_directive(unit: *const c_void) -> u32;
     fn upcie_shim_engine() -> *mut c_void;
 }
 
@@ -166,6 +170,13 @@ pub(crate) fn fill_expected(thread: *mut c_void, unit: *mut c_void) -> bool {
     unsafe { upcie_shim_fill_expected(thread, unit) != 0 }
 }
 
+/// Returns the directive that fio has chosen for a unit: the type in the upper half, DSPEC in the lower; 0 for none.
+#[cfg(all(shim, not(test)))]
+pub(crate) fn directive(unit: *const c_void) -> u32 {
+    // SAFETY: the pointer is fio's own, of a unit that it has queued.
+    unsafe { upcie_shim_directive(unit) }
+}
+
 /// Returns fio's table of hooks; null, with a message, when this is not the fio that it was built for.
 #[cfg(all(shim, not(test)))]
 pub(crate) fn engine() -> *mut c_void {
@@ -188,10 +199,14 @@ mod alone {
         false
     }
 
+    pub(crate) fn directive(_unit: *const c_void) -> u32 {
+        0
+    }
+
     pub(crate) fn engine() -> *mut c_void {
         print("this library was built without fio's headers: build it with `cargo xtask fio`");
         std::ptr::null_mut()
     }
 }
 #[cfg(any(not(shim), test))]
-pub(crate) use alone::{engine, fail, fill_expected, print};
+pub(crate) use alone::{directive, engine, fail, fill_expected, print};

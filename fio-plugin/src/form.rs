@@ -3,7 +3,7 @@
 use crate::{
     errors::Failure,
     options::{BlockOptions, WriteMode},
-    workload::Plan,
+    workload::{Directive, Plan},
 };
 use upcie_nvme::{
     Controller, Namespace,
@@ -29,6 +29,8 @@ pub(crate) struct Form {
     pub(crate) write_mode: WriteMode,
     /// Set if reads of fio's verification are Compare commands.
     pub(crate) compares: bool,
+    /// Set if writes have a directive, which fio chooses.
+    pub(crate) is_directed: bool,
     /// Most blocks of a Read, a Write or a Compare, and of the job's writes.
     pub(crate) most_moved: u64,
     pub(crate) most_written: u64,
@@ -58,6 +60,7 @@ impl Form {
             in_software: protect.is_some() && !options.action,
             write_mode: options.write_mode,
             compares: options.compares && plan.verifies(),
+            is_directed: plan.directive != Directive::None,
             most_moved: most_moved(namespace, &format),
             most_written: 0,
             format,
@@ -82,6 +85,7 @@ impl Form {
             && self.protect.is_none()
             && self.write_mode == WriteMode::Write
             && !self.compares
+            && !self.is_directed
     }
 
     /// Returns the most blocks of a command of the job.
@@ -158,6 +162,9 @@ impl Form {
                     return has_no(&option, "Write Zeroes");
                 }
                 WriteMode::Verify if lacks(OptionalCommands::VERIFY) => return has_no(&option, "Verify"),
+                WriteMode::Uncorrectable | WriteMode::Verify if self.is_directed => {
+                    return Some(format!("{option} has no placement: leave fdp= and dataplacement= out"));
+                }
                 _ => {}
             }
         }

@@ -24,6 +24,15 @@
 
 #include "shim.h"
 
+/*
+ * Data placement, by the version of the hooks in fio's headers: 32 (fio 3.34) has the hook fdp_fetch_ruhs, and a directive in
+ * each unit. Since 35 (fio 3.38) the hook is called twice, for the number of handles and then with room for as many; before, it
+ * is called once, with room for FETCHED_ONCE.
+ */
+#define HAS_PLACEMENT (FIO_IOOPS_VERSION >= 32)
+#define FETCHES_TWICE (FIO_IOOPS_VERSION >= 35)
+#define FETCHED_ONCE 128
+
 /* No option is at offset 0, because fio takes that for no offset. */
 struct engine_options {
 	void *padding;
@@ -62,6 +71,9 @@ int fio_upcie_report_zones(struct thread_data *td, struct fio_file *f, uint64_t 
 			   unsigned int count);
 int fio_upcie_reset_wp(struct thread_data *td, struct fio_file *f, uint64_t offset, uint64_t len);
 int fio_upcie_get_max_open_zones(struct thread_data *td, struct fio_file *f, unsigned int *most);
+#if HAS_PLACEMENT
+int fio_upcie_fetch_ruhs(struct thread_data *td, struct fio_file *f, struct fio_ruhs_info *info);
+#endif
 int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f);
 int fio_upcie_io_u_init(struct thread_data *td, struct io_u *io_u);
 int fio_upcie_iomem_alloc(struct thread_data *td, size_t bytes);

@@ -99,7 +99,7 @@ impl Job {
             pieces: 0,
             since: 0,
             failed: 0,
-            spare: 0,
+            directive: 0,
         };
         let shared = Shared {
             slots: leak((0..depth).map(empty)),

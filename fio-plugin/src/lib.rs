@@ -15,7 +15,7 @@
 //! caught before they reach C.
 //!
 //! Jobs with metadata, protection information or other commands have no plain queue, and their units take another path
-//! (`custom.rs`), which the hot one looks for only where it finds no queue.
+//! (`custom.rs`), which the hot one looks for only where it finds no queue. So do jobs whose writes have a directive.
 
 mod address;
 mod controllers;
@@ -29,6 +29,7 @@ mod job;
 mod memory;
 mod metadata;
 mod options;
+mod placement;
 mod reports;
 mod target;
 mod timeouts;

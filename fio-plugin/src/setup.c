@@ -1,6 +1,18 @@
 /* Jobs, files, zones and memory: the hooks outside of the hot path. */
 #include "hooks.h"
 
+/* Returns the directive of the job's writes: 0 none, 1 flexible data placement, 2 streams. */
+static uint32_t directive_of(const struct thread_options *o)
+{
+#ifdef FIO_DATAPLACEMENT_H
+	return o->dp_type;
+#elif HAS_PLACEMENT
+	return o->fdp;
+#else
+	return 0;
+#endif
+}
+
 /* Returns the job, made on the first call: fio calls `setup` before `init`, or after it with create_serialize=0. */
 static struct upcie_job *job_of(struct thread_data *td)
 {
@@ -34,6 +46,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.verifies = o->verify != VERIFY_NONE,
 		/* Without a header, whose time differs. */
 		.pattern = o->verify == VERIFY_PATTERN_NO_HDR && o->verify_pattern_bytes,
+		.directive = directive_of(o),
 	};
 	struct upcie_job *job = td->io_ops_data;
 
@@ -205,6 +218,25 @@ int fio_upcie_get_max_open_zones(struct thread_data *td, struct fio_file *f, uns
 	return 0;
 }
 
+#if HAS_PLACEMENT
+int fio_upcie_fetch_ruhs(struct thread_data *td, struct fio_file *f, struct fio_ruhs_info *info)
+{
+	const uint32_t room = FETCHES_TWICE ? info->nr_ruhs : FETCHED_ONCE;
+	int found = -target_of(td, f);
+
+	if (!found)
+		found = upcie_fetch_handles(td->io_ops_data, FILE_ENG_DATA(f), info->plis, room);
+	if (found < 0) {
+		/* fio shows it. */
+		errno = -found;
+		return found;
+	}
+	/* Never more than there is room for, except by the call that asks for the number alone. */
+	info->nr_ruhs = room && found > (int) room ? room : (uint32_t) found;
+	return 0;
+}
+#endif
+
 int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f)
 {
 	/* The engine has no cache. */
@@ -235,7 +267,11 @@ void fio_upcie_iomem_free(struct thread_data *td)
 }
 
 _Static_assert(sizeof(struct upcie_options) == 64, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 112, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_zone) == 40, "as in ffi.rs");
 _Static_assert(ZBD_ZONE_TYPE_SWR == 2 && ZBD_ZONE_COND_EMPTY == 1 && ZBD_ZONE_COND_FULL == 14 &&
 	       ZBD_ZONE_COND_OFFLINE == 15, "NVMe's numbers");
+#ifdef FIO_DATAPLACEMENT_H
+_Static_assert(FIO_DP_NONE == 0 && FIO_DP_FDP == 1 && FIO_DP_STREAMS == 2, "as in workload.rs");
+_Static_assert(STREAMS_DIR_DTYPE == 1 && FDP_DIR_DTYPE == 2, "NVMe's numbers");
+#endif

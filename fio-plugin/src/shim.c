@@ -34,6 +34,17 @@ int upcie_shim_fill_expected(void *thread, void *unit)
 	return 1;
 }
 
+uint32_t upcie_shim_directive(const void *unit)
+{
+#if HAS_PLACEMENT
+	const struct io_u *io_u = unit;
+
+	return io_u->dtype << 16 | (io_u->dspec & 0xffff);
+#else
+	return 0;
+#endif
+}
+
 __attribute__((cold, noinline)) int upcie_shim_fail_job(struct thread_data *td, int error)
 {
 	td_verror(td, error, "upcie");
@@ -156,6 +167,9 @@ static struct ioengine_ops engine = {
 	.report_zones = fio_upcie_report_zones,
 	.reset_wp = fio_upcie_reset_wp,
 	.get_max_open_zones = fio_upcie_get_max_open_zones,
+#if HAS_PLACEMENT
+	.fdp_fetch_ruhs = fio_upcie_fetch_ruhs,
+#endif
 	.iomem_alloc = fio_upcie_iomem_alloc,
 	.iomem_free = fio_upcie_iomem_free,
 	.io_u_init = fio_upcie_io_u_init,

@@ -89,6 +89,8 @@ struct upcie_workload {
 	uint64_t alignment[3]; /* blockalign */
 	uint32_t verifies; /* verify= is given */
 	uint32_t pattern; /* verify=pattern with verify_pattern= */
+	uint32_t directive; /* of writes: 0 none, 1 flexible data placement, 2 streams */
+	uint32_t padding;
 };
 
 /* Functions of the Rust side. An int result is 0 or an errno, and the error has been printed. */
@@ -105,6 +107,11 @@ uint32_t upcie_max_open_zones(struct upcie_job *job, void *target);
 int upcie_report_zones(struct upcie_job *job, void *target, uint64_t offset, struct upcie_zone *zones, uint32_t count);
 /* Resets the zones of the bytes from `offset` on, and loses their data. */
 int upcie_reset_zones(struct upcie_job *job, void *target, uint64_t offset, uint64_t len);
+/*
+ * Fetches the placement identifiers of a file's namespace, the first `room` of them into `identifiers`. Returns the number of all,
+ * or a negative errno.
+ */
+int upcie_fetch_handles(struct upcie_job *job, void *target, uint16_t *identifiers, uint32_t room);
 /* Starts a job. `longest` is the size of the longest read or write in bytes, as fio knows it at the start. */
 int upcie_start(struct upcie_job *job, uint64_t longest, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);
@@ -127,6 +134,8 @@ void upcie_shim_print(const char *text, size_t len);
 void upcie_shim_fail(void *unit, int error);
 /* Fills the buffer of a unit with what fio expects, and returns 1, if the unit is a read of fio's verification. */
 int upcie_shim_fill_expected(void *thread, void *unit);
+/* Returns the directive that fio has chosen for a unit: the type (DTYPE) in the upper half, DSPEC in the lower; 0 for none. */
+uint32_t upcie_shim_directive(const void *unit);
 
 /* Returns fio's structure of the engine, or NULL with a message when this is not the fio that it was built for. */
 void *upcie_shim_engine(void);

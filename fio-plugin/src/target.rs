@@ -7,7 +7,8 @@ use crate::{
     errors::Failure,
     form::Form,
     metadata::MetadataMemory,
-    workload::{BlockBytes, Plan},
+    placement,
+    workload::{BlockBytes, Directive, Plan},
 };
 use std::{ptr, sync::Arc};
 use upcie_nvme::{DmaBuf, Namespace, QueuePair, Wait, protection::Protect, queue::SglUse};
@@ -153,6 +154,9 @@ impl Target {
             builder = builder.priority(priority);
         }
         let queue = builder.create()?;
+        if plan.directive == Directive::Streams {
+            placement::enable_streams(controller, &self.namespace)?;
+        }
         if self.form.is_plain() {
             self.queue = Some(queue);
         } else {

@@ -26,7 +26,16 @@ pub(crate) struct Plan {
     pub(crate) trims: bool,
     /// Options about blocks and commands.
     pub(crate) blocks: BlockOptions,
+    pub(crate) directive: Directive,
     workload: ffi::Workload,
+}
+
+/// The directive of a job's writes: fio's `fdp=1` and `dataplacement=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Directive {
+    None,
+    Placement,
+    Streams,
 }
 
 /// The bytes of a block in fio's buffers, for messages with what they are.
@@ -114,6 +123,11 @@ impl Plan {
             longest: 0,
             trims: workload.uses[2] != 0,
             blocks: BlockOptions::new(options, checks)?,
+            directive: match workload.directive {
+                0 => Directive::None,
+                1 => Directive::Placement,
+                _ => Directive::Streams,
+            },
             workload: *workload,
         })
     }

@@ -20,11 +20,12 @@ pub struct Item {
     pub data: Option<DmaBuf>,
 }
 
-/// Transfers all items. After an error some may not have been sent; those in flight have ended.
+/// Transfers all items, writes with a placement identifier if there is one. After an error some may not have been sent; those in
+/// flight have ended.
 pub fn transfer(
     open: &Open,
     namespace: &Namespace,
-    direction: Direction,
+    (direction, placement): (Direction, Option<u16>),
     items: &mut [Item],
 ) -> Result<(), Failure> {
     let idle = lock(&open.queue).take();
@@ -41,7 +42,11 @@ pub fn transfer(
         let (opcode, len, nsid) = (direction.opcode(), lens[index], namespace.nsid());
         format!("{opcode} of {len} bytes at block {slba} of namespace {nsid}")
     };
-    match run(open, &mut queue, namespace, direction, items, &describe) {
+    let io = |slba| {
+        let io = Io::new(direction, namespace, slba);
+        placement.map_or(io, |identifier| io.placement(identifier))
+    };
+    match run(open, &mut queue, &io, items, &describe) {
         Ok(done) => {
             *lock(&open.queue) = Some(queue);
             done
@@ -59,11 +64,10 @@ pub fn transfer(
 }
 
 /// Returns the failure of a command once nothing is in flight, or the failure of the queue.
-fn run(
+fn run<'n>(
     open: &Open,
     queue: &mut QueuePair<usize>,
-    namespace: &Namespace,
-    direction: Direction,
+    io: &dyn Fn(u64) -> Io<'n>,
     items: &mut [Item],
     describe: &dyn Fn(usize, u64) -> String,
 ) -> Result<Result<(), Failure>, Failure> {
@@ -86,7 +90,7 @@ fn run(
         while result.is_ok() && next < items.len() && !turn.is_full() {
             let slba = items[next].slba;
             let data = items[next].data.take().unwrap_or_default();
-            let Err(refused) = turn.submit(Io::new(direction, namespace, slba), data, next) else {
+            let Err(refused) = turn.submit(io(slba), data, next) else {
                 (next, in_flight) = (next + 1, in_flight + 1);
                 continue;
             };

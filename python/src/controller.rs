@@ -1,9 +1,12 @@
 //! Controllers.
 
 use crate::{buffer::Buffer, failure::Failure, namespace::Namespace, open::Shared};
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyBytes};
 use std::{sync::Arc, time::Duration};
-use upcie_nvme::Address;
+use upcie_nvme::{
+    Address,
+    spec::{ExtendedHostIdentifier, ExtendedHostIdentifierData, HostIdentifier, HostIdentifierData},
+};
 
 /// An NVMe controller that this process drives: `Controller("emu")`, `Controller("vfio:0000:01:00.0")`.
 #[pyclass(frozen, module = "upcie")]
@@ -77,6 +80,27 @@ impl Controller {
     /// Allocates memory for transfers, zeroed.
     fn alloc(&self, py: Python<'_>, len: usize) -> PyResult<Buffer> {
         Ok(self.shared.with(py, |open| Buffer::new(&open.controller, len))?)
+    }
+
+    /// Tells the controller which host this is, for reservations: a number of 64 bits, or 16 bytes. Once, before it registers; a
+    /// reset sets it again.
+    fn set_host_id(&self, py: Python<'_>, identifier: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(bytes) = identifier.cast::<PyBytes>() {
+            let len = bytes.as_bytes().len();
+            let identifier = <[u8; 16]>::try_from(bytes.as_bytes()).map_err(|_| {
+                Failure::Argument(format!("a host identifier of {len} bytes: it takes 16, or a number"))
+            })?;
+            let data = ExtendedHostIdentifierData { identifier };
+            return Ok(self.shared.with(py, |open| {
+                open.controller.set_feature(&ExtendedHostIdentifier { data })?;
+                Ok(())
+            })?);
+        }
+        let data = HostIdentifierData { identifier: identifier.extract()? };
+        Ok(self.shared.with(py, |open| {
+            open.controller.set_feature(&HostIdentifier { data })?;
+            Ok(())
+        })?)
     }
 
     /// Resets the controller.

@@ -11,7 +11,9 @@ mod keys;
 mod namespace;
 mod open;
 mod perf;
+mod placement;
 mod protection;
+mod reservations;
 mod zones;
 
 /// The native part of `upcie`.
@@ -25,7 +27,9 @@ mod native {
         namespace::Namespace,
         perf::PerfResult,
         perf::perf,
+        placement::{Placement, PlacementHandle},
         protection::Protect,
+        reservations::{Registrant, ReservationReport, Reservations},
         zones::{Zone, Zones},
     };
 }

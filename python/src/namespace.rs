@@ -6,7 +6,9 @@ use crate::{
     failure::Failure,
     keys::KeyValue,
     open::{Open, Shared},
+    placement::Placement,
     protection::Protect,
+    reservations::Reservations,
     zones::Zones,
 };
 use pyo3::{buffer::PyBuffer, prelude::*, types::PyMemoryView};
@@ -14,15 +16,18 @@ use std::sync::Arc;
 use upcie_nvme::{
     Direction, Io,
     protection::BlockFormat,
-    spec::{Csi, DatasetRange},
+    spec::{CopyRange, Csi, DatasetRange},
 };
+
+/// The most blocks of a range of a copy.
+const MOST: u32 = 1 << 16;
 
 /// A namespace of a controller: blocks that are read and written, or keys and values.
 #[pyclass(frozen, module = "upcie")]
 pub struct Namespace {
     pub shared: Arc<Shared>,
     pub key: u64,
-    nsid: u32,
+    pub nsid: u32,
     blocks: u64,
     block_size: usize,
     max_transfer: usize,
@@ -95,11 +100,12 @@ impl Namespace {
         (direction, slba): (Direction, u64),
         buffer: &Buffer,
         metadata: Option<&Buffer>,
-        protect: Option<&Protect>,
+        (protect, placement): (Option<&Protect>, Option<u16>),
     ) -> PyResult<()> {
         let moved = self.with(py, |_, namespace| {
             let io = Io::new(direction, namespace, slba);
             let io = protect.map_or(io, |protect| io.protect(protect.native()));
+            let io = placement.map_or(io, |identifier| io.placement(identifier));
             // The controller is held from here on: a buffer that is in use is so by a call that goes on after a close.
             let mut data = buffer.take()?;
             let moved = match metadata.map(|metadata| (metadata, metadata.take())) {
@@ -120,7 +126,7 @@ impl Namespace {
     fn move_many(
         &self,
         py: Python<'_>,
-        direction: Direction,
+        how: (Direction, Option<u16>),
         places: Vec<u64>,
         buffers: &[Bound<'_, Buffer>],
     ) -> PyResult<()> {
@@ -137,7 +143,7 @@ impl Namespace {
                     }
                 }
             }
-            let moved = taken.and_then(|()| transfer(open, namespace, direction, &mut items));
+            let moved = taken.and_then(|()| transfer(open, namespace, how, &mut items));
             for (item, buffer) in items.into_iter().zip(&buffers) {
                 buffer.put(item.data.unwrap_or_default());
             }
@@ -207,6 +213,16 @@ impl Namespace {
         KeyValue::open(slf.py(), slf.unbind())
     }
 
+    /// Returns the reservations.
+    fn reservations(slf: Bound<'_, Self>) -> PyResult<Reservations> {
+        Reservations::open(slf.py(), slf.unbind())
+    }
+
+    /// Returns the placement handles, if the namespace has flexible data placement.
+    fn placement(slf: Bound<'_, Self>) -> PyResult<Placement> {
+        Placement::open(slf.py(), slf.unbind())
+    }
+
     /// Reads blocks into a new buffer.
     #[pyo3(signature = (slba, blocks = 1, *, protect = None))]
     fn read(
@@ -219,7 +235,7 @@ impl Namespace {
         let protect = protect.as_ref().map(Bound::get);
         let len = self.bytes(blocks, protect)?;
         let buffer = self.shared.with(py, |open| Buffer::new(&open.controller, len))?;
-        self.move_one(py, (Direction::Read, slba), &buffer, None, protect)?;
+        self.move_one(py, (Direction::Read, slba), &buffer, None, (protect, None))?;
         Ok(buffer)
     }
 
@@ -234,11 +250,12 @@ impl Namespace {
         protect: Option<Bound<'_, Protect>>,
     ) -> PyResult<()> {
         let (metadata, protect) = (metadata.as_ref().map(Bound::get), protect.as_ref().map(Bound::get));
-        self.move_one(py, (Direction::Read, slba), buffer.get(), metadata, protect)
+        self.move_one(py, (Direction::Read, slba), buffer.get(), metadata, (protect, None))
     }
 
-    /// Writes a buffer, without a copy, or the bytes of another object, with one; and their metadata likewise.
-    #[pyo3(signature = (slba, data, *, metadata = None, protect = None))]
+    /// Writes a buffer, without a copy, or the bytes of another object, with one; and their metadata likewise. `placement` is
+    /// the placement identifier of the reclaim unit that they go to.
+    #[pyo3(signature = (slba, data, *, metadata = None, protect = None, placement = None))]
     fn write(
         &self,
         py: Python<'_>,
@@ -246,11 +263,12 @@ impl Namespace {
         data: &Bound<'_, PyAny>,
         metadata: Option<Bound<'_, PyAny>>,
         protect: Option<Bound<'_, Protect>>,
+        placement: Option<u16>,
     ) -> PyResult<()> {
         let buffer = self.source(py, data)?;
         let metadata = metadata.map(|metadata| self.source(py, &metadata)).transpose()?;
         let (metadata, protect) = (metadata.as_ref().map(Bound::get), protect.as_ref().map(Bound::get));
-        self.move_one(py, (Direction::Write, slba), buffer.get(), metadata, protect)
+        self.move_one(py, (Direction::Write, slba), buffer.get(), metadata, (protect, placement))
     }
 
     /// Reads many places, each a pair of the first block and the number of blocks, with many commands at once.
@@ -261,15 +279,23 @@ impl Namespace {
             let buffer = self.shared.with(py, |open| Buffer::new(&open.controller, len))?;
             buffers.push(Bound::new(py, buffer)?);
         }
-        self.move_many(py, Direction::Read, places.into_iter().map(|(slba, _)| slba).collect(), &buffers)?;
+        let how = (Direction::Read, None);
+        self.move_many(py, how, places.into_iter().map(|(slba, _)| slba).collect(), &buffers)?;
         Ok(buffers)
     }
 
     /// Writes many pieces, each a pair of the first block and the data, with many commands at once.
-    fn write_many<'py>(&self, py: Python<'py>, pieces: Vec<(u64, Bound<'py, PyAny>)>) -> PyResult<()> {
+    #[pyo3(signature = (pieces, *, placement = None))]
+    fn write_many<'py>(
+        &self,
+        py: Python<'py>,
+        pieces: Vec<(u64, Bound<'py, PyAny>)>,
+        placement: Option<u16>,
+    ) -> PyResult<()> {
         let buffers: Vec<_> =
             pieces.iter().map(|(_, data)| self.source(py, data)).collect::<PyResult<_>>()?;
-        self.move_many(py, Direction::Write, pieces.into_iter().map(|(slba, _)| slba).collect(), &buffers)
+        let how = (Direction::Write, placement);
+        self.move_many(py, how, pieces.into_iter().map(|(slba, _)| slba).collect(), &buffers)
     }
 
     /// Makes all completed writes durable.
@@ -285,6 +311,83 @@ impl Namespace {
     /// Tells the controller that the contents of blocks are no longer needed.
     fn deallocate(&self, py: Python<'_>, slba: u64, blocks: u32) -> PyResult<()> {
         Ok(self.with(py, |_, namespace| Ok(namespace.deallocate(&[DatasetRange::new(slba, blocks)])?))?)
+    }
+
+    /// Tells whether blocks have this data; the controller compares it.
+    fn compare(&self, py: Python<'_>, slba: u64, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let buffer = self.source(py, data)?;
+        let buffer = buffer.get();
+        let same = self.with(py, |_, namespace| {
+            let mut data = buffer.take()?;
+            let same = namespace.compare(slba, &mut data);
+            buffer.put(data);
+            Ok(same?)
+        });
+        Ok(same?)
+    }
+
+    /// Writes `new` if the blocks have the data `expected`, which is as long; nothing comes in between. Tells whether it was written.
+    fn compare_and_write(
+        &self,
+        py: Python<'_>,
+        slba: u64,
+        expected: &Bound<'_, PyAny>,
+        new: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let buffers = [self.source(py, expected)?, self.source(py, new)?];
+        let buffers = buffers.each_ref().map(Bound::get);
+        let written = self.with(py, |_, namespace| {
+            let mut expected = buffers[0].take()?;
+            let taken = buffers[1].take();
+            let written = taken.and_then(|mut new| {
+                let written = namespace.compare_and_write(slba, &mut expected, &mut new);
+                buffers[1].put(new);
+                Ok(written?)
+            });
+            buffers[0].put(expected);
+            written
+        });
+        Ok(written?)
+    }
+
+    /// Lets the controller read blocks without a transfer, and check their protection information.
+    #[pyo3(signature = (slba, blocks = 1, *, protect = None))]
+    fn verify(
+        &self,
+        py: Python<'_>,
+        slba: u64,
+        blocks: u64,
+        protect: Option<Bound<'_, Protect>>,
+    ) -> PyResult<()> {
+        let protect = protect.as_ref().map(|protect| protect.get().native());
+        Ok(self.with(py, |_, namespace| Ok(namespace.verify(slba, blocks, protect)?))?)
+    }
+
+    /// Makes blocks unreadable until they are written.
+    #[pyo3(signature = (slba, blocks = 1))]
+    fn write_uncorrectable(&self, py: Python<'_>, slba: u64, blocks: u64) -> PyResult<()> {
+        Ok(self.with(py, |_, namespace| Ok(namespace.write_uncorrectable(slba, blocks)?))?)
+    }
+
+    /// Copies ranges, each a pair of the first block and the number of blocks, to the blocks from `slba` on, within the
+    /// controller.
+    #[pyo3(signature = (ranges, slba, *, placement = None))]
+    fn copy(
+        &self,
+        py: Python<'_>,
+        ranges: Vec<(u64, u32)>,
+        slba: u64,
+        placement: Option<u16>,
+    ) -> PyResult<()> {
+        if let Some((_, blocks)) = ranges.iter().find(|(_, blocks)| !(1..=MOST).contains(blocks)) {
+            let text = format!("a range of {blocks} blocks: it takes 1 to {MOST}");
+            return Err(Failure::Argument(text).into());
+        }
+        let ranges: Vec<_> = ranges.iter().map(|(slba, blocks)| CopyRange::new(*slba, *blocks)).collect();
+        Ok(self.with(py, |_, namespace| match placement {
+            None => Ok(namespace.copy(&ranges, slba)?),
+            Some(identifier) => Ok(namespace.copy_placed(&ranges, slba, identifier)?),
+        })?)
     }
 
     fn __repr__(&self) -> String {

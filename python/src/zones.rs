@@ -1,7 +1,11 @@
 //! Zones of a namespace: reports, appends, and changes of their states.
 
 use crate::{failure::Failure, namespace::Namespace};
-use pyo3::prelude::*;
+use pyo3::{
+    buffer::PyBuffer,
+    prelude::*,
+    types::{PyBytes, PyMemoryView},
+};
 use upcie_nvme::{ZoneSelect, spec::ZoneDescriptor};
 
 /// The zones of a namespace of the zoned command set: parts of one size that are written from their first block on, in order.
@@ -18,6 +22,12 @@ pub struct Zones {
     max_open: Option<u32>,
     #[pyo3(get)]
     max_active: Option<u32>,
+    /// The blocks of a zone's random write area; 0 if zones can't have one.
+    #[pyo3(get)]
+    random_write_area: u64,
+    /// The bytes of a zone's descriptor extension; 0 if zones have none.
+    #[pyo3(get)]
+    extension_size: usize,
 }
 
 /// A zone, as a report told.
@@ -54,10 +64,22 @@ impl Zones {
     pub fn open(py: Python<'_>, namespace: Py<Namespace>) -> PyResult<Self> {
         let made = namespace.get().with(py, |_, native| {
             let zones = native.zones()?;
-            Ok((zones.count(), zones.zone_blocks(), zones.max_append(), zones.max_open(), zones.max_active()))
+            let limits = (zones.max_append(), zones.max_open(), zones.max_active());
+            let optional = (zones.random_write_area(), zones.extension_size());
+            Ok((zones.count(), zones.zone_blocks(), limits, optional))
         });
-        let (count, zone_blocks, max_append, max_open, max_active) = made?;
-        Ok(Self { namespace, count, zone_blocks, max_append, max_open, max_active })
+        let (count, zone_blocks, (max_append, max_open, max_active), optional) = made?;
+        let (random_write_area, extension_size) = optional;
+        Ok(Self {
+            namespace,
+            count,
+            zone_blocks,
+            max_append,
+            max_open,
+            max_active,
+            random_write_area,
+            extension_size,
+        })
     }
 
     /// Changes one zone, or all that the change applies to.
@@ -96,9 +118,48 @@ impl Zones {
         Ok(block?)
     }
 
-    /// Opens a zone, or all closed ones for `None`.
-    fn open_zone(&self, py: Python<'_>, zone: Option<u64>) -> PyResult<()> {
-        self.change(py, zone, upcie_nvme::Zones::open)
+    /// Opens a zone, or all closed ones for `None`; with `random_writes` an empty zone with a random write area.
+    #[pyo3(signature = (zone, *, random_writes = false))]
+    fn open_zone(&self, py: Python<'_>, zone: Option<u64>, random_writes: bool) -> PyResult<()> {
+        match (zone, random_writes) {
+            (_, false) => self.change(py, zone, upcie_nvme::Zones::open),
+            (Some(zone), true) => Ok(self.namespace.get().with(py, |_, native| {
+                native.zones()?.open_for_random_writes(zone)?;
+                Ok(())
+            })?),
+            (None, true) => Err(Failure::Argument("random_writes=True: name one zone".into()).into()),
+        }
+    }
+
+    /// Commits the random write area of a zone up to and with a block.
+    fn flush_random_writes(&self, py: Python<'_>, last: u64) -> PyResult<()> {
+        Ok(self.namespace.get().with(py, |_, native| Ok(native.zones()?.flush_random_writes(last)?))?)
+    }
+
+    /// Takes a read-only zone, or all for `None`, offline: its data is lost for good.
+    fn offline_zone(&self, py: Python<'_>, zone: Option<u64>) -> PyResult<()> {
+        self.change(py, zone, upcie_nvme::Zones::offline)
+    }
+
+    /// Sets the descriptor extension of an empty zone, which is closed then, to as many bytes as it has.
+    fn set_extension(&self, py: Python<'_>, zone: u64, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = PyMemoryView::from(data)?.call_method1("cast", ("B",))?;
+        let bytes = PyBuffer::<u8>::get(&bytes)?.to_vec(py)?;
+        Ok(self.namespace.get().with(py, |_, native| Ok(native.zones()?.set_extension(zone, &bytes)?))?)
+    }
+
+    /// Reports zones like `report`, each with the bytes of its descriptor extension.
+    #[pyo3(signature = (first = 0, most = None))]
+    fn report_extended<'py>(
+        &self,
+        py: Python<'py>,
+        first: u64,
+        most: Option<usize>,
+    ) -> PyResult<Vec<(Zone, Bound<'py, PyBytes>)>> {
+        let most = most.unwrap_or(usize::MAX);
+        let report =
+            self.namespace.get().with(py, |_, native| Ok(native.zones()?.report_extended(first, most)?));
+        Ok(report?.into_iter().map(|(zone, bytes)| (Zone::from(zone), PyBytes::new(py, &bytes))).collect())
     }
 
     /// Closes a zone, or all open ones for `None`.

@@ -69,6 +69,30 @@ class Transfers(unittest.TestCase):
         self.controller.reset()
         self.assertEqual(len(self.namespace.read_many([(0, 1)])), 1)
 
+    def test_optional_commands(self):
+        namespace, block = self.namespace, self.block
+        data = bytes(range(256)) * (block // 256)
+        namespace.write(0, data * 4)
+        self.assertTrue(namespace.compare(0, data * 4))
+        self.assertFalse(namespace.compare(1, data[::-1]))
+        namespace.copy([(2, 2), (0, 1)], 64)
+        self.assertEqual(namespace.read(64, 3).tobytes(), data * 3)
+        namespace.verify(0, 8)
+        namespace.write_uncorrectable(65)
+        for call in (lambda: namespace.read(65), lambda: namespace.verify(64, 3)):
+            with self.assertRaises(upcie.StatusError) as raised:
+                call()
+            self.assertEqual(raised.exception.status & 0x7FF, 0x281)
+        free, mine = self.controller.alloc(block), bytes([9]) * block
+        self.assertTrue(namespace.compare_and_write(128, free, mine))
+        self.assertFalse(namespace.compare_and_write(128, free, mine))
+        self.assertEqual(namespace.read(128).tobytes(), mine)
+        # The buffer came back, and can't be both.
+        free.fill(1)
+        with self.assertRaises(upcie.BusyError):
+            namespace.compare_and_write(128, free, free)
+        free.fill(2)
+
     def test_perf(self):
         for rw in ("read", "randread", "randwrite", "write"):
             result = upcie.perf(self.namespace, rw=rw, seconds=0.05, depth=4, overwrite="write" in rw)
@@ -226,6 +250,33 @@ class Zoned(unittest.TestCase):
             with self.assertRaises(upcie.ClosedError):
                 call()
 
+    def test_random_write_areas_and_extensions(self):
+        options = "emu:size=1M,zoned=true,zone-size=64K,zde=64,zrwa=8K,read-only-zones=1"
+        with upcie.Controller(options) as controller:
+            zones = controller.namespace().zones()
+            self.assertEqual((zones.random_write_area, zones.extension_size), (16, 64))
+            zones.open_zone(0, random_writes=True)
+            for slba in (8, 0, 8):
+                controller.namespace().write(slba, bytes(4096))
+            self.assertEqual(zones.report(0, 1)[0].write_pointer, 0)
+            zones.flush_random_writes(15)
+            self.assertEqual(zones.report(0, 1)[0].write_pointer, 16)
+            start = 2 * zones.zone_blocks
+            zones.set_extension(start, b"name".ljust(64, b"\0"))
+            [(zone, extension)] = zones.report_extended(start, 1)
+            self.assertEqual((zone.start, zone.state, extension[:4]), (start, "Closed", b"name"))
+            [last] = [zone.start for zone in zones.report() if zone.state == "Read Only"]
+            zones.offline_zone(last)
+            self.assertEqual(zones.report(last, 1)[0].state, "Offline")
+            for call in (
+                lambda: zones.open_zone(None, random_writes=True),
+                lambda: zones.set_extension(start, b"name"),
+                lambda: zones.flush_random_writes(1 << 40),
+                lambda: zones.offline_zone(start),
+            ):
+                with self.assertRaises(upcie.Error):
+                    call()
+
     def test_threads_append_to_one_zone(self):
         places = []
 
@@ -326,6 +377,106 @@ class Keys(unittest.TestCase):
             self.assertEqual(seen, ["main", "stored"])
 
 
+class Hosts(unittest.TestCase):
+    """Reservations of one host; several are tested in Rust."""
+
+    def test_reservations(self):
+        with upcie.Controller("emu:size=1M") as controller:
+            controller.set_host_id(7)
+            reservations = controller.namespace().reservations()
+            reservations.register(0xABC, persist=True)
+            reservations.replace(0xABC, 5)
+            reservations.acquire(5, "write-exclusive")
+            report = reservations.report()
+            self.assertEqual((report.kind, report.persists), ("write-exclusive", True))
+            [one] = report.registrants
+            self.assertEqual((one.host, one.key, one.holds), (7, 5, True))
+            self.assertIn("holds the reservation", repr(one))
+            self.assertIn("write-exclusive", repr(report))
+            for call in (
+                lambda: reservations.release(6, "write-exclusive"),
+                # No host has the second key.
+                lambda: reservations.preempt(5, 6, "exclusive-access"),
+                lambda: reservations.preempt(5, 6, "exclusive-access", abort=True),
+            ):
+                with self.assertRaises(upcie.StatusError) as raised:
+                    call()
+                self.assertEqual(raised.exception.status & 0x7FF, 0x83)
+            reservations.release(5, "write-exclusive")
+            reservations.unregister(None)
+            self.assertEqual((reservations.report().kind, reservations.report().registrants), (None, []))
+            reservations.register(1)
+            reservations.clear(1)
+            self.assertEqual(reservations.report().registrants, [])
+
+    def test_long_identifiers(self):
+        with upcie.Controller("emu:size=1M") as controller:
+            controller.set_host_id(bytes(range(16)))
+            reservations = controller.namespace().reservations()
+            reservations.register(1)
+            self.assertEqual(reservations.report().registrants[0].host, bytes(range(16)))
+
+    def test_mistakes(self):
+        with upcie.Controller("emu:size=1M") as controller:
+            reservations = controller.namespace().reservations()
+            for call in (
+                lambda: controller.set_host_id(-1), lambda: controller.set_host_id(bytes(8)), lambda: controller.set_host_id("7"),
+                lambda: controller.set_host_id(1 << 64), lambda: reservations.acquire(1, "shared"),
+                lambda: reservations.acquire(1, 1), lambda: reservations.register(None), lambda: reservations.register(1 << 64),
+                lambda: reservations.release(1), lambda: reservations.unregister(), lambda: upcie.Reservations(),
+            ):
+                with self.assertRaises((upcie.Error, TypeError, ValueError, OverflowError)):
+                    call()
+            controller.close()
+            for call in (reservations.report, lambda: reservations.register(1), lambda: controller.set_host_id(1)):
+                with self.assertRaises(upcie.ClosedError):
+                    call()
+
+
+class Placed(unittest.TestCase):
+    def setUp(self):
+        self.controller = upcie.Controller("emu:size=4M,fdp=true,fdp-handles=4,fdp-groups=2,fdp-unit=64K")
+        self.addCleanup(self.controller.close)
+        self.namespace = self.controller.namespace()
+        self.placement = self.namespace.placement()
+
+    def left(self):
+        return {handle.identifier: handle.available_blocks for handle in self.placement.handles()}
+
+    def test_writes_fill_their_units(self):
+        placement, namespace = self.placement, self.namespace
+        self.assertEqual((placement.endurance_group, placement.reclaim_groups, placement.unit_size), (1, 2, 65536))
+        first, third, other = placement.identifier(0), placement.identifier(2), placement.identifier(2, group=1)
+        self.assertEqual(set(self.left().values()), {128})
+        self.assertEqual((len(self.left()), len({first, third, other})), (8, 3))
+        namespace.write(0, bytes(4096), placement=third)
+        namespace.write(8, self.controller.alloc(512))
+        namespace.write_many([(16, bytes(512)), (17, bytes(1024))], placement=other)
+        namespace.copy([(0, 5)], 64, placement=third)
+        left = self.left()
+        self.assertEqual((left[first], left[third], left[other]), (127, 128 - 13, 125))
+        placement.update([third, other])
+        left = self.left()
+        self.assertEqual((left[first], left[third], left[other]), (127, 128, 128))
+        self.assertIn("65536 bytes", repr(placement))
+        self.assertIn("blocks left", repr(placement.handles()[0]))
+
+    def test_mistakes(self):
+        placement = self.placement
+        for call in (
+            lambda: placement.update([]), lambda: placement.update([0x7FFF]), lambda: placement.update([1 << 16]),
+            lambda: placement.update("ab"), lambda: placement.identifier(0, 2), lambda: placement.identifier(1 << 16),
+            lambda: self.namespace.write(0, bytes(512), placement=-1), lambda: upcie.Placement(),
+        ):
+            with self.assertRaises((upcie.Error, TypeError, ValueError, OverflowError)):
+                call()
+        with upcie.Controller("emu:size=1M") as other, self.assertRaises(upcie.UnsupportedError):
+            other.namespace().placement()
+        self.controller.close()
+        with self.assertRaises(upcie.ClosedError):
+            placement.handles()
+
+
 class Mistakes(unittest.TestCase):
     def setUp(self):
         self.controller = upcie.Controller(SMALL)
@@ -362,6 +513,11 @@ class Mistakes(unittest.TestCase):
             self.namespace.write_many: 1,
             self.namespace.write_zeroes: 2,
             self.namespace.deallocate: 2,
+            self.namespace.compare: 2,
+            self.namespace.compare_and_write: 3,
+            self.namespace.verify: 2,
+            self.namespace.write_uncorrectable: 2,
+            self.namespace.copy: 2,
             good.fill: 1,
             good.array: 1,
             upcie.perf: 1,

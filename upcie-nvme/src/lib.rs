@@ -23,16 +23,14 @@ pub use controller::{
     LogQuery, ResetKind,
 };
 pub use engine::{
-    Cancel, Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, Returned, Turn,
-    WithMetadata, Zeroes, ZoneSelect,
+    Cancel, Completion, Direction, Extent, Io, KeyCommand, Refused, RefusedPair, ReservationCommand,
+    Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{
-    HostId, KeyValue, Namespace, Placement, Registrant, ReservationReport, Reservations, Stream, Zones,
-};
+pub use namespace::{KeyValue, Namespace, Placement, Reservations, Stream, Zones};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
-pub use spec::IoFlags;
+pub use spec::{HostId, IoFlags, Registrant, ReservationReport};
 pub use upcie_core::{self, ErrorKind, dma::DmaBuf, irq::IrqKind};
 pub use wait::Wait;
 

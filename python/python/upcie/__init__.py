@@ -24,7 +24,22 @@ from ._errors import (
     TimeoutError,  # noqa: A004
     UnsupportedError,
 )
-from ._native import Buffer, Controller, KeyValue, Namespace, PerfResult, Protect, Zone, Zones, perf
+from ._native import (
+    Buffer,
+    Controller,
+    KeyValue,
+    Namespace,
+    PerfResult,
+    Placement,
+    PlacementHandle,
+    Protect,
+    Registrant,
+    ReservationReport,
+    Reservations,
+    Zone,
+    Zones,
+    perf,
+)
 
 __all__ = [
     "ArgumentError",
@@ -40,9 +55,14 @@ __all__ = [
     "NotFoundError",
     "OutOfMemoryError",
     "PerfResult",
+    "Placement",
+    "PlacementHandle",
     "Protect",
     "ProtocolError",
     "RefusedError",
+    "Registrant",
+    "ReservationReport",
+    "Reservations",
     "StatusError",
     "SystemCallError",
     "TimeoutError",

@@ -181,6 +181,15 @@ pub fn help(option: Option<&str>) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Returns the version of fio, as a pair: 3 and 33 of 3.33.
+pub fn version() -> (u32, u32) {
+    let output = Command::new(program()).arg("--version").output().expect("fio");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.trim().trim_start_matches("fio-").split(['.', '-']);
+    let mut next = || numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    (next(), next())
+}
+
 fn program() -> PathBuf {
     env::var_os("UPCIE_FIO").unwrap_or_else(|| "fio".into()).into()
 }

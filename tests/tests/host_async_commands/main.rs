@@ -1,14 +1,15 @@
 //! Commands besides plain transfers as futures.
 
+mod managed;
 mod pairs;
 
 use std::{collections::BTreeSet, rc::Rc, sync::mpsc, thread};
 use tokio::task::JoinSet;
 use upcie_nvme::{
-    AsyncQueue, DmaBuf, Failure, Io, KeyCommand, Refusal, WithMetadata,
+    AsyncQueue, DmaBuf, Failure, Io, KeyCommand, Refusal, ReservationCommand, WithMetadata, ZoneSelect,
     async_queue::AsyncHandle,
     protection::{Checks, Protect},
-    spec::{CopyRange, Key, KeyList, Status, StoreOptions},
+    spec::{CopyRange, Key, KeyList, Status, StoreOptions, ZoneAction, ZoneFilter},
 };
 use upcie_tests::futures::{AtMost, BLOCK, Bed, in_one_thread, settled};
 
@@ -208,6 +209,8 @@ async fn request(queue: AsyncQueue, bed: Rc<Bed>, zone: Option<u64>) {
     if let Some(zone) = zone {
         // Zones fill up, and appends fail then.
         let _ = queue.append(namespace, zone, bed.buffer()).await;
+        queue.report_zones(namespace, 0, ZoneFilter::ALL, bed.buffer()).await.0.unwrap();
+        queue.manage_zones(namespace, ZoneAction::RESET, ZoneSelect::At(zone), false).await.0.unwrap();
         return;
     }
     if namespace.keys().is_ok() {
@@ -220,6 +223,8 @@ async fn request(queue: AsyncQueue, bed: Rc<Bed>, zone: Option<u64>) {
     let buffers = || WithMetadata { data: bed.buffer(), metadata: filled(&bed, 64, 0) };
     queue.submit_with_metadata(Io::write(namespace, 0), buffers()).await.0.unwrap();
     queue.submit_with_metadata(Io::read(namespace, 0), buffers()).await.0.unwrap();
+    let report = ReservationCommand::report(namespace, false);
+    queue.submit_reservation(report, bed.buffer()).await.0.unwrap();
 }
 
 #[test]

@@ -4,12 +4,12 @@ use super::pair::{Half, split};
 use crate::{
     Error,
     engine::{
-        Direction, Dwords, Extent, Io, KeyAction, KeyCommand, Refused, RefusedPair, Turn, WithMetadata,
-        Zeroes,
+        Cancel, CopySources, Direction, Dwords, Extent, Io, KeyAction, KeyCommand, Refused, RefusedPair,
+        ReservationAction, ReservationCommand, Turn, WithMetadata, Zeroes, ZoneSelect,
     },
     error::Refusal,
     protection::Protect,
-    spec::{KeyValueOpcode, NvmOpcode, Status},
+    spec::{Status, ZoneAction, ZoneFilter},
 };
 use upcie_core::dma::DmaBuf;
 
@@ -40,6 +40,14 @@ pub(super) enum Command {
     Deallocate {
         extent: Extent,
         count: usize,
+    },
+    /// Not plain, unlike zeros whose protection information is zeros, too.
+    ProtectedZeroes {
+        extent: Extent,
+        slba: u64,
+        blocks: u32,
+        flags: Dwords,
+        protect: Protect,
     },
     /// A transfer whose buffer is a chain of data and metadata.
     WithMetadata {
@@ -73,6 +81,14 @@ pub(super) enum Command {
         extent: Extent,
         count: usize,
         slba: u64,
+        placement: Option<u16>,
+    },
+    /// The buffer has the ranges, if they could be written to it.
+    CopyProtected {
+        extent: Extent,
+        sources: Result<CopySources, Refusal>,
+        slba: u64,
+        target: Protect,
     },
     /// The buffer is a chain: as many segments are expected, and those behind them are written.
     CompareAndWrite {
@@ -83,6 +99,40 @@ pub(super) enum Command {
     Key {
         extent: Extent,
         action: KeyAction,
+    },
+    ManageZones {
+        extent: Extent,
+        action: ZoneAction,
+        zones: ZoneSelect,
+        random_writes: bool,
+    },
+    ReportZones {
+        extent: Extent,
+        slba: u64,
+        filter: ZoneFilter,
+        /// With descriptor extensions.
+        is_extended: bool,
+    },
+    SetZoneExtension {
+        extent: Extent,
+        zone: u64,
+    },
+    Reservation {
+        extent: Extent,
+        action: ReservationAction,
+    },
+    HandleStatus {
+        extent: Extent,
+    },
+    /// The buffer has the identifiers.
+    UpdateHandles {
+        extent: Extent,
+        count: usize,
+    },
+    Cancel {
+        controller: u64,
+        extent: Option<Extent>,
+        slot: Option<u32>,
     },
 }
 
@@ -102,14 +152,29 @@ impl From<Io<'_>> for Command {
 }
 
 impl From<Zeroes<'_>> for Command {
-    fn from(Zeroes { extent, slba, blocks, flags, .. }: Zeroes<'_>) -> Self {
-        Self::Zeroes { extent: *extent, slba, blocks, flags }
+    fn from(Zeroes { extent, slba, blocks, flags, protect }: Zeroes<'_>) -> Self {
+        match protect {
+            None => Self::Zeroes { extent: *extent, slba, blocks, flags },
+            Some(protect) => Self::ProtectedZeroes { extent: *extent, slba, blocks, flags, protect },
+        }
     }
 }
 
 impl From<KeyCommand<'_>> for Command {
     fn from(KeyCommand { extent, kind: action }: KeyCommand<'_>) -> Self {
         Self::Key { extent: *extent, action }
+    }
+}
+
+impl From<ReservationCommand<'_>> for Command {
+    fn from(ReservationCommand { extent, kind: action }: ReservationCommand<'_>) -> Self {
+        Self::Reservation { extent: *extent, action }
+    }
+}
+
+impl From<Cancel<'_>> for Command {
+    fn from(Cancel { controller, extent, slot }: Cancel<'_>) -> Self {
+        Self::Cancel { controller, extent: extent.copied(), slot }
     }
 }
 
@@ -158,9 +223,47 @@ impl Command {
             Self::WriteUncorrectable { extent, slba, blocks } => {
                 turn.write_uncorrectable(extent, *slba, *blocks, token)?;
             }
-            Self::Copy { extent, count, slba } => turn.copy(extent, buffer, *count, *slba, token)?,
+            Self::Copy { extent, count, slba, placement: None } => {
+                turn.copy(extent, buffer, *count, *slba, token)?;
+            }
+            Self::Copy { extent, count, slba, placement: Some(placement) } => {
+                turn.copy_placed(extent, buffer, *count, *slba, *placement, token)?;
+            }
+            Self::CopyProtected { extent, sources, slba, target } => {
+                turn.copy_sources(extent, *sources, buffer, *slba, *target, token)?;
+            }
+            Self::ProtectedZeroes { extent, slba, blocks, flags, protect } => {
+                let protect = Some(*protect);
+                let zeroes = Zeroes { flags: *flags, protect, ..Zeroes::new(extent, *slba, *blocks) };
+                turn.write_zeroes(zeroes, token)?;
+            }
             Self::Key { extent, action } => {
                 turn.submit_key(KeyCommand { extent, kind: *action }, buffer, token)?;
+            }
+            Self::ManageZones { extent, action, zones, random_writes } => {
+                turn.manage_zones(extent, *action, *zones, *random_writes, token)?;
+            }
+            Self::ReportZones { extent, slba, filter, is_extended: false } => {
+                turn.report_zones(extent, *slba, *filter, buffer, token)?;
+            }
+            Self::ReportZones { extent, slba, filter, is_extended: true } => {
+                turn.report_extended(extent, *slba, *filter, buffer, token)?;
+            }
+            Self::SetZoneExtension { extent, zone } => {
+                turn.set_zone_extension(extent, *zone, buffer, token)?;
+            }
+            Self::Reservation { extent, action } => {
+                turn.submit_reservation(ReservationCommand { extent, kind: *action }, buffer, token)?;
+            }
+            Self::HandleStatus { extent } => turn.handle_status(extent, buffer, token)?,
+            Self::UpdateHandles { extent, count } => turn.update_handles(extent, buffer, *count, token)?,
+            // Slots are this queue's own: the program has no number of one.
+            Self::Cancel { slot: Some(_), .. } => {
+                return Err(Refused { reason: Refusal::NotInFlight, buffer, tag: token });
+            }
+            Self::Cancel { controller, extent, slot: None } => {
+                let cancel = Cancel { controller: *controller, extent: extent.as_ref(), slot: None };
+                turn.cancel(cancel, token)?;
             }
             Self::CompareAndWrite { extent, slba, segments } => {
                 let [expected, new] = split(buffer, *segments);
@@ -200,80 +303,6 @@ impl Command {
             // `send_any` submits the others.
             _ => Err(Refused { reason: Refusal::NoCommand, buffer, tag: token }),
         }
-    }
-
-    /// Names the command for messages.
-    #[cold]
-    pub(super) fn describe(&self, buffer: &DmaBuf) -> String {
-        match self {
-            Self::Transfer { extent, direction, slba, .. }
-            | Self::WithMetadata { extent, direction, slba, .. } => format!(
-                "{} of {} bytes at block {slba} of namespace {}",
-                direction.opcode(),
-                buffer.total_len(),
-                extent.nsid()
-            ),
-            Self::Flush { extent } => format!("{} of namespace {}", NvmOpcode::FLUSH, extent.nsid()),
-            Self::Zeroes { extent, slba, blocks, .. } => {
-                describe_blocks(NvmOpcode::WRITE_ZEROES, extent, *slba, *blocks)
-            }
-            Self::Verify { extent, slba, blocks, .. } => {
-                describe_blocks(NvmOpcode::VERIFY, extent, *slba, *blocks)
-            }
-            Self::WriteUncorrectable { extent, slba, blocks } => {
-                describe_blocks(NvmOpcode::WRITE_UNCORRECTABLE, extent, *slba, *blocks)
-            }
-            Self::Compare { extent, slba } => format!(
-                "{} of {} bytes at block {slba} of namespace {}",
-                NvmOpcode::COMPARE,
-                buffer.total_len(),
-                extent.nsid()
-            ),
-            Self::Copy { extent, count, slba } => format!(
-                "{} of {count} ranges to block {slba} of namespace {}",
-                NvmOpcode::COPY,
-                extent.nsid()
-            ),
-            Self::Deallocate { extent, count } => {
-                format!("{} of {count} ranges of namespace {}", NvmOpcode::DATASET_MANAGEMENT, extent.nsid())
-            }
-            Self::Append { extent, zone } => format!(
-                "{} of {} bytes to the zone at block {zone} of namespace {}",
-                NvmOpcode::ZONE_APPEND,
-                buffer.total_len(),
-                extent.nsid()
-            ),
-            Self::CompareAndWrite { extent, slba, .. } => format!(
-                "Compare and Write of {} bytes at block {slba} of namespace {}",
-                buffer.total_len() / 2,
-                extent.nsid()
-            ),
-            Self::Key { extent, action } => describe_key(extent, *action, buffer.total_len()),
-        }
-    }
-}
-
-#[cold]
-fn describe_blocks(opcode: NvmOpcode, extent: &Extent, slba: u64, blocks: u32) -> String {
-    format!("{opcode} of {blocks} blocks from block {slba} on of namespace {}", extent.nsid())
-}
-
-#[cold]
-fn describe_key(extent: &Extent, action: KeyAction, len: usize) -> String {
-    let nsid = extent.nsid();
-    let of_key = |opcode: KeyValueOpcode, key| format!("{opcode} of key {key} of namespace {nsid}");
-    match action {
-        KeyAction::Store(key, _) => {
-            format!("{} of {len} bytes under key {key} of namespace {nsid}", KeyValueOpcode::STORE)
-        }
-        KeyAction::Retrieve(key, _) => of_key(KeyValueOpcode::RETRIEVE, key),
-        KeyAction::Delete(key) => of_key(KeyValueOpcode::DELETE, key),
-        KeyAction::Exist(key) => of_key(KeyValueOpcode::EXIST, key),
-        KeyAction::List(from) => {
-            let from = from.map_or_else(String::new, |key| format!(" from {key} on"));
-            format!("{} of keys of namespace {nsid}{from}", KeyValueOpcode::LIST)
-        }
-        KeyAction::Flush => format!("{} of namespace {nsid}", KeyValueOpcode::FLUSH),
     }
 }
 

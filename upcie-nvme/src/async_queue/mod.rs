@@ -85,8 +85,13 @@
 //! [`append`](AsyncQueue::append) returns the block that a zone has written,
 //! [`submit_key`](AsyncQueue::submit_key) has the commands of keys and values,
 //! [`compare`](AsyncQueue::compare), [`verify`](AsyncQueue::verify), [`write_uncorrectable`](AsyncQueue::write_uncorrectable) and
-//! [`copy`](AsyncQueue::copy) are the optional commands of blocks, and
-//! [`compare_and_write`](AsyncQueue::compare_and_write) is two commands as one future.
+//! [`copy`](AsyncQueue::copy) ([placed](AsyncQueue::copy_placed), [checked](AsyncQueue::copy_protected)) are the optional commands
+//! of blocks, and [`compare_and_write`](AsyncQueue::compare_and_write) is two commands as one future.
+//!
+//! [`manage_zones`](AsyncQueue::manage_zones) and [`report_zones`](AsyncQueue::report_zones) are for zones,
+//! [`submit_reservation`](AsyncQueue::submit_reservation) has the commands of reservations,
+//! [`handle_status`](AsyncQueue::handle_status) and [`update_handles`](AsyncQueue::update_handles) are for reclaim units, and
+//! [`cancel`](AsyncQueue::cancel) ends what is in flight.
 //!
 //! # Order, room and memory
 //! Commands are submitted in the order of their futures' first polls. As many are in flight as the queue pair has room for; the
@@ -111,12 +116,15 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod copies;
+mod describe;
 mod descriptor;
 mod drive;
 #[cfg(test)]
 mod fork_tests;
 mod handle;
 mod inner;
+mod management;
 mod optional;
 mod outcome;
 mod pair;

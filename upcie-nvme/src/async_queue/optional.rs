@@ -1,4 +1,4 @@
-//! Futures of commands besides those that each controller has.
+//! Futures of commands besides those that each controller has; Copy is in `copies`.
 
 use super::{
     command::Command,
@@ -152,34 +152,6 @@ impl AsyncQueue {
         self.command(Command::WriteUncorrectable { extent, slba, blocks }, DmaBuf::empty())
     }
 
-    /// Copies the blocks in the first `count` [`CopyRange`](crate::spec::CopyRange)s of `ranges` to the blocks from `slba` on,
-    /// within the controller ([`Turn::copy`](crate::Turn::copy)).
-    ///
-    /// ```
-    /// # use upcie_nvme::Controller;
-    /// use upcie_nvme::spec::CopyRange;
-    ///
-    /// let controller = Controller::open("emu:size=1M")?;
-    /// let namespace = controller.namespace(1)?;
-    /// let queue = controller.queue_pair().create_async()?;
-    /// # smol::block_on(async {
-    /// let mut ranges = controller.alloc(size_of::<CopyRange>())?;
-    /// ranges.write_at(0, &CopyRange::new(0, 16).to_bytes());
-    /// queue.copy(&namespace, ranges, 1, 512).await.0?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn copy(
-        &self,
-        namespace: &impl AsRef<Extent>,
-        ranges: DmaBuf,
-        count: usize,
-        slba: u64,
-    ) -> Submission {
-        self.command(Command::Copy { extent: *namespace.as_ref(), count, slba }, ranges)
-    }
-
     /// Writes all of `new` to the blocks from `slba` on if they have the data of `expected`, which is as long; no other command of
     /// any host comes in between ([`Turn::compare_and_write`](crate::Turn::compare_and_write)). The future resolves to `false` if the
     /// blocks differ, when nothing was written, and to both buffers. The operation takes two places in the queue.
@@ -272,17 +244,6 @@ impl AsyncHandle {
     ) -> RemoteSubmission {
         let extent = *namespace.as_ref();
         self.command(Command::WriteUncorrectable { extent, slba, blocks }, DmaBuf::empty())
-    }
-
-    /// Copies blocks like [`AsyncQueue::copy`].
-    pub fn copy(
-        &self,
-        namespace: &impl AsRef<Extent>,
-        ranges: DmaBuf,
-        count: usize,
-        slba: u64,
-    ) -> RemoteSubmission {
-        self.command(Command::Copy { extent: *namespace.as_ref(), count, slba }, ranges)
     }
 
     /// Compares and writes like [`AsyncQueue::compare_and_write`].

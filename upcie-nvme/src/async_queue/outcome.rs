@@ -1,7 +1,11 @@
 //! The outcomes of commands: what their futures resolve to.
 
 use super::{pair::split, remote::Answer};
-use crate::{Result, engine::WithMetadata, spec::Status};
+use crate::{
+    Result,
+    engine::WithMetadata,
+    spec::{CancelResult, Status},
+};
 use upcie_core::dma::DmaBuf;
 
 /// The outcome of a command: its result, and its buffers.
@@ -28,6 +32,13 @@ impl Outcome for (Result<u64>, DmaBuf) {
 impl Outcome for (Result<usize>, DmaBuf) {
     fn of((result, buffer): Answer, _: usize) -> Self {
         (result.map(|value| value as u32 as usize), buffer)
+    }
+}
+
+/// The commands that a Cancel has ended.
+impl Outcome for (Result<CancelResult>, DmaBuf) {
+    fn of((result, buffer): Answer, _: usize) -> Self {
+        (result.map(|value| CancelResult::from_bits(value as u32)), buffer)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Block formats, with metadata and protection information or without.
 
-use crate::spec::{ExtendedLbaFormat, LbaFormat, ProtectionFormat};
+use crate::spec::{Command, ExtendedLbaFormat, IdentifyDword11, LbaFormat, ProtectionFormat, Status};
 
 /// A block format that hosts can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub(super) const FORMATS: [Format; 11] = [
     format(9, 8, ProtectionFormat::GUARD_16, 16),
     format(12, 64, ProtectionFormat::GUARD_32, 40),
 ];
+
+/// Returns the format whose index an Identify names.
+pub(super) fn named_format(command: &Command) -> Result<Format, Status> {
+    let index = usize::from(IdentifyDword11::from_bits(command.cdw11).cnssi());
+    FORMATS.get(index).copied().ok_or(Status::INVALID_FIELD.with_do_not_retry())
+}
 
 impl Format {
     /// Returns the bytes of its protection information.

@@ -2,7 +2,7 @@
 
 use super::{
     Options, Sgls, boot, config, firmware,
-    formats::FORMATS,
+    formats::{FORMATS, named_format},
     host_buffer, host_data,
     key_value::Keys,
     logs,
@@ -66,7 +66,17 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && found?.command_set() == Csi::NVM => {
             Ok(nvm_namespace(found?))
         }
-        Cns::INDEPENDENT_NAMESPACE if options.has_command_sets() => Ok(independent(known, found?)),
+        // What all namespaces with a block format have in common: here the same for each.
+        Cns::FORMAT_NAMESPACE => named_format(command).map(|_| namespace(known, &Namespace::NONE)),
+        Cns::COMMAND_SET_FORMAT_NAMESPACE if command.cdw11 >> 24 == 0 => {
+            named_format(command).map(|_| nvm_formats().as_bytes().to_vec())
+        }
+        Cns::INDEPENDENT_NAMESPACE if options.has_command_sets() => {
+            Ok(independent(known, found?, found?.is_active()))
+        }
+        Cns::INDEPENDENT_ALLOCATED_NAMESPACE if options.has_command_sets() => {
+            Ok(independent(known, found?, found?.is_allocated()))
+        }
         Cns::CONTROLLER => Ok(controller(known)),
         Cns::ACTIVE_NAMESPACES => list(known.namespaces, nsid, Namespace::is_active),
         Cns::ALLOCATED_NAMESPACES => list(known.namespaces, nsid, Namespace::is_allocated),
@@ -252,11 +262,11 @@ fn namespace(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
-/// Returns the Identify data of a namespace that does not depend on its command set; zeros for an inactive one.
-fn independent(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
+/// Returns the Identify data of a namespace that does not depend on its command set; zeros for one that is not there.
+fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<u8> {
     let options = known.options;
     let mut id = IndependentNamespace::new_zeroed();
-    if namespace.is_active() {
+    if is_there {
         id.multi_path_and_sharing = (known.controller.1 > 1).into();
         id.attributes = options.ro.into();
         if options.placement.on {
@@ -277,17 +287,23 @@ fn reservation_capabilities(options: &Options) -> u8 {
 
 /// Returns the Identify data of the NVM command set: the protection information of all formats.
 fn nvm_namespace(namespace: &Namespace) -> Vec<u8> {
-    let mut id = NvmNamespace::new_zeroed();
-    if namespace.is_active() {
-        let bits = u32::from(namespace.layout.format().storage_bits);
-        id.storage_tag_mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
-        // Storage tags with 16-bit guards, and their check by reads.
-        id.protection_information_capabilities = 0b101;
-        for (listed, format) in id.extended_formats.iter_mut().zip(FORMATS) {
-            *listed = format.extension();
-        }
+    if !namespace.is_active() {
+        return NvmNamespace::new_zeroed().as_bytes().to_vec();
     }
-    id.as_bytes().to_vec()
+    let bits = u32::from(namespace.layout.format().storage_bits);
+    let storage_tag_mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+    NvmNamespace { storage_tag_mask, ..nvm_formats() }.as_bytes().to_vec()
+}
+
+/// Returns what all namespaces of the NVM command set have in common.
+fn nvm_formats() -> NvmNamespace {
+    let mut id = NvmNamespace::new_zeroed();
+    // Storage tags with 16-bit guards, and their check by reads.
+    id.protection_information_capabilities = 0b101;
+    for (listed, format) in id.extended_formats.iter_mut().zip(FORMATS) {
+        *listed = format.extension();
+    }
+    id
 }
 
 /// Returns ASCII text, padded with spaces.

@@ -49,7 +49,8 @@ const ADMIN_COMMANDS: [(AdminOpcode, CommandEffects); 20] = {
         (AdminOpcode::GET_FEATURES, plain),
         (AdminOpcode::ASYNC_EVENT_REQUEST, plain),
         (AdminOpcode::NAMESPACE_MANAGEMENT, inventory),
-        (AdminOpcode::FIRMWARE_COMMIT, alone),
+        // Another revision is in use, which Identify tells.
+        (AdminOpcode::FIRMWARE_COMMIT, alone.with_controller_capability_change(true)),
         (AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD, plain),
         (AdminOpcode::DEVICE_SELF_TEST, plain),
         (AdminOpcode::NAMESPACE_ATTACHMENT, inventory),

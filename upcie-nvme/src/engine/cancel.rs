@@ -13,9 +13,9 @@ use upcie_core::dma::DmaBuf;
 /// [`of_namespace`](Self::of_namespace) and [`of_slot`](Self::of_slot) choose some.
 #[derive(Debug, Clone, Copy)]
 pub struct Cancel<'n> {
-    controller: u64,
-    extent: Option<&'n Extent>,
-    slot: Option<u32>,
+    pub(crate) controller: u64,
+    pub(crate) extent: Option<&'n Extent>,
+    pub(crate) slot: Option<u32>,
 }
 
 impl<'n> Cancel<'n> {

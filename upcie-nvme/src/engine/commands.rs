@@ -230,14 +230,24 @@ impl<T> Turn<'_, T> {
         made: Result<([u64; 8], DataPointer), Refusal>,
         tag: T,
     ) -> Result<(), Refused<T>> {
+        self.push_owned(made, DmaBuf::empty(), tag)
+    }
+
+    /// Submits a command with its buffer: its words without a data pointer and the pointer, or the reason why it can't be sent.
+    pub(super) fn push_owned(
+        &mut self,
+        made: Result<([u64; 8], DataPointer), Refusal>,
+        buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
         match made {
             Ok((mut words, DataPointer { prp1, prp2, list, psdt })) => {
                 words[0] |= psdt;
                 (words[3], words[4]) = (prp1, prp2);
-                self.push(words, DmaBuf::empty(), tag, list);
+                self.push(words, buffer, tag, list);
                 Ok(())
             }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+            Err(reason) => Err(Refused { reason, buffer, tag }),
         }
     }
 

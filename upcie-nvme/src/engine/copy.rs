@@ -50,9 +50,22 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
-        match self.describe_copy(extent, sources, &mut ranges, slba) {
+        let sources = CopySources::write(extent, sources, &mut ranges, &target);
+        self.copy_sources(extent, sources, ranges, slba, target, tag)
+    }
+
+    /// Submits a Copy of sources whose ranges are in `ranges` already.
+    pub(crate) fn copy_sources(
+        &mut self,
+        extent: &Extent,
+        sources: Result<CopySources, Refusal>,
+        ranges: DmaBuf,
+        slba: u64,
+        target: Protect,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        match self.sources_pointer(extent, sources, &ranges, slba) {
             Ok((dword, pointer)) => {
-                let dword = sources[0].1.copy_source(dword, &target);
                 let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
                 let mut words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, dword.into_bits().into(), 0];
                 target.put(&mut words, &extent.format, slba, 0);
@@ -63,24 +76,50 @@ impl<T> Turn<'_, T> {
         }
     }
 
-    /// Writes the source ranges, and makes their data pointer.
-    fn describe_copy(
+    /// Returns dword 12 of a Copy to `slba`, and the data pointer of its source ranges.
+    fn sources_pointer(
         &mut self,
         extent: &Extent,
-        sources: &[(CopyRange, Protect)],
-        ranges: &mut DmaBuf,
+        sources: Result<CopySources, Refusal>,
+        ranges: &DmaBuf,
         slba: u64,
     ) -> Result<(CopyDword12, DataPointer), Refusal> {
         self.has(extent, OptionalCommands::COPY)?;
-        let protection = extent.format.protection().ok_or(Refusal::Unprotected)?;
-        let is_wide = protection.guard() != Guard::Crc16;
-        let size = if is_wide { size_of::<WideCopyRange>() } else { size_of::<CopyRange>() };
-        if sources.len().wrapping_sub(1) >= CopyRange::MOST || sources.len() * size > ranges.len() {
-            return Err(Refusal::Length);
-        }
+        let CopySources { dword, len } = sources?;
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
+        Ok((dword, self.pointer(NvmOpcode::COPY, ranges, 0, len as usize)?))
+    }
+}
+
+/// The source ranges of a Copy with checks, written to the command's buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopySources {
+    dword: CopyDword12,
+    /// Bytes of the ranges.
+    len: u32,
+}
+
+impl CopySources {
+    /// Writes `sources` to the beginning of `ranges`, in the format that the namespace's guard has.
+    ///
+    /// # Errors
+    /// [`Refusal::Unprotected`] for a namespace without protection information, [`Refusal::Length`] if there is no source, there are
+    /// too many, or `ranges` has too few bytes.
+    pub(crate) fn write(
+        extent: &Extent,
+        sources: &[(CopyRange, Protect)],
+        ranges: &mut DmaBuf,
+        target: &Protect,
+    ) -> Result<Self, Refusal> {
+        let protection = extent.format.protection().ok_or(Refusal::Unprotected)?;
+        let is_wide = protection.guard() != Guard::Crc16;
+        let size = if is_wide { size_of::<WideCopyRange>() } else { size_of::<CopyRange>() };
+        let first = sources.first().filter(|_| sources.len() <= CopyRange::MOST);
+        let Some((_, first)) = first.filter(|_| sources.len() * size <= ranges.len()) else {
+            return Err(Refusal::Length);
+        };
         for (index, (range, protect)) in sources.iter().enumerate() {
             let (range, tags) = expect(*range, protect, protection);
             match is_wide {
@@ -89,7 +128,7 @@ impl<T> Turn<'_, T> {
             }
         }
         let dword = CopyDword12::new().with_nr((sources.len() - 1) as u8).with_desfmt(u8::from(is_wide));
-        Ok((dword, self.pointer(NvmOpcode::COPY, ranges, 0, sources.len() * size)?))
+        Ok(Self { dword: first.copy_source(dword, target), len: (sources.len() * size) as u32 })
     }
 }
 

@@ -57,6 +57,8 @@ use crate::error::Refusal;
 pub use cancel::Cancel;
 pub(crate) use closing::Retired;
 pub use completion::{Completion, Refused};
+#[cfg(feature = "async")]
+pub(crate) use copy::CopySources;
 pub use extent::Extent;
 pub(crate) use extent::{KeyLimits, ZoneLimits, parts};
 pub use fused::RefusedPair;
@@ -73,6 +75,9 @@ pub(crate) use overdue::Overdue;
 pub(crate) use pieces::Pieces;
 pub use prp::SglUse;
 pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER, Shape};
+#[cfg(feature = "async")]
+pub(crate) use reservations::ReservationAction;
+pub use reservations::ReservationCommand;
 pub use returned::Returned;
 pub(crate) use ring::{Parts, Queue};
 pub use turn::Turn;

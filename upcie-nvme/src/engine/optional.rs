@@ -156,7 +156,8 @@ impl<T> Turn<'_, T> {
         slba: u64,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.copy_directed(namespace.as_ref(), (ranges, count), slba, Dwords::NONE, tag)
+        let made = self.copy_words(namespace.as_ref(), &ranges, count, slba, None);
+        self.push_owned(made, ranges, tag)
     }
 
     /// Submits a Copy like [`copy`](Self::copy), with the placement of the copied blocks that
@@ -173,39 +174,39 @@ impl<T> Turn<'_, T> {
         placement: u16,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let directive = Dwords::NONE.directed(DirectiveType::DATA_PLACEMENT, placement);
-        self.copy_directed(namespace.as_ref(), (ranges, count), slba, directive, tag)
+        let made = self.copy_words(namespace.as_ref(), &ranges, count, slba, Some(placement));
+        self.push_owned(made, ranges, tag)
     }
 
-    fn copy_directed(
+    /// Submits a Copy like [`copy`](Self::copy), or [`copy_placed`](Self::copy_placed), with the ranges at the beginning of
+    /// `held`, which stays with the caller.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// Those of [`copy`](Self::copy), with the empty buffer.
+    pub(crate) unsafe fn copy_held(
         &mut self,
         extent: &Extent,
-        (ranges, count): (DmaBuf, usize),
-        slba: u64,
-        directive: Dwords,
+        held: &DmaBuf,
+        count: usize,
+        (slba, placement): (u64, Option<u16>),
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.copy_pointer(extent, &ranges, count, slba) {
-            Ok(pointer) => {
-                let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
-                let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
-                let last = u64::from(last) | directive.word();
-                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last, 0];
-                self.push(words, ranges, tag, pointer.list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: ranges, tag }),
-        }
+        let made = self.copy_words(extent, held, count, slba, placement);
+        self.push_held(made, tag)
     }
 
-    /// Makes the data pointer of a Copy to `slba`, which names `count` ranges.
-    fn copy_pointer(
+    /// Makes the words of a Copy to `slba`, which names `count` ranges, and their data pointer.
+    fn copy_words(
         &mut self,
         extent: &Extent,
         ranges: &DmaBuf,
         count: usize,
         slba: u64,
-    ) -> Result<DataPointer, Refusal> {
+        placement: Option<u16>,
+    ) -> Result<([u64; 8], DataPointer), Refusal> {
         self.has(extent, OptionalCommands::COPY)?;
         if count.wrapping_sub(1) >= CopyRange::MOST {
             return Err(Refusal::Length);
@@ -213,7 +214,13 @@ impl<T> Turn<'_, T> {
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
-        self.pointer(NvmOpcode::COPY, ranges, 0, count * size_of::<CopyRange>())
+        let directive = placement.map_or(Dwords::NONE, |identifier| {
+            Dwords::NONE.directed(DirectiveType::DATA_PLACEMENT, identifier)
+        });
+        let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
+        let last = u64::from(last) | directive.word();
+        let words = [first_words(NvmOpcode::COPY, extent), 0, 0, 0, 0, slba, last, 0];
+        Ok((words, self.pointer(NvmOpcode::COPY, ranges, 0, count * size_of::<CopyRange>())?))
     }
 
     /// Refuses an optional command if the namespace takes none now, or the controller lacks it.

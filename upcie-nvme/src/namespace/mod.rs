@@ -6,6 +6,7 @@ mod fused;
 mod key_limits;
 mod key_value;
 mod open;
+mod optional;
 mod placement;
 mod protected;
 mod reservations;
@@ -20,7 +21,7 @@ mod zones;
 
 pub use key_value::KeyValue;
 pub use placement::Placement;
-pub use reservations::{HostId, Registrant, ReservationReport, Reservations};
+pub use reservations::Reservations;
 pub use stream::Stream;
 pub use zones::Zones;
 

@@ -151,7 +151,7 @@ impl Placement {
         })?;
         let mut bytes = vec![0; len];
         buffer.read_at(0, &mut bytes);
-        Ok(decode(&bytes))
+        Ok(HandleStatus::list(&bytes))
     }
 
     /// Lets the reclaim unit handles that `identifiers` (1 to 65536) name refer to other reclaim units, which are empty (I/O
@@ -253,33 +253,5 @@ impl Placement {
     fn log<L: LogPage>(&self, parameter: u8) -> Result<L> {
         let identifier = self.endurance_group();
         self.controller.log_with(&LogQuery { parameter, identifier, ..LogQuery::default() })
-    }
-}
-
-/// Returns the number of descriptors that a status counts, and those that it has.
-fn decode(status: &[u8]) -> (usize, Vec<HandleStatus>) {
-    let Ok((header, rest)) = HandleStatusHeader::read_from_prefix(status) else { return (0, Vec::new()) };
-    let count = usize::from(header.count);
-    let handles = rest.chunks_exact(DESCRIPTOR).take(count);
-    (count, handles.filter_map(|handle| HandleStatus::read_from_bytes(handle).ok()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use upcie_core::testing::Random;
-
-    #[test]
-    fn any_bytes_are_a_status_of_bounded_length() {
-        let mut random = Random(5);
-        for _ in 0..1000 {
-            let mut bytes = vec![0; random.below(1024)];
-            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
-            let (count, handles) = decode(&bytes);
-            assert!(
-                handles.len() <= count
-                    && HEADER * usize::from(count > 0) + handles.len() * DESCRIPTOR <= bytes.len()
-            );
-        }
     }
 }

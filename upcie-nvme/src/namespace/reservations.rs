@@ -2,21 +2,17 @@
 
 use super::{
     Namespace,
-    blocking::{Order, What, run},
+    blocking::{Order, run},
     retries::Tries,
 };
 use crate::{
     Error, Result,
+    engine::ReservationCommand,
     spec::{
-        Command, ExtendedRegisteredController, NvmOpcode, OptionalCommands, PersistenceChange,
-        RegisteredController, ReservationAcquireAction, ReservationAcquireData, ReservationAcquireDword10,
-        ReservationCapabilities, ReservationRegisterAction, ReservationRegisterData,
-        ReservationRegisterDword10, ReservationReleaseAction, ReservationReleaseData,
-        ReservationReleaseDword10, ReservationStatus, ReservationType, Status,
+        OptionalCommands, PersistenceChange, ReservationCapabilities, ReservationReport, ReservationType,
+        Status,
     },
 };
-use std::fmt;
-use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes that the first command of a report asks for.
 const PIECE: usize = 4096;
@@ -49,53 +45,6 @@ const READS: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Reservations {
     namespace: Namespace,
-}
-
-/// The identifier of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HostId {
-    /// An identifier of 64 bits.
-    Short(u64),
-    /// An identifier of 128 bits: the bytes that the host has set.
-    Extended([u8; 16]),
-}
-
-/// Prints hexadecimal digits: `0x7`, or 32 of them.
-impl fmt::Display for HostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Short(id) => write!(f, "{id:#x}"),
-            Self::Extended(id) => id.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-        }
-    }
-}
-
-/// A registrant on a controller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Registrant {
-    /// The controller that the host uses; `None` if it uses none now.
-    pub controller: Option<u16>,
-    /// The host holds the reservation.
-    pub holds: bool,
-    /// The host.
-    pub host: HostId,
-    /// The host's key.
-    pub key: u64,
-}
-
-/// The reservation and the registrants of a namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReservationReport {
-    /// A number that changes with each change of registrations; it wraps.
-    pub generation: u32,
-    /// The type of the reservation, if one is held.
-    pub kind: Option<ReservationType>,
-    /// Registrations and the reservation outlast a loss of power.
-    pub persists: bool,
-    /// The registrants, each once for each controller that it uses.
-    pub registrants: Vec<Registrant>,
 }
 
 impl Namespace {
@@ -147,8 +96,7 @@ impl Reservations {
         if persistence == PersistenceChange::SET && !keeps {
             return Err(self.lacks("no reservation of it outlasts a loss of power (Identify, RESCAP bit 0)"));
         }
-        let dword = ReservationRegisterDword10::new().with_persistence(persistence);
-        self.change_registration(dword, ReservationRegisterData { current_key: 0, new_key: key })
+        self.change(ReservationCommand::register_with(&self.namespace, key, persistence))
     }
 
     /// Replaces this host's key: the `current` one or, without it, any.
@@ -156,11 +104,7 @@ impl Reservations {
     /// # Errors
     /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant, or has another key.
     pub fn replace(&self, current: Option<u64>, new: u64) -> Result<()> {
-        let dword = ReservationRegisterDword10::new()
-            .with_action(ReservationRegisterAction::REPLACE)
-            .with_ignore_existing_key(current.is_none());
-        let data = ReservationRegisterData { current_key: current.unwrap_or(0), new_key: new };
-        self.change_registration(dword, data)
+        self.change(ReservationCommand::replace(&self.namespace, current, new))
     }
 
     /// Ends this host's registration, with its `current` key or, without it, with any. A reservation that the host alone holds
@@ -169,11 +113,7 @@ impl Reservations {
     /// # Errors
     /// Those of [`replace`](Self::replace).
     pub fn unregister(&self, current: Option<u64>) -> Result<()> {
-        let dword = ReservationRegisterDword10::new()
-            .with_action(ReservationRegisterAction::UNREGISTER)
-            .with_ignore_existing_key(current.is_none());
-        let data = ReservationRegisterData { current_key: current.unwrap_or(0), new_key: 0 };
-        self.change_registration(dword, data)
+        self.change(ReservationCommand::unregister(&self.namespace, current))
     }
 
     /// Acquires the reservation, of the type `kind`, for this host, whose key is `key`. A holder of a reservation of this type
@@ -183,7 +123,8 @@ impl Reservations {
     /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant with this key, or
     /// another reservation is held. A type that the namespace can't have is refused.
     pub fn acquire(&self, key: u64, kind: ReservationType) -> Result<()> {
-        self.acquire_as(ReservationAcquireAction::ACQUIRE, key, 0, kind)
+        self.check_kind(kind)?;
+        self.change(ReservationCommand::acquire(&self.namespace, key, kind))
     }
 
     /// Unregisters all hosts with the key `preempted`, and takes over the reservation, as one of the type `kind`, if one of
@@ -192,7 +133,8 @@ impl Reservations {
     /// # Errors
     /// Those of [`acquire`](Self::acquire): [`Status::RESERVATION_CONFLICT`] if no host has the key `preempted`.
     pub fn preempt(&self, key: u64, preempted: u64, kind: ReservationType) -> Result<()> {
-        self.acquire_as(ReservationAcquireAction::PREEMPT, key, preempted, kind)
+        self.check_kind(kind)?;
+        self.change(ReservationCommand::preempt(&self.namespace, key, preempted, kind))
     }
 
     /// Preempts like [`preempt`](Self::preempt), and aborts the commands of the hosts that are unregistered.
@@ -200,7 +142,8 @@ impl Reservations {
     /// # Errors
     /// Those of [`preempt`](Self::preempt).
     pub fn preempt_and_abort(&self, key: u64, preempted: u64, kind: ReservationType) -> Result<()> {
-        self.acquire_as(ReservationAcquireAction::PREEMPT_AND_ABORT, key, preempted, kind)
+        self.check_kind(kind)?;
+        self.change(ReservationCommand::preempt_and_abort(&self.namespace, key, preempted, kind))
     }
 
     /// Releases the reservation, of the type `kind`, that this host holds; the registration stays. A registrant that holds none
@@ -210,7 +153,7 @@ impl Reservations {
     /// Those of [`register`](Self::register): [`Status::RESERVATION_CONFLICT`] if the host is no registrant with this key,
     /// [`Status::INVALID_FIELD`] if the reservation has another type.
     pub fn release(&self, key: u64, kind: ReservationType) -> Result<()> {
-        self.release_as(ReservationReleaseAction::RELEASE, key, kind)
+        self.change(ReservationCommand::release(&self.namespace, key, kind))
     }
 
     /// Releases any reservation, and ends the registration of every host: of this registrant, whose key is `key`, too.
@@ -218,7 +161,7 @@ impl Reservations {
     /// # Errors
     /// Those of [`release`](Self::release).
     pub fn clear(&self, key: u64) -> Result<()> {
-        self.release_as(ReservationReleaseAction::CLEAR, key, ReservationType(0))
+        self.change(ReservationCommand::clear(&self.namespace, key))
     }
 
     /// Reports the reservation and the registrants, in the form of the host identifiers in use.
@@ -232,16 +175,15 @@ impl Reservations {
     }
 
     fn report_as(&self, extended: bool) -> Result<ReservationReport> {
-        let (controller, nsid) = (&self.namespace.controller, self.namespace.nsid());
+        let controller = &self.namespace.controller;
+        let command = ReservationCommand::report(&self.namespace, extended);
         self.namespace.check_usable()?;
-        let what = || format!("{} of namespace {nsid}", NvmOpcode::RESERVATION_REPORT);
         let most = self.namespace.extent.max_transfer() / 4 * 4;
         let mut len = PIECE.min(most);
         for _ in 0..READS {
-            let command = Command::reservation_report(nsid, len as u32, extended);
             let mut bytes = vec![0; len];
-            self.run(&command, &mut bytes, &what, Tries::of(controller))?;
-            match decode(&bytes, extended) {
+            self.run(command, &mut bytes, Tries::of(controller))?;
+            match ReservationReport::from_bytes(&bytes, extended) {
                 Ok(report) => return Ok(report),
                 Err(needs) if needs > most => break,
                 Err(needs) => len = needs.next_multiple_of(PIECE).min(most),
@@ -249,65 +191,35 @@ impl Reservations {
         }
         let reason =
             "it says that there are more registered controllers than it has, or than a command can return";
-        Err(Error::protocol(controller.name(), what(), reason))
+        Err(Error::protocol(controller.name(), command.describe(), reason))
     }
 
-    fn change_registration(
-        &self,
-        dword: ReservationRegisterDword10,
-        data: ReservationRegisterData,
-    ) -> Result<()> {
-        let command = Command::reservation_register(self.namespace.nsid(), dword);
-        self.change(&command, dword.action().name(), &mut data.as_bytes().to_vec())
-    }
-
-    fn acquire_as(
-        &self,
-        action: ReservationAcquireAction,
-        key: u64,
-        preempted: u64,
-        kind: ReservationType,
-    ) -> Result<()> {
-        if !self.capabilities().has(kind) {
-            let reason = format!("it can't have a reservation of the type {kind} (Identify, RESCAP)");
-            return Err(self.lacks(&reason));
+    /// Refuses a type of reservation that the namespace can't have.
+    fn check_kind(&self, kind: ReservationType) -> Result<()> {
+        if self.capabilities().has(kind) {
+            return Ok(());
         }
-        let dword = ReservationAcquireDword10::new().with_action(action).with_reservation_type(kind);
-        let command = Command::reservation_acquire(self.namespace.nsid(), dword);
-        let data = ReservationAcquireData { current_key: key, preempted_key: preempted };
-        self.change(&command, action.name(), &mut data.as_bytes().to_vec())
-    }
-
-    fn release_as(&self, action: ReservationReleaseAction, key: u64, kind: ReservationType) -> Result<()> {
-        let dword = ReservationReleaseDword10::new().with_action(action).with_reservation_type(kind);
-        let command = Command::reservation_release(self.namespace.nsid(), dword);
-        let data = ReservationReleaseData { current_key: key };
-        self.change(&command, action.name(), &mut data.as_bytes().to_vec())
+        Err(self.lacks(&format!("it can't have a reservation of the type {kind} (Identify, RESCAP)")))
     }
 
     /// Sends a command that changes something, once.
-    fn change(&self, command: &Command, action: Option<&str>, data: &mut [u8]) -> Result<()> {
+    fn change(&self, command: ReservationCommand<'_>) -> Result<()> {
         self.namespace.check_usable()?;
-        let what = || {
-            let opcode = NvmOpcode(command.opcode).name().unwrap_or("a reservation command");
-            let (action, nsid) = (action.unwrap_or("an unknown action"), self.namespace.nsid());
-            format!("{opcode} ({:02X}h, {action}) of namespace {nsid}", command.opcode)
-        };
-        self.run(command, data, &what, Tries::NONE)
+        self.run(command, &mut command.data().to_vec(), Tries::NONE)
     }
 
     /// Runs a command with `data`, which the controller reads or fills, by way of a buffer of whole pages.
-    fn run(&self, command: &Command, data: &mut [u8], what: What<'_>, tries: Tries) -> Result<()> {
-        let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
-        let len = data.len();
+    fn run(&self, command: ReservationCommand<'_>, data: &mut [u8], tries: Tries) -> Result<()> {
+        let (controller, len) = (&self.namespace.controller, data.len());
         let mut buffer = controller.whole_pages(len)?;
         buffer.write_at(0, data);
-        run(controller, &mut buffer, what, 0, (tries, Order::Any), |turn, held, _| {
+        let what = || command.describe();
+        run(controller, &mut buffer, &what, 0, (tries, Order::Any), |turn, held, _| {
             // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.submit_reservation_held(extent, command, held, len, 0) }.map(|()| false)
+            unsafe { turn.submit_reservation_held(command, held, len, 0) }.map(|()| false)
         })?;
-        if NvmOpcode(command.opcode) == NvmOpcode::RESERVATION_REPORT {
+        if command.is_report() {
             buffer.read_at(0, data);
         }
         Ok(())
@@ -316,83 +228,5 @@ impl Reservations {
     fn lacks(&self, reason: &str) -> Error {
         let reason = format!("namespace {}: {reason}", self.namespace.nsid());
         Error::unsupported(self.namespace.controller.name(), reason)
-    }
-}
-
-/// Returns the report in `bytes`, or the bytes that it needs to be whole.
-fn decode(bytes: &[u8], extended: bool) -> Result<ReservationReport, usize> {
-    let (header, size) = match extended {
-        false => (size_of::<ReservationStatus>(), size_of::<RegisteredController>()),
-        true => (ReservationStatus::EXTENDED, size_of::<ExtendedRegisteredController>()),
-    };
-    let (status, _) = ReservationStatus::read_from_prefix(bytes).map_err(|_| header)?;
-    let count = usize::from(status.registered_controllers.get());
-    let needs = header + count * size;
-    let all = bytes.get(header..needs).ok_or(needs)?.chunks_exact(size);
-    let registrants = all.filter_map(|bytes| match extended {
-        false => RegisteredController::read_from_bytes(bytes)
-            .ok()
-            .map(|one| registrant(one.controller_id, one.status, HostId::Short(one.host_id), one.key)),
-        true => ExtendedRegisteredController::read_from_bytes(bytes)
-            .ok()
-            .map(|one| registrant(one.controller_id, one.status, HostId::Extended(one.host_id), one.key)),
-    });
-    Ok(ReservationReport {
-        generation: status.generation,
-        kind: status.kind(),
-        persists: status.persists & 1 != 0,
-        registrants: registrants.collect(),
-    })
-}
-
-fn registrant(controller: u16, status: u8, host: HostId, key: u64) -> Registrant {
-    let controller = Some(controller).filter(|&id| id != u16::MAX);
-    Registrant { controller, holds: status & 1 != 0, host, key }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use upcie_core::testing::Random;
-
-    #[test]
-    fn both_forms_of_a_report_are_decoded() {
-        let mut short = vec![0; 24 + 2 * 24];
-        (short[0], short[4], short[5], short[9]) = (9, 2, 2, 1);
-        short[24..26].fill(0xff);
-        (short[26], short[32], short[40]) = (1, 7, 8);
-        (short[48], short[56], short[64]) = (3, 4, 5);
-        let report = decode(&short, false).unwrap();
-        assert_eq!((report.generation, report.kind), (9, Some(ReservationType::EXCLUSIVE_ACCESS)));
-        let first = Registrant { controller: None, holds: true, host: HostId::Short(7), key: 8 };
-        let second = Registrant { controller: Some(3), holds: false, host: HostId::Short(4), key: 5 };
-        assert_eq!((report.persists, report.registrants), (true, vec![first, second]));
-        let mut extended = vec![0; 64 + 64];
-        (extended[5], extended[64], extended[72], extended[80]) = (1, 2, 6, 9);
-        let report = decode(&extended, true).unwrap();
-        let mut id = [0; 16];
-        id[0] = 9;
-        let only = Registrant { controller: Some(2), holds: false, host: HostId::Extended(id), key: 6 };
-        assert_eq!((report.kind, report.persists, report.registrants), (None, false, vec![only]));
-        assert_eq!(HostId::Extended(id).to_string(), "09000000000000000000000000000000");
-    }
-
-    #[test]
-    fn a_report_that_is_cut_off_names_its_length() {
-        let mut bytes = vec![0; 4096];
-        (bytes[5], bytes[6]) = (0xff, 0xff);
-        assert_eq!(decode(&bytes, false), Err(24 + 65535 * 24));
-        assert_eq!(decode(&bytes, true), Err(64 + 65535 * 64));
-        assert_eq!(decode(&bytes[..8], false), Err(24));
-        let mut random = Random(3);
-        for _ in 0..1000 {
-            let mut bytes = vec![0; random.below(1024)];
-            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
-            let extended = random.below(2) == 1;
-            match decode(&bytes, extended) {
-                Ok(report) => assert!(report.registrants.len() * 24 <= bytes.len()),
-                Err(needs) => assert!(needs > bytes.len()),
-            }
-        }
     }
 }

@@ -7,7 +7,8 @@
 //! | Write, Write Zeroes | no | another writer may have changed the blocks since: the repetition would undo that |
 //! | Retrieve, Exist, List | yes | they change nothing |
 //! | Store, Delete | no | another writer may have changed the key since |
-//! | Dataset Management | no | the blocks may have been written since |
+//! | Dataset Management, Write Uncorrectable, Copy | no | the blocks may have been written since |
+//! | Compare, Verify | no | a failure is what they look for |
 
 use crate::{Result, controller::Inner, spec::Status};
 use std::time::Duration;

@@ -11,7 +11,6 @@ use crate::{
     spec::{NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter, ZoneReportHeader, ZonedNamespace},
 };
 use upcie_core::dma::DmaBuf;
-use zerocopy::FromBytes;
 
 /// Descriptors of a zone that one command asks for, at most.
 const PIECE: usize = 1023;
@@ -196,7 +195,7 @@ impl Zones {
         })?;
         let mut bytes = vec![0; len];
         buffer.read_at(0, &mut bytes);
-        Ok(decode(&bytes, most, extension))
+        Ok(ZoneDescriptor::list(&bytes, extension))
     }
 
     /// Opens a zone, or all closed ones: it stays open until it is closed, finished, full or reset.
@@ -311,18 +310,6 @@ impl Zones {
     }
 }
 
-/// Returns the zones in a report, at most `most`, each with its extension of `extension` bytes.
-fn decode(report: &[u8], most: usize, extension: usize) -> Vec<Reported> {
-    let Ok((header, rest)) = ZoneReportHeader::read_from_prefix(report) else { return Vec::new() };
-    // The count is the controller's word: no more than there are.
-    let count = usize::try_from(header.count).unwrap_or(usize::MAX).min(most);
-    let zones = rest.chunks_exact(DESCRIPTOR + extension).take(count);
-    zones
-        .filter_map(|zone| ZoneDescriptor::read_from_prefix(zone).ok())
-        .map(|(zone, extension)| (zone, extension.to_vec()))
-        .collect()
-}
-
 /// Returns the block behind the zones of a report that begins with block `next`, of a namespace of `blocks` blocks in zones of
 /// `size`; `None` if they are not in the order of their blocks.
 fn follow(zones: &[Reported], next: u64, size: u64, blocks: u64) -> Option<u64> {
@@ -335,8 +322,7 @@ fn follow(zones: &[Reported], next: u64, size: u64, blocks: u64) -> Option<u64> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use upcie_core::testing::Random;
-    use zerocopy::{FromZeros, IntoBytes};
+    use zerocopy::FromZeros;
 
     fn zones(starts: &[u64]) -> Vec<Reported> {
         let zone = |&start: &u64| (ZoneDescriptor { start, ..FromZeros::new_zeroed() }, Vec::new());
@@ -350,23 +336,5 @@ mod tests {
         for wrong in [&[0][..], &[8, 8], &[16, 8], &[9], &[64], &[u64::MAX]] {
             assert_eq!(follow(&zones(wrong), 8, 8, 64), None, "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn any_bytes_are_a_report_of_bounded_length() {
-        let mut random = Random(3);
-        for _ in 0..1000 {
-            let mut bytes = vec![0; random.below(1024)];
-            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
-            let (most, extension) = (random.below(9), random.below(3) * 64);
-            let found = decode(&bytes, most, extension);
-            assert!(found.len() <= most && found.len() * (DESCRIPTOR + extension) <= bytes.len());
-            assert!(found.iter().all(|(_, found)| found.len() == extension));
-            let _ = follow(&found, 0, 1 + random.below(4096) as u64, random.next());
-        }
-        let mut bytes = 1_u64.to_le_bytes().to_vec();
-        bytes.resize(HEADER, 0);
-        zones(&[8, 16]).iter().for_each(|(zone, _)| bytes.extend(zone.as_bytes()));
-        assert_eq!(decode(&bytes, 9, 0), zones(&[8]), "as many as the header counts");
     }
 }

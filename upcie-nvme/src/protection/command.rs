@@ -100,6 +100,15 @@ impl Protect {
         self
     }
 
+    /// Describes the same of a later part of a transfer, which begins `blocks` blocks after the first one: a reference tag that
+    /// was set counts on, except with type 3, where it is that of all blocks.
+    pub(crate) fn after(mut self, protection: Option<&Protection>, blocks: u64) -> Self {
+        if protection.is_some_and(|protection| protection.kind() != ProtectionType::Type3) {
+            self.reference_tag = self.reference_tag.map(|tag| tag.wrapping_add(blocks));
+        }
+        self
+    }
+
     /// Returns the checks.
     pub const fn checks(&self) -> Checks {
         self.checks

@@ -46,6 +46,7 @@ mod opcode;
 mod placement;
 mod protection;
 mod registers;
+mod reservation_report;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod reservations;
 mod sgl;
@@ -88,6 +89,7 @@ pub use registers::{
     Capabilities, CommandSet, Configuration, ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts,
     ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
+pub use reservation_report::{HostId, Registrant, ReservationReport};
 pub use reservations::{
     ExtendedRegisteredController, PersistenceChange, RegisteredController, ReservationAcquireAction,
     ReservationAcquireData, ReservationAcquireDword10, ReservationCapabilities, ReservationRegisterAction,

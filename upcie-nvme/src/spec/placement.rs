@@ -1,6 +1,8 @@
 //! Flexible data placement in I/O commands and features (Base 2.1): "I/O Management Receive command", "I/O Management Send
 //! command", feature "FDP Events", "Placement Identifier".
 
+use zerocopy::FromBytes;
+
 use super::command::Command;
 use super::fields::Value;
 use super::log::{PlacementConfiguration, PlacementEventType};
@@ -31,6 +33,18 @@ structure! {
         /// Blocks that can still be written to the unit (RUAMW).
         8 available_media_writes: u64 => unit("blocks");
         16 reserved16: [u8; 16];
+    }
+}
+
+impl HandleStatus {
+    /// Decodes the data of an I/O Management Receive of Reclaim Unit Handle Status: the number of descriptors that there are,
+    /// and those that `data` has room for.
+    #[must_use]
+    pub fn list(data: &[u8]) -> (usize, Vec<Self>) {
+        let Ok((header, rest)) = HandleStatusHeader::read_from_prefix(data) else { return (0, Vec::new()) };
+        let count = usize::from(header.count);
+        let handles = rest.chunks_exact(size_of::<Self>()).take(count);
+        (count, handles.filter_map(|handle| Self::read_from_bytes(handle).ok()).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Zones: ZNS, "Zone Append command", "Zone Management Receive command", "Zone Management Send command".
 
 use bitfield_struct::bitfield;
+use zerocopy::FromBytes;
 
 use super::command::Command;
 use super::fields::Value;
@@ -182,6 +183,20 @@ impl ZoneDescriptor {
             state if state.has_write_pointer() => Some(self.write_pointer.saturating_sub(self.start)),
             _ => None,
         }
+    }
+
+    /// Decodes the data of a Zone Management Receive: the zones, each with its descriptor extension of `extension` bytes, which
+    /// is 0 for a plain report. A report that counts more zones than `data` has ends with its last whole one.
+    #[must_use]
+    pub fn list(data: &[u8], extension: usize) -> Vec<(Self, Vec<u8>)> {
+        let Ok((header, rest)) = ZoneReportHeader::read_from_prefix(data) else { return Vec::new() };
+        // The count is the controller's word: no more than there are.
+        let count = usize::try_from(header.count).unwrap_or(usize::MAX);
+        let zones = rest.chunks_exact(size_of::<Self>().saturating_add(extension)).take(count);
+        zones
+            .filter_map(|zone| Self::read_from_prefix(zone).ok())
+            .map(|(zone, extension)| (zone, extension.to_vec()))
+            .collect()
     }
 
     fn shown_type(&self) -> Value {

@@ -2,7 +2,7 @@
 
 use super::super::{
     Options,
-    formats::FORMATS,
+    formats::{FORMATS, named_format},
     key_value::{self, Keys},
     namespace::Namespace,
     options::{EXTENSION_UNIT, GRANULARITY},
@@ -21,8 +21,10 @@ pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
         cns,
         Cns::COMMAND_SET_NAMESPACE
             | Cns::COMMAND_SET_CONTROLLER
+            | Cns::COMMAND_SET_FORMAT_NAMESPACE
             | Cns::COMMAND_SET_ALLOCATED_NAMESPACE
             | Cns::COMMAND_SET_ACTIVE_NAMESPACES
+            | Cns::COMMAND_SET_ALLOCATED_NAMESPACES
             | Cns::COMMAND_SETS
     );
     by_set && options.has_command_sets()
@@ -73,11 +75,19 @@ pub(in super::super) fn page(
             id.zone_append_size_limit = limit.unwrap_or(0);
             id.as_bytes().to_vec()
         }
-        Cns::COMMAND_SET_ACTIVE_NAMESPACES => {
+        Cns::COMMAND_SET_FORMAT_NAMESPACE if csi == Csi::ZONED => {
+            namespace(options, named_format(command)?.shift)
+        }
+        Cns::COMMAND_SET_FORMAT_NAMESPACE => return Err(INVALID_FIELD),
+        Cns::COMMAND_SET_ACTIVE_NAMESPACES | Cns::COMMAND_SET_ALLOCATED_NAMESPACES => {
+            let is_there = match cns {
+                Cns::COMMAND_SET_ACTIVE_NAMESPACES => Namespace::is_active,
+                _ => Namespace::is_allocated,
+            };
             let mut list = NamespaceList::new_zeroed();
             let all = (1..).zip(namespaces);
             let named = all.filter(|(nsid, namespace)| {
-                *nsid > command.nsid && namespace.is_active() && namespace.command_set() == csi
+                *nsid > command.nsid && is_there(namespace) && namespace.command_set() == csi
             });
             for (entry, (nsid, _)) in list.nsids.iter_mut().zip(named) {
                 *entry = nsid;

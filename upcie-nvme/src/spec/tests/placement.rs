@@ -2,6 +2,7 @@
 
 use super::super::*;
 use core::mem::offset_of;
+use upcie_core::testing::Random;
 use zerocopy::FromZeros;
 
 #[test]
@@ -47,5 +48,17 @@ fn an_identifier_has_a_group_and_a_handle() {
             let (group, handle) = with(bits).parts_of(identifier);
             assert_eq!(with(bits).identifier(group, handle), identifier, "{bits} bits");
         }
+    }
+}
+
+#[test]
+fn any_bytes_are_a_status_of_bounded_length() {
+    const HEADER: usize = size_of::<HandleStatusHeader>();
+    let mut random = Random(5);
+    for _ in 0..1000 {
+        let mut bytes = vec![0; random.below(1024)];
+        bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+        let (count, handles) = HandleStatus::list(&bytes);
+        assert!(handles.len() <= count && handles.len() * 32 <= bytes.len().saturating_sub(HEADER));
     }
 }

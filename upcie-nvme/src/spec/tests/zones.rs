@@ -73,3 +73,27 @@ fn any_bytes_are_a_zone() {
         assert!(zone.to_string().contains("pointer") && zone.written() != Some(u64::MAX));
     }
 }
+
+#[test]
+fn any_bytes_are_a_report_of_bounded_length() {
+    const HEADER: usize = size_of::<ZoneReportHeader>();
+    let mut random = Random(3);
+    for _ in 0..1000 {
+        let mut bytes = vec![0; random.below(1024)];
+        bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+        let extension = random.below(3) * 64;
+        let found = ZoneDescriptor::list(&bytes, extension);
+        assert!(found.len() * (64 + extension) <= bytes.len().saturating_sub(HEADER));
+        assert!(found.iter().all(|(_, found)| found.len() == extension));
+    }
+    let mut bytes = 1_u64.to_le_bytes().to_vec();
+    bytes.resize(HEADER, 0);
+    let zones = [8_u64, 16].map(|start| {
+        let mut zone = [0; 64];
+        zone[16..24].copy_from_slice(&start.to_le_bytes());
+        ZoneDescriptor::read_from_bytes(&zone).unwrap()
+    });
+    zones.iter().for_each(|zone| bytes.extend(zone.as_bytes()));
+    assert_eq!(ZoneDescriptor::list(&bytes, 0), [(zones[0], Vec::new())], "as many as the header counts");
+    assert!(ZoneDescriptor::list(&bytes[..HEADER + 63], 0).is_empty(), "no whole one");
+}

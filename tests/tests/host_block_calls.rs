@@ -1,0 +1,124 @@
+//! Blocking calls of the optional commands of blocks: Compare, Verify, Write Uncorrectable and Copy, also beyond the limits of
+//! one command.
+
+use upcie_nvme::{
+    Controller, DmaBuf, Error, Failure, Namespace, Refusal, Wait, Zeroes,
+    protection::{Checks, Protect},
+    spec::{CopyRange, Status},
+};
+use upcie_tests::{deadline, says};
+
+fn open(options: &str) -> (Controller, Namespace) {
+    let controller = Controller::open(format!("emu:{options}")).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    (controller, namespace)
+}
+
+/// Makes a buffer whose bytes count on from `first`.
+fn counted(controller: &Controller, len: usize, first: usize) -> DmaBuf {
+    let mut buffer = controller.alloc(len).unwrap();
+    let bytes: Vec<u8> = (first..first + len).map(|number| (number / 512 * 7 + number) as u8).collect();
+    buffer.write_at(0, &bytes);
+    buffer
+}
+
+#[track_caller]
+fn refused(error: &Error, wanted: Refusal) {
+    assert!(matches!(error.failure(), Failure::Refused { reason, .. } if *reason == wanted), "{error}");
+}
+
+/// Blocks of more than one command.
+const MANY: u64 = 70_000;
+
+#[test]
+fn comparisons_of_several_commands_find_each_difference() {
+    let (controller, namespace) = open("size=1M,mdts=16K");
+    let mut data = counted(&controller, 64 << 10, 3);
+    namespace.write(8, &mut data).unwrap();
+    assert!(namespace.compare(8, &mut data).unwrap());
+    for at in [0, 20_000, 65_535] {
+        let before = data.to_vec()[at];
+        data.write_at(at, &[!before]);
+        assert!(!namespace.compare(8, &mut data).unwrap(), "byte {at}");
+        data.write_at(at, &[before]);
+    }
+    assert!(namespace.compare(8, &mut data).unwrap(), "the buffer came back each time");
+    refused(&namespace.compare(namespace.blocks() - 1, &mut data).unwrap_err(), Refusal::OutOfRange);
+    let mut part = controller.alloc(513).unwrap();
+    let error = namespace.compare(0, &mut part).unwrap_err();
+    refused(&error, Refusal::Length);
+    says(&error, &["Compare (05h) of 513 bytes at block 0 of namespace 1"]);
+    let (controller, apart) = open("size=1M,ms=8");
+    let mut data = counted(&controller, 4096, 0);
+    refused(&apart.compare(0, &mut data).unwrap_err(), Refusal::Metadata);
+}
+
+/// The reference tag that a caller has set counts on from command to command.
+#[test]
+fn verifications_of_several_commands_count_reference_tags() {
+    let (controller, namespace) = open("size=64M,ms=8,pi=2");
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    let (made, mut done) = (Protect::new().action().application_tag(5), 0);
+    while done < MANY {
+        let count = (MANY - done).min(namespace.max_write_zeroes().into());
+        let zeroes = Zeroes::new(&namespace, done, count as u32).protect(made.reference_tag(1000 + done));
+        queue.turn().unwrap().write_zeroes(zeroes, done).unwrap();
+        assert!(queue.wait(Wait::Poll, deadline()).unwrap());
+        queue.turn().unwrap().next().unwrap().result().unwrap();
+        done += count;
+    }
+    let checked = Protect::new().check(Checks::all()).application_tag(5);
+    namespace.verify(0, MANY, checked.reference_tag(1000)).unwrap();
+    namespace.verify(0, namespace.blocks(), None).unwrap();
+    let error = namespace.verify(0, MANY, checked.reference_tag(1001)).unwrap_err();
+    assert_eq!(error.status(), Some(Status::REFERENCE_TAG_CHECK_ERROR));
+    says(&error, &["Verify (0Ch) of 70000 blocks from block 0 on of namespace 1"]);
+    refused(&namespace.verify(1, namespace.blocks(), None).unwrap_err(), Refusal::OutOfRange);
+    refused(&namespace.verify(0, 0, None).unwrap_err(), Refusal::Length);
+    let (_controller, plain) = open("size=1M");
+    refused(&plain.verify(0, 1, checked).unwrap_err(), Refusal::Unprotected);
+}
+
+#[test]
+fn blocks_are_unreadable_until_they_are_written() {
+    let (controller, namespace) = open("size=64M");
+    namespace.write_uncorrectable(100, MANY).unwrap();
+    let mut buffer = controller.alloc(512).unwrap();
+    for (slba, is_readable) in [(99, true), (100, false), (99 + MANY, false), (100 + MANY, true)] {
+        let read = namespace.read(slba, &mut buffer);
+        let status = read.err().and_then(|error| error.status());
+        assert_eq!(status, (!is_readable).then_some(Status::UNRECOVERED_READ_ERROR), "block {slba}");
+    }
+    let error = namespace.verify(0, 1000, None).unwrap_err();
+    assert_eq!(error.status(), Some(Status::UNRECOVERED_READ_ERROR));
+    namespace.write(100, &mut buffer).unwrap();
+    namespace.read(100, &mut buffer).unwrap();
+    let last = namespace.blocks() - 1;
+    refused(&namespace.write_uncorrectable(last, 2).unwrap_err(), Refusal::OutOfRange);
+}
+
+#[test]
+fn ranges_are_copied_one_after_the_other() {
+    let (controller, namespace) = open("size=16M,fdp=true,fdp-unit=64K");
+    let mut data = counted(&controller, 8192, 0);
+    namespace.write(0, &mut data).unwrap();
+    let bytes = data.to_vec();
+    namespace.copy(&[CopyRange::new(8, 8), CopyRange::new(0, 4)], 512).unwrap();
+    let mut copied = controller.alloc(12 * 512).unwrap();
+    namespace.read(512, &mut copied).unwrap();
+    assert_eq!(copied.to_vec(), [&bytes[4096..], &bytes[..2048]].concat());
+
+    let placement = namespace.placement().unwrap();
+    namespace.copy_placed(&[CopyRange::new(0, 3)], 1024, placement.identifier(0, 4)).unwrap();
+    assert_eq!(placement.handles().unwrap()[4].available_media_writes, 128 - 3);
+
+    refused(&namespace.copy(&[], 512).unwrap_err(), Refusal::Length);
+    let many = vec![CopyRange::new(0, 1); CopyRange::MOST + 1];
+    let error = namespace.copy(&many, 512).unwrap_err();
+    refused(&error, Refusal::Length);
+    says(&error, &["Copy (19h) of 257 ranges to block 512 of namespace 1"]);
+    refused(&namespace.copy(&many[..1], namespace.blocks()).unwrap_err(), Refusal::OutOfRange);
+    // One range of more blocks than the controller takes.
+    let error = namespace.copy(&[CopyRange::new(0, 4096)], 8192).unwrap_err();
+    assert_eq!(error.status(), Some(Status::COMMAND_SIZE_LIMIT_EXCEEDED));
+}

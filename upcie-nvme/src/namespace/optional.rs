@@ -1,0 +1,205 @@
+//! Blocking calls of the optional commands of blocks: Compare, Verify, Write Uncorrectable, Copy.
+
+use super::{
+    Namespace,
+    blocking::{Order, refused, run},
+    retries::Tries,
+};
+use crate::{
+    Controller, IdentifyQuery, Refusal, Result,
+    engine::{Refused, Turn},
+    protection::Protect,
+    spec::{CopyRange, IdentifyNvmController, NvmOpcode, OptionalCommands, Status},
+};
+use upcie_core::dma::DmaBuf;
+
+/// The most blocks that a command names by a number of 16 bits.
+const MOST: u64 = 1 << 16;
+/// Bytes that a call gets a second more for, as transfers do.
+const UNIT: u64 = 1 << 20;
+
+impl Namespace {
+    /// Compares all of `buffer` with the blocks from `slba` on, within the controller, and waits for it. Returns `false` if they
+    /// differ. A longer buffer is compared by several commands, between which others may write.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// let mut buffer = controller.alloc(4096)?;
+    /// buffer.fill(7);
+    /// assert!(!namespace.compare(0, &mut buffer)?, "the blocks are zeros");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Compare, [`Refusal::Metadata`] for
+    /// blocks with metadata apart from the data.
+    pub fn compare(&self, slba: u64, buffer: &mut DmaBuf) -> Result<bool> {
+        self.check_usable()?;
+        let (controller, extent, len) = (&self.controller, &self.extent, buffer.total_len());
+        let what = || {
+            let (opcode, nsid) = (NvmOpcode::COMPARE, self.nsid());
+            format!("{opcode} of {len} bytes at block {slba} of namespace {nsid}")
+        };
+        let lacks = !extent.optional.contains(OptionalCommands::COMPARE);
+        let lacks = lacks.then_some(Refusal::NoCommand);
+        if let Some(reason) = lacks.or_else(|| extent.misplaced_bytes(slba, len as u64)) {
+            return Err(refused(controller, &what, reason));
+        }
+        let (most, block) = (extent.max_transfer(), extent.block_size());
+        let mut sent = 0;
+        let how = (Tries::NONE, Order::Any);
+        let result = run(controller, buffer, &what, len as u64 / UNIT, how, |turn, held, _| {
+            let part = (len - sent).min(most);
+            let first = slba + (sent / block) as u64;
+            // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
+            // in flight, or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.compare_held(extent, first, held, sent..sent + part, sent as u64) }?;
+            sent += part;
+            Ok(sent < len)
+        });
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(Status::COMPARE_FAILURE) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the controller read `blocks` blocks from `slba` on without a transfer, and check their protection information as
+    /// `protect` says, if it is given; waits for it. As many commands are sent as its limit takes (VSL).
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M,ms=8,pi=1")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// use upcie_nvme::protection::{Checks, Protect};
+    /// namespace.verify(0, namespace.blocks(), None)?;
+    /// namespace.verify(8, 1, Protect::new().check(Checks::GUARD))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), the status of the first block that can't be read or does not pass among them;
+    /// [`Refusal::NoCommand`] if the controller does not have Verify, [`Refusal::Unprotected`] for checks of blocks that have
+    /// no protection information.
+    pub fn verify(&self, slba: u64, blocks: u64, protect: impl Into<Option<Protect>>) -> Result<()> {
+        let protect: Option<Protect> = protect.into();
+        let format = &self.extent.format;
+        let limit = IdentifyNvmController::max_verify;
+        let command = (NvmOpcode::VERIFY, OptionalCommands::VERIFY);
+        self.name_blocks(command, limit, (slba, blocks), |turn, done, count| match protect {
+            None => turn.verify(self, slba + done, count, done),
+            Some(protect) => {
+                let protect = protect.after(format.protection(), done);
+                turn.verify_protected(self, slba + done, count, protect, done)
+            }
+        })
+    }
+
+    /// Makes reads of `blocks` blocks from `slba` on fail until they are written, and waits for it. As many commands are sent as
+    /// the controller's limit takes (WUSL).
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write); [`Refusal::NoCommand`] if the controller does not have Write Uncorrectable.
+    pub fn write_uncorrectable(&self, slba: u64, blocks: u64) -> Result<()> {
+        let limit = IdentifyNvmController::max_write_uncorrectable;
+        let command = (NvmOpcode::WRITE_UNCORRECTABLE, OptionalCommands::WRITE_UNCORRECTABLE);
+        self.name_blocks(command, limit, (slba, blocks), |turn, done, count| {
+            turn.write_uncorrectable(self, slba + done, count, done)
+        })
+    }
+
+    /// Copies the blocks in `ranges` (1 to [`CopyRange::MOST`]), one after the other, to the blocks from `slba` on, within the
+    /// controller, and waits for it: by one command, whose limits [`identify`](Self::identify) has (`mssrl`, `mcl`, `msrc`).
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// use upcie_nvme::spec::CopyRange;
+    /// namespace.copy(&[CopyRange::new(0, 8), CopyRange::new(64, 8)], 512)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write); [`Refusal::NoCommand`] if the controller does not have Copy, [`Refusal::Length`] for no
+    /// range or too many, and the controller's status for ranges beyond its limits.
+    pub fn copy(&self, ranges: &[CopyRange], slba: u64) -> Result<()> {
+        self.copy_to(ranges, slba, None)
+    }
+
+    /// Copies blocks like [`copy`](Self::copy), to the reclaim unit that `placement` names
+    /// ([`Placement::identifier`](crate::Placement::identifier)).
+    ///
+    /// # Errors
+    /// Those of [`copy`](Self::copy).
+    pub fn copy_placed(&self, ranges: &[CopyRange], slba: u64, placement: u16) -> Result<()> {
+        self.copy_to(ranges, slba, Some(placement))
+    }
+
+    fn copy_to(&self, ranges: &[CopyRange], slba: u64, placement: Option<u16>) -> Result<()> {
+        self.check_usable()?;
+        let (controller, extent, count) = (&self.controller, &self.extent, ranges.len());
+        let what = || {
+            let (opcode, nsid) = (NvmOpcode::COPY, self.nsid());
+            format!("{opcode} of {count} ranges to block {slba} of namespace {nsid}")
+        };
+        if count > CopyRange::MOST {
+            return Err(refused(controller, &what, Refusal::Length));
+        }
+        let bytes: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
+        let mut buffer = controller.whole_pages(bytes.len())?;
+        if !bytes.is_empty() {
+            buffer.write_at(0, &bytes);
+        }
+        let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
+        let units = blocks * extent.format.transfer_size() as u64 / UNIT;
+        run(controller, &mut buffer, &what, units, (Tries::NONE, Order::Any), |turn, held, _| {
+            // SAFETY: `held` has the ranges. It outlives the command: `run` gives it back or frees it only when nothing is in
+            // flight, or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.copy_held(extent, held, count, (slba, placement), 0) }.map(|()| false)
+        })
+        .map(drop)
+    }
+
+    /// Sends commands that name `blocks` blocks from `slba` on and move nothing: `send` is given the blocks before each, and
+    /// its own.
+    fn name_blocks(
+        &self,
+        (opcode, command): (NvmOpcode, OptionalCommands),
+        limit: fn(&IdentifyNvmController, u64) -> Option<u64>,
+        (slba, blocks): (u64, u64),
+        send: impl Fn(&mut Turn<'_, u64>, u64, u32) -> Result<(), Refused<u64>>,
+    ) -> Result<()> {
+        self.check_usable()?;
+        let (controller, extent) = (&self.controller, &self.extent);
+        let what =
+            || format!("{opcode} of {blocks} blocks from block {slba} on of namespace {}", self.nsid());
+        let lacks = (!extent.optional.contains(command)).then_some(Refusal::NoCommand);
+        if let Some(reason) = lacks.or_else(|| extent.misplaced(slba, blocks)) {
+            return Err(refused(controller, &what, reason));
+        }
+        let most = self.most_named(limit)?;
+        let (mut done, how) = (0, (Tries::NONE, Order::Any));
+        let units = blocks.saturating_mul(extent.format.transfer_size() as u64) / UNIT;
+        run(controller, &mut DmaBuf::empty(), &what, units, how, |turn, _, _| {
+            let count = (blocks - done).min(most);
+            send(turn, done, count as u32)?;
+            done += count;
+            Ok(done < blocks)
+        })
+        .map(drop)
+    }
+
+    /// Returns the most blocks of a command that has this limit in bytes.
+    fn most_named(&self, limit: fn(&IdentifyNvmController, u64) -> Option<u64>) -> Result<u64> {
+        let controller = Controller::of(&self.controller);
+        let limits = match controller.identify_as::<IdentifyNvmController>(&IdentifyQuery::default()) {
+            Ok(limits) => limits,
+            // A controller without these data has no limit.
+            Err(error) if error.status().is_some() => return Ok(MOST),
+            Err(error) => return Err(error),
+        };
+        let bytes = limit(&limits, controller.capabilities().page_size_min());
+        let size = self.extent.format.data_size().max(1) as u64;
+        Ok(bytes.map_or(MOST, |bytes| (bytes / size).clamp(1, MOST)))
+    }
+}

@@ -2,16 +2,19 @@
 //!
 //! The controller in software leaves marks in the memory, and looks at them when the health log is read.
 
-use std::thread;
+use std::{thread, time::Duration};
+use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, Failure,
-    spec::{HostMemoryBuffer, SmartLog},
+    emu::{Fault, FaultPlan, FaultRule},
+    spec::{AdminOpcode, HostMemoryBuffer, SmartLog},
 };
 use upcie_tests::{
     Device, deadline,
     device::namespaces,
     io::{create, read, write},
     on_each_device, says,
+    stepping::Stepping,
 };
 
 /// More than a controller under test wishes.
@@ -115,4 +118,25 @@ fn lending_and_resets_may_come_from_two_threads() {
         controller.reset().unwrap();
         assert_eq!(used(&controller), wished);
     });
+}
+
+/// A command that was not answered in time may be carried out after a later one that was.
+#[test]
+fn memory_that_a_late_command_may_lend_is_kept() {
+    let clock = Stepping::new("size=1M,hmb=1M,serial=LENT", ());
+    let controller = clock.open(Controller::builder().queues(1).timeout(Duration::from_secs(1)));
+    let before = controller.heap().in_use();
+    let late = FaultRule::new(Fault::Delay(Duration::from_secs(3))).queue(0);
+    let late = late.opcode(AdminOpcode::SET_FEATURES.0).count(1);
+    clock.device.inject(&FaultPlan::new(1).rule(late)).unwrap();
+    let error = controller.lend_host_memory(PLENTY).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error:?}");
+    controller.take_host_memory().unwrap();
+    assert_eq!(controller.host_memory(), 0);
+    clock.sleep(Duration::from_secs(4));
+    assert_eq!(used(&controller), 1 << 20, "the late command was carried out");
+    assert!(controller.heap().in_use() >= before + (1 << 20), "the controller uses the memory");
+    controller.reset().unwrap();
+    assert_eq!(used(&controller), 0);
+    assert_eq!(controller.heap().in_use(), before);
 }

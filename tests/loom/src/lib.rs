@@ -78,6 +78,10 @@ impl Error {
         Self
     }
 
+    fn pci_error(_: &str, _: &str) -> Self {
+        Self
+    }
+
     fn argument(_: &str, _: String) -> Self {
         Self
     }

@@ -3,6 +3,7 @@
 use super::{Controller, Inner, late::Late, lent::LentMemory, lock};
 use crate::{
     Error, Result,
+    engine::Retired,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
 };
 use std::time::Duration;
@@ -169,7 +170,7 @@ impl Inner {
             let entry = HostMemoryDescriptor { address: piece.iova(0), size, reserved12: 0 };
             list.write_at(index * size_of::<HostMemoryDescriptor>(), entry.as_bytes());
         }
-        Ok(Some(LentMemory { pieces, list, bytes, confirmed: false }))
+        Ok(Some(LentMemory { pieces, list, bytes, confirmed: false, unanswered: false }))
     }
 
     /// Tells the controller to let go of the memory, if it may have some.
@@ -179,7 +180,11 @@ impl Inner {
             None => return Ok(()),
         }
         self.disable_host_buffer()?;
-        *lock(&self.host_buffer.lent) = None;
+        let lent = lock(&self.host_buffer.lent).take();
+        if let Some(LentMemory { mut pieces, list, unanswered: true, .. }) = lent {
+            pieces.push(list);
+            self.keep(Retired(pieces));
+        }
         Ok(())
     }
 
@@ -205,7 +210,11 @@ impl Inner {
     }
 
     fn send_lending(&self, command: &Command, after: Duration) -> Result<()> {
-        self.admin_late(command, DmaBuf::empty(), LEND, after, Late::Nothing).map(drop)
+        let sent = self.admin_late(command, DmaBuf::empty(), LEND, after, Late::Nothing).map(drop);
+        if sent.as_ref().is_err_and(|error| error.status().is_none()) {
+            lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.unanswered = true);
+        }
+        sent
     }
 
     /// Returns the memory to the controller, which a reset has made forget it.

@@ -22,6 +22,8 @@ pub(super) struct LentMemory {
     pub(super) bytes: u64,
     /// The controller has it for sure, and gets it again after a reset: no thread is about to lend or take it.
     pub(super) confirmed: bool,
+    /// A command that lends it was not answered in time: the controller may still carry it out, after any later one.
+    pub(super) unanswered: bool,
 }
 
 impl HostBuffer {

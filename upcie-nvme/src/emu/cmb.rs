@@ -14,13 +14,11 @@ use super::{
     shared::{read_bytes, write_bytes, zero_bytes},
 };
 use crate::spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset};
-use std::{ops::RangeInclusive, sync::Arc};
+use std::sync::Arc;
 use upcie_core::memory::{Memory, PageSize};
 
 /// The BAR with the buffer.
 pub(super) const CMB_BAR: u8 = 2;
-/// Bytes of a buffer.
-pub(super) const SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
 /// Bytes of a unit of CMBSZ.SZ: CMBSZ.SZU is 0.
 const UNIT: u64 = 4096;
 /// The reserved bits of CMBMSC.

@@ -17,10 +17,10 @@ pub use zones::ZoneOptions;
 pub(super) use zones::{EXTENSION_UNIT, GRANULARITY};
 
 use super::{
-    Error, Sgls, boot, cmb,
+    Error, Sgls, boot,
     units::{self, Bytes, number},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
 const MAX_QUEUES: u16 = 1024;
@@ -29,6 +29,8 @@ const MAX_SIZE: u64 = 1 << 50;
 /// The most vectors that MSI-X has.
 const MAX_VECTORS: u16 = 2048;
 const MAX_LATENCY: Duration = Duration::from_secs(60);
+/// Limits of `cmb=` beside 0.
+const CMB_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
 /// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
 
@@ -273,7 +275,7 @@ impl Options {
                 self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;
             }
             "cmb" => {
-                let fits = |size: u64| size == 0 || size.is_power_of_two() && cmb::SIZES.contains(&size);
+                let fits = |size: u64| size == 0 || size.is_power_of_two() && CMB_SIZES.contains(&size);
                 self.cmb = bytes(fits, "0, or a power of two from 64K to 256M")?;
             }
             "boot-partitions" => {

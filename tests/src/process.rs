@@ -26,11 +26,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The variable that tells the test's own executable which role to play when it is started again.
 pub const ROLE: &str = "UPCIE_TEST_ROLE";
 
-/// Returns the number of page faults of this process so far that needed no disk.
+/// Returns the number of page faults of the calling thread so far that needed no disk.
 pub fn faults() -> i64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: room for the answer.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
     // SAFETY: all zeroes is a valid value, and the call filled it in.
     unsafe { usage.assume_init() }.ru_minflt
 }

@@ -1,7 +1,7 @@
 //! Memory of a controller that its registers restrict: what is not allowed there is refused with the register's name.
 
 use upcie_nvme::{
-    DmaBuf, Failure, Refusal,
+    Controller, DmaBuf, Failure, Refusal,
     spec::{CmbLocation, CmbSize},
 };
 use upcie_tests::{
@@ -15,6 +15,14 @@ const ALL: CmbSize = CmbSize::new().with_sqs(true).with_rds(true).with_wds(true)
 
 fn told(size: CmbSize) -> Told {
     Told { size, ..Told::default() }
+}
+
+#[test]
+fn a_controller_without_a_cmb_says_so() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    assert!(controller.cmb().unwrap().is_none() && !controller.capabilities().cmbs());
+    let refused = controller.queue_pair().submission_in_controller(true).create::<()>().unwrap_err();
+    says(&refused, &[controller.name(), "it has no memory buffer", "CAP.CMBS"]);
 }
 
 #[test]

@@ -193,6 +193,7 @@ fn every_name_on_the_page_exists() {
         ("| opcode | command |", [2, 4, 5, 6]),
         ("| set | opcode | command |", [3, 5, 6, 7]),
         ("| what | Rust |", [1, 2, 3, 4]),
+        ("| memory | Rust |", [1, 3, 4, 5]),
     ] {
         for row in table(heading) {
             quoted(&row[of_rust]).into_iter().for_each(|name| check(name, has_rust(name)));

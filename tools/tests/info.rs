@@ -180,3 +180,13 @@ fn blocks_with_metadata_are_read_and_written_or_refused() {
         succeeds(run(&format!("perf emu:{options} --time 200ms --depth 4")));
     }
 }
+
+#[test]
+fn memory_of_the_controller_is_shown() {
+    let shown = &info("emu:size=1M,cmb=1M")["own_memory"]["controller_memory_buffer"];
+    assert_eq!((&shown["bar"], &shown["size"]), (&2.into(), &(1 << 20).into()));
+    for what in ["submission_queues", "completion_queues", "lists", "read_data", "write_data"] {
+        assert_eq!(shown["uses"][what], true, "{what}");
+    }
+    assert_eq!(info("emu:size=1M")["own_memory"]["controller_memory_buffer"], Value::Null);
+}

@@ -117,7 +117,7 @@ impl Controller {
     /// none.
     ///
     /// ```
-    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M,cmb=1M")?;
     /// if let Some(memory) = controller.cmb()? {
     ///     let mut buffer = memory.alloc(4096)?;
     ///     buffer.write_at(0, b"through the controller");

@@ -8,7 +8,7 @@ use super::{
     flight::{Done, Flight},
     identify, logs,
     media::Media,
-    placement, prp,
+    placement,
     queue::{Fault, Sq},
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
@@ -260,18 +260,7 @@ impl<M: Media> Core<M> {
         command: &Command,
         data: &[u8],
     ) -> Result<(), Status> {
-        let mut rest = data;
-        prp::walk(
-            host,
-            self.io.page,
-            (command.prp1(), command.prp2()),
-            data.len() as u64,
-            |host, iova, len| {
-                let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
-                rest = after;
-                host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-            },
-        )
+        Data::Prps(command.prp1(), command.prp2()).store(host, self.io.page, data)
     }
 
     fn log_page(

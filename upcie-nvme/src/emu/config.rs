@@ -2,6 +2,7 @@
 
 use super::{
     Options,
+    cmb::CMB_BAR,
     msix::{MSIX_BAR, pba_offset},
 };
 use upcie_core::{pci::command, vfio_user::server::Delivery};
@@ -61,8 +62,8 @@ impl ConfigSpace {
         space.put(0x08, &[1, 0x02, 0x08, 0x01]);
         space.allow(0x0c, &[0xff]);
         for (index, &size) in bars.iter().enumerate().filter(|(_, size)| **size != 0) {
-            // 64-bit memory, not prefetchable. The bits below the size stay 0: that is how a BAR is sized.
-            space.put(0x10 + index * 4, &[4]);
+            // 64-bit memory, prefetchable if it has no registers. The bits below the size stay 0: that is how a BAR is sized.
+            space.put(0x10 + index * 4, &[if index == usize::from(CMB_BAR) { 0xc } else { 4 }]);
             space.allow(0x10 + index * 4, &(!(size - 1) & !0xf).to_le_bytes());
         }
         space.put(0x2c, &VENDOR.to_le_bytes());
@@ -202,6 +203,11 @@ mod tests {
         }
         let bars: Vec<u32> = (0x10..0x28).step_by(4).map(|at| u32_at(&space, at)).collect();
         assert_eq!(bars, [0xffff_c004, !0, 0, 0, 0xffff_f004, !0]);
+        let mut space = ConfigSpace::new(&[0x4000, 0, 1 << 20, 0, 0x1000, 0], &"cmb=1M".parse().unwrap());
+        for at in [0x18, 0x1c] {
+            assert!(!space.write(at, &[0xff; 4]));
+        }
+        assert_eq!([0x18, 0x1c].map(|at| u32_at(&space, at)), [0xfff0_000c, !0], "prefetchable");
     }
 
     #[test]

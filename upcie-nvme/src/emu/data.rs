@@ -1,7 +1,9 @@
-//! The location of a command's data in the host's memory: PRPs or an SGL.
+//! The location of a command's data in the host's memory, or in the controller's own: PRPs or an SGL.
 
 use super::{
-    HostMemory, prp,
+    HostMemory,
+    one_memory::OneMemory,
+    prp,
     sgl::{self, Rules},
 };
 use crate::spec::{Command, SglDescriptor, Status};
@@ -69,21 +71,39 @@ impl Data {
     /// data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes.
     ///
     /// # Errors
-    /// The status for a wrong list, or the error of `piece`.
+    /// The status for a wrong list or for data in two memories, or the error of `piece`.
     #[inline(always)]
     pub fn walk<H: HostMemory>(
         self,
+        host: &mut H,
+        page: u64,
+        moved: (u64, bool),
+        piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        self.walk_in(&mut OneMemory::of(host), host, page, moved, piece)
+    }
+
+    /// Walks like [`walk`](Self::walk), over data that has to be in `memory`.
+    #[inline(always)]
+    fn walk_in<H: HostMemory>(
+        self,
+        memory: &mut OneMemory,
         host: &mut H,
         page: u64,
         (len, reads): (u64, bool),
         mut piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
     ) -> Result<(), Status> {
         match self {
-            Self::Prps(prp1, prp2) => {
-                prp::walk(host, page, (prp1, prp2), len, |host, iova, part| piece(host, Some(iova), part))
-            }
+            Self::Prps(prp1, prp2) => prp::walk(host, page, (prp1, prp2), len, |host, iova, part| {
+                memory.check(iova, part)?;
+                piece(host, Some(iova), part)
+            }),
             Self::Sgl(first, sgls) => {
-                sgl::walk(host, first, Rules { len, reads, dwords: sgls == Sgls::Dwords }, piece)
+                let rules = Rules { len, reads, dwords: sgls == Sgls::Dwords };
+                sgl::walk(host, first, rules, |host, iova, part| {
+                    iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
+                    piece(host, iova, part)
+                })
             }
         }
     }
@@ -93,9 +113,20 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn fetch(self, host: &mut impl HostMemory, page: u64, bytes: &mut [u8]) -> Result<(), Status> {
+        self.fetch_in(&mut OneMemory::of(host), host, page, bytes)
+    }
+
+    /// Reads like [`fetch`](Self::fetch), data that has to be in `memory`.
+    pub fn fetch_in(
+        self,
+        memory: &mut OneMemory,
+        host: &mut impl HostMemory,
+        page: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Status> {
         let len = bytes.len() as u64;
         let mut rest = bytes;
-        self.walk(host, page, (len, false), |host, iova, len| {
+        self.walk_in(memory, host, page, (len, false), |host, iova, len| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
             let (part, after) =
                 std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
@@ -109,8 +140,19 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn store(self, host: &mut impl HostMemory, page: u64, bytes: &[u8]) -> Result<(), Status> {
+        self.store_in(&mut OneMemory::of(host), host, page, bytes)
+    }
+
+    /// Writes like [`store`](Self::store), data that has to be in `memory`.
+    pub fn store_in(
+        self,
+        memory: &mut OneMemory,
+        host: &mut impl HostMemory,
+        page: u64,
+        bytes: &[u8],
+    ) -> Result<(), Status> {
         let mut rest = bytes;
-        self.walk(host, page, (bytes.len() as u64, true), |host, iova, len| {
+        self.walk_in(memory, host, page, (bytes.len() as u64, true), |host, iova, len| {
             let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
             rest = after;
             // Without an address the host discards the part.

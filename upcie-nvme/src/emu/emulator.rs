@@ -1,8 +1,8 @@
 //! A controller behind a vfio-user server, by the system's clock.
 
 use super::{
-    Error, FaultPlan, Machine, Options, Region, Storage, faults::Place, identify, layout::REGISTER_BAR,
-    msix::MSIX_BAR, subsystem::Subsystem,
+    Error, FaultPlan, Machine, Options, Region, Storage, cmb::CMB_BAR, faults::Place, identify,
+    layout::REGISTER_BAR, msix::MSIX_BAR, subsystem::Subsystem,
 };
 use crate::spec::Status;
 use nix::errno::Errno;
@@ -150,6 +150,7 @@ fn part(region: u32) -> Result<Region, Errno> {
     match region {
         REGISTER_BAR => Ok(Region::Registers),
         CONFIG_REGION => Ok(Region::Config),
+        bar if bar == CMB_BAR.into() => Ok(Region::ControllerMemory),
         bar if bar == MSIX_BAR.into() => Ok(Region::MsixTable),
         _ => Err(Errno::EINVAL),
     }
@@ -157,7 +158,7 @@ fn part(region: u32) -> Result<Region, Errno> {
 
 impl Backend for Emulator {
     fn begin_session(&mut self) -> std::io::Result<()> {
-        self.machine.renew_doorbells().map_err(std::io::Error::other)
+        self.machine.renew_memory().map_err(std::io::Error::other)
     }
 
     fn layout(&self) -> &Layout {

@@ -1,9 +1,10 @@
 //! The host as a controller sees it: memory that it reads and writes, and interrupts that it raises.
 
 use nix::errno::Errno;
-use std::{io, ptr::NonNull};
+use std::{io, ops::Range, ptr::NonNull, sync::Arc};
 use upcie_core::{
     irq::IrqKind,
+    memory::Memory,
     vfio_user::server::{Client, Delivery},
 };
 
@@ -11,7 +12,7 @@ use upcie_core::{
 ///
 /// # Safety
 /// The bytes returned by [`translate`](Self::translate) are mapped in this process, readable and writable, until
-/// [`generation`](Self::generation) changes. No reference to them exists, and they are no memory of the controller's own.
+/// [`generation`](Self::generation) changes. No reference to them exists, and they are no memory of a medium.
 pub unsafe trait HostMemory {
     /// Returns the address in this process of `len` bytes at the host's address `iova`, if they are mapped in one piece,
     /// readable and writable. The host changes this memory at any time: use raw pointers only, and read each byte once.
@@ -31,6 +32,18 @@ pub unsafe trait HostMemory {
     /// # Errors
     /// The range is not the host's, or can't be reached. Part of `data` may have been written then.
     fn write(&mut self, iova: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Puts memory of the controller at the host's addresses from `.0` on, in front of what the host has there, and takes away what
+    /// was put before: the functions above find these bytes then, and the generation changes. Returns `false` if this host can't
+    /// have it. By default a host has none; the controller then refuses the address (CMBSTS.CBAI).
+    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
+        memory.is_none()
+    }
+
+    /// Returns the addresses of the [controller's own memory](Self::set_own_memory).
+    fn own_memory(&self) -> Option<Range<u64>> {
+        None
+    }
 
     /// Returns `true` if accesses were so slow that the controller should end its step after the present command.
     fn is_slow(&self) -> bool {
@@ -70,8 +83,8 @@ pub(super) fn errno(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-// SAFETY: a server translates to its own mappings of the client's files, which it unmaps only after the generation has
-// changed, and to which it makes no references.
+// SAFETY: a server translates to its own mappings of the client's files and to the controller's memory, which it unmaps only
+// after the generation has changed, and to which it makes no references.
 unsafe impl HostMemory for Client<'_> {
     #[inline(always)]
     fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
@@ -89,6 +102,14 @@ unsafe impl HostMemory for Client<'_> {
 
     fn write(&mut self, iova: u64, data: &[u8]) -> io::Result<()> {
         Client::write(self, iova, data)
+    }
+
+    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
+        self.set_device_memory(memory)
+    }
+
+    fn own_memory(&self) -> Option<Range<u64>> {
+        self.device_memory()
     }
 
     #[inline(always)]

@@ -61,8 +61,10 @@ pub(super) struct Io<M> {
     pub(super) keeps_reservations: bool,
     /// A reservation keeps this controller's host from some command.
     pub(super) restricted: bool,
-    /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, or a reservation
-    /// restricts this controller's host.
+    /// The controller's own memory is at addresses of the host (`cmb=`): data may be there, and must not be in both.
+    pub(super) has_own_memory: bool,
+    /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
+    /// restricts this controller's host, or the controller's own memory is at addresses of the host.
     pub(super) careful: bool,
     /// The identifier of this controller in the NVM subsystem, counted from 1.
     pub(super) controller: u16,
@@ -116,6 +118,7 @@ impl<M: Media> Io<M> {
             reservations: Reservations::new(options.most_namespaces() as usize),
             keeps_reservations: options.keeps_reservations(),
             restricted: false,
+            has_own_memory: false,
             careful: false,
             controller: 1,
             fused: None,
@@ -125,6 +128,14 @@ impl<M: Media> Io<M> {
         };
         io.note_metadata();
         io
+    }
+
+    /// Notes whether the controller's own memory is at addresses of the host: commands take another way then.
+    pub(super) fn note_own_memory(&mut self, is_there: bool) {
+        if self.has_own_memory != is_there {
+            self.has_own_memory = is_there;
+            self.note_reservations();
+        }
     }
 
     /// Prefetches the first bytes of block `slba`.

@@ -1,10 +1,12 @@
 //! The function's BARs.
 //!
-//! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 4: the MSI-X table and its
-//! pending bits, by message.
+//! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 2: the controller memory buffer, mapped.
+//! BAR 4: the MSI-X table and its pending bits, by message.
 
 use super::{
-    Error, Options, config,
+    Error, Options,
+    cmb::{CMB_BAR, Cmb},
+    config,
     msix::{MSIX_BAR, pba_offset},
 };
 use std::sync::Arc;
@@ -43,7 +45,7 @@ pub(super) fn doorbells(options: &Options) -> Result<Arc<Memory>, Error> {
 }
 
 /// Makes the regions and interrupts that the options ask for, with `memory` for the doorbells.
-pub(super) fn layout(options: &Options, memory: &Arc<Memory>) -> Layout {
+pub(super) fn layout(options: &Options, memory: &Arc<Memory>, cmb: Option<&Cmb>) -> Layout {
     let page = PageSize::Small.bytes() as u64;
     let (end, size) = extent(options);
     // The first page may be larger than 4 KiB: the doorbells in it, of the first queues, are then written by
@@ -53,6 +55,13 @@ pub(super) fn layout(options: &Options, memory: &Arc<Memory>) -> Layout {
     let mut layout = Layout::default();
     layout.regions[REGISTER_BAR as usize] =
         RegionLayout { size, mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }) };
+    if let Some(memory) = cmb.map(Cmb::memory) {
+        let size = memory.len() as u64;
+        layout.regions[usize::from(CMB_BAR)] = RegionLayout {
+            size,
+            mappable: Some(Mappable { memory: memory.clone(), areas: vec![(0, size)] }),
+        };
+    }
     if options.vectors > 0 {
         let table = pba_offset(options.vectors) + u64::from(options.vectors).div_ceil(64) * 8;
         layout.regions[usize::from(MSIX_BAR)] =

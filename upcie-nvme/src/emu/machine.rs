@@ -3,6 +3,7 @@
 use super::{
     Error, FaultPlan, Host, Media, Options, Storage,
     arbitration::Arbiter,
+    cmb::Cmb,
     config::{Allowed, ConfigSpace},
     doorbell_buffers::DoorbellBuffers,
     faults::{self, Injector, Place},
@@ -61,6 +62,8 @@ pub struct Machine<M = Storage> {
 pub enum Region {
     /// BAR 0: the controller's registers and the doorbells.
     Registers,
+    /// BAR 2: the controller memory buffer (`cmb=`).
+    ControllerMemory,
     /// BAR 4: the MSI-X table and its pending bits.
     MsixTable,
     /// Configuration space.
@@ -84,12 +87,12 @@ impl<M: Media> Machine<M> {
     /// block size; the options `size`, `file` and `null` have no effect.
     ///
     /// # Errors
-    /// The options are not compatible, or there is no memory for the doorbells.
+    /// The options are not compatible, or there is no memory for the doorbells or the controller memory buffer.
     pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
         options.check()?;
-        let doorbells = layout::doorbells(options)?;
-        let layout = layout::layout(options, &doorbells);
-        let core = Core::new(options, doorbells, Io::new(options, media, size));
+        let (doorbells, cmb) = (layout::doorbells(options)?, Cmb::new(options)?);
+        let layout = layout::layout(options, &doorbells, cmb.as_ref());
+        let core = Core::new(options, doorbells, cmb, Io::new(options, media, size));
         let config = ConfigSpace::new(&[0; 6], options);
         let mut machine = Self {
             allowed: config.allowed(),
@@ -163,7 +166,7 @@ impl<M: Media> Machine<M> {
         &mut self.core.io.media
     }
 
-    /// Returns the regions and the number of interrupts. The doorbells are memory that a host may map.
+    /// Returns the regions and the number of interrupts. The doorbells and the buffer are memory that a host may map.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -181,7 +184,8 @@ impl<M: Media> Machine<M> {
         match region {
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
-                self.registers.read(boot, offset, data);
+                let cmb = self.core.cmb.as_ref().map(Cmb::properties).unwrap_or_default();
+                self.registers.read(boot, &cmb, offset, data);
             }
             Region::Registers => {
                 // The specification does not define reads of doorbells: return the value written last.
@@ -196,6 +200,7 @@ impl<M: Media> Machine<M> {
                 self.update_lines(host);
                 self.config.read(offset, data);
             }
+            Region::ControllerMemory => self.read_cmb(offset, data),
             Region::MsixTable => self.msix.read(host, offset, data),
         }
     }
@@ -205,6 +210,7 @@ impl<M: Media> Machine<M> {
         if self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.gone_until.is_some()) {
             return;
         }
+        self.place_cmb(host);
         match region {
             Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
@@ -215,6 +221,8 @@ impl<M: Media> Machine<M> {
                         }
                         // At once: an unmasking in the next message must see the pin as this write leaves it.
                         self.update_lines(host);
+                    } else if (offset::CMBMSC..offset::CMBSTS).contains(&at) {
+                        self.control_cmb(host, at, value);
                     } else {
                         let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
@@ -239,6 +247,7 @@ impl<M: Media> Machine<M> {
                 self.allow();
                 self.update_lines(host);
             }
+            Region::ControllerMemory => self.write_cmb(offset, data),
             Region::MsixTable => self.msix.write(host, offset, data),
         }
     }

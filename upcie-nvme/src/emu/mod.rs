@@ -32,6 +32,13 @@
 //! self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also
 //! with a file. Compare and Write as a fused operation.
 //!
+//! # Controller memory buffer
+//! With `cmb=` BAR 2 is memory that a host maps, for submission and completion queues, PRP and scatter gather lists, and data
+//! (CMBSZ has all five). A host gives it an address (CMBMSC), at which the controller then finds it in place of the host's memory.
+//! A queue, or the data of a command and its metadata, that is in both gets Invalid Use of Controller Memory Buffer; lists may be
+//! anywhere. Contents and address outlast a controller reset and a function level reset; each other reset takes the address away,
+//! and a loss of power zeroes the contents. Each client of a server gets memory of its own.
+//!
 //! # Doorbell buffers
 //! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
 //! that there are and those created later. It polls that buffer while it has work, and a while longer; then it sets the event
@@ -75,6 +82,8 @@ mod boot_feature;
 mod cancel;
 mod changes;
 mod checks;
+mod cmb;
+mod cmb_control;
 mod collect;
 mod config;
 mod data;
@@ -110,6 +119,7 @@ mod media;
 mod metadata;
 mod msix;
 mod namespace;
+mod one_memory;
 mod optional;
 mod options;
 mod pieces;

@@ -6,6 +6,7 @@ use super::{
     config::ConfigSpace,
     layout::{self, DOORBELLS, REGISTER_BAR},
     msix::MsixTable,
+    one_memory::OneMemory,
     queue::{Cq, Fault, Sq},
     queues::Queues,
     registers::{Action, Registers},
@@ -20,6 +21,9 @@ impl<M: Media> Machine<M> {
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
         self.core.io.reservations.lose_power();
+        if let Some(cmb) = &mut self.core.cmb {
+            cmb.lose_power();
+        }
         if let Some(boot) = &mut self.core.firmware.boot {
             boot.lose_power();
         }
@@ -31,6 +35,7 @@ impl<M: Media> Machine<M> {
     /// host's memory any more.
     pub fn reset(&mut self) {
         self.core.io.media.forget_host();
+        self.forget_cmb();
         self.said.clear();
         if let Some(lasting_faults) = self.lasting_faults() {
             lasting_faults.must_disconnect = false;
@@ -39,8 +44,9 @@ impl<M: Media> Machine<M> {
         self.power_on();
     }
 
-    /// Puts new memory behind the doorbells, for another host: the last one may have kept its mapping of theirs.
-    pub(super) fn renew_doorbells(&mut self) -> Result<(), Error> {
+    /// Puts new memory behind the doorbells and into the controller memory buffer, for another host: the last one may have kept
+    /// its mapping of theirs.
+    pub(super) fn renew_memory(&mut self) -> Result<(), Error> {
         let memory = layout::doorbells(&self.core.options)?;
         // Queues keep the doorbells that they were made with.
         self.queues = None;
@@ -48,7 +54,7 @@ impl<M: Media> Machine<M> {
             mappable.memory = memory.clone();
         }
         self.core.doorbells = memory;
-        Ok(())
+        self.renew_cmb()
     }
 
     pub(super) fn power_on(&mut self) {
@@ -109,6 +115,7 @@ impl<M: Media> Machine<M> {
                     lasting_faults.always_ready = false;
                 }
                 self.stop();
+                self.forget_cmb();
                 self.registers = Registers::new(&self.core.options, self.core.controllers);
                 self.registers.csts.set_nssro(true);
             }
@@ -131,6 +138,8 @@ impl<M: Media> Machine<M> {
         self.core.io.page = registers.cc.page_size();
         let sq_entries = u32::from(registers.aqa.asqs()) + 1;
         let cq_entries = u32::from(registers.aqa.acqs()) + 1;
+        OneMemory::of(host).check(registers.asq, sq_entries as usize * 64)?;
+        OneMemory::of(host).check(registers.acq, cq_entries as usize * 16)?;
         let (sq_ring, cq_ring) =
             (Ring::new(host, registers.asq, sq_entries), Ring::new(host, registers.acq, cq_entries));
         let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);

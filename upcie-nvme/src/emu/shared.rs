@@ -1,4 +1,4 @@
-//! Words and rings that the client and the controller both write; all pointers to them are in this file.
+//! Words, rings and bytes that the client and the controller both write; all pointers to them are in this file.
 //!
 //! The client changes them at any time. So no reference to their bytes exists, entries are copied once and
 //! checked afterwards, and the words that hand something over are atomics.
@@ -53,6 +53,32 @@ impl fmt::Debug for Doorbell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Doorbell({})", self.load())
     }
+}
+
+/// Copies the bytes at `offset` of memory that the client writes at any time; leaves those of `data` that are beyond its end.
+pub(super) fn read_bytes(memory: &Memory, offset: u64, data: &mut [u8]) {
+    for (at, byte) in (offset as usize..memory.len()).zip(data) {
+        // SAFETY: inside the mapping, by the end of the range.
+        let from = unsafe { memory.as_ptr().add(at) };
+        // SAFETY: a mapped byte, to which no reference exists; the client may write it meanwhile: volatile, read once.
+        *byte = unsafe { from.read_volatile() };
+    }
+}
+
+/// Copies `data` to `offset` of memory that the client reads and writes at any time, up to its end.
+pub(super) fn write_bytes(memory: &Memory, offset: u64, data: &[u8]) {
+    for (at, byte) in (offset as usize..memory.len()).zip(data) {
+        // SAFETY: inside the mapping, by the end of the range.
+        let to = unsafe { memory.as_ptr().add(at) };
+        // SAFETY: a mapped byte, to which no reference exists.
+        unsafe { to.write_volatile(*byte) };
+    }
+}
+
+/// Zeroes memory that the client reads and writes at any time.
+pub(super) fn zero_bytes(memory: &Memory) {
+    // SAFETY: the range is all of the mapping, to which no reference exists.
+    unsafe { memory.as_ptr().write_bytes(0, memory.len()) };
 }
 
 /// The entries of a queue, or the words of a doorbell buffer, of `SIZE` bytes each, in the client's memory.

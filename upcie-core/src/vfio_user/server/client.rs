@@ -2,10 +2,12 @@
 
 use super::{
     client_memory::{Place, Table, Window},
+    device_memory::DeviceMemory,
     irqs::{Delivery, Irqs},
 };
 use crate::{
     irq::IrqKind,
+    memory::Memory,
     vfio_user::{
         copy,
         socket::{Channel, Fault, message, poll_for},
@@ -15,8 +17,12 @@ use crate::{
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{
     io,
+    ops::Range,
     ptr::NonNull,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
@@ -28,6 +34,8 @@ pub struct Client<'a> {
     last: Window,
     generation: u64,
     pub(super) table: Table,
+    /// Memory of the device at addresses of the client.
+    device_memory: Option<DeviceMemory>,
     pub(super) irqs: Irqs,
     pub(super) channel: Channel,
     /// The fault that ended the connection during the backend's turn.
@@ -65,6 +73,7 @@ impl<'a> Client<'a> {
             last: NOWHERE,
             generation: SESSIONS.fetch_add(1, Ordering::Relaxed) << 32,
             table,
+            device_memory: None,
             irqs,
             channel,
             fault: None,
@@ -93,10 +102,42 @@ impl<'a> Client<'a> {
 
     #[cold]
     fn translate_anew(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
-        let window = self.table.window(iova)?;
+        let window = self.window(iova)?;
         self.last = window;
         let within = iova - window.start;
         (len as u64 <= window.len - within).then(|| copy::offset(window.base, within as usize))
+    }
+
+    /// Puts memory of the device at the client's addresses from `.0` on, in front of what the client has mapped there, and takes
+    /// away what was put before. [`translate`](Self::translate), [`read`](Self::read) and [`write`](Self::write) find these bytes
+    /// then. Returns `false`, and puts nothing, if the memory would not end before the last address.
+    pub fn set_device_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
+        let is_wanted = memory.is_some();
+        self.device_memory = memory.and_then(|(start, memory)| DeviceMemory::new(start, memory));
+        self.forget_translations();
+        self.device_memory.is_some() == is_wanted
+    }
+
+    /// Returns the addresses of the [device's memory](Self::set_device_memory).
+    pub fn device_memory(&self) -> Option<Range<u64>> {
+        self.device_memory.as_ref().map(DeviceMemory::range)
+    }
+
+    /// Returns the range around `iova` that is mapped in this process, the device's or the client's.
+    fn window(&self, iova: u64) -> Option<Window> {
+        let Some(device) = &self.device_memory else { return self.table.window(iova) };
+        device.window(iova).or_else(|| Some(device.uncovered(self.table.window(iova)?, iova)))
+    }
+
+    /// Returns the location of the bytes from `iova` on and how many are contiguous, if this access is allowed.
+    fn find(&self, iova: u64, access: ProtFlags) -> Result<(Place, u64), Errno> {
+        let Some(device) = &self.device_memory else { return self.table.find(iova, access) };
+        if let Some(window) = device.window(iova) {
+            let within = iova - window.start;
+            return Ok((Place::Mapped(copy::offset(window.base, within as usize)), window.len - within));
+        }
+        let (place, len) = self.table.find(iova, access)?;
+        Ok((place, device.uncovered_len(iova, len)))
     }
 
     /// Returns a number that changes whenever memory is taken away, which invalidates earlier pointers.
@@ -118,7 +159,7 @@ impl<'a> Client<'a> {
     /// (`ENOTCONN`) or refuses. Part of `data` may have been read then.
     pub fn read(&mut self, mut iova: u64, mut data: &mut [u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let (place, together) = self.table.find(iova, ProtFlags::PROT_READ)?;
+            let (place, together) = self.find(iova, ProtFlags::PROT_READ)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());
             let (part, rest) = data.split_at_mut(len);
             match place {
@@ -139,7 +180,7 @@ impl<'a> Client<'a> {
     /// (`ENOTCONN`) or refuses. Part of `data` may have been written then.
     pub fn write(&mut self, mut iova: u64, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let (place, together) = self.table.find(iova, ProtFlags::PROT_WRITE)?;
+            let (place, together) = self.find(iova, ProtFlags::PROT_WRITE)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());
             let (part, rest) = data.split_at(len);
             match place {

@@ -4,6 +4,7 @@ mod backend;
 mod busy;
 mod client;
 mod client_memory;
+mod device_memory;
 mod irqs;
 mod listener;
 mod raise;

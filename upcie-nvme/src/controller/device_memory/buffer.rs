@@ -36,7 +36,7 @@ const WHAT: &str = "memory buffer";
 /// command can use them.
 ///
 /// ```
-/// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+/// # let controller = upcie_nvme::Controller::open("emu:size=1M,cmb=1M")?;
 /// if let Some(memory) = controller.cmb()? {
 ///     let mut buffer = memory.alloc(4096)?;
 ///     buffer.write_at(0, b"never in host memory");

@@ -2,7 +2,7 @@
 
 use super::super::{HostMemory, Interrupts};
 use nix::errno::Errno;
-use std::{collections::BTreeMap, io, ptr::NonNull};
+use std::{collections::BTreeMap, io, ops::Range as Addresses, ptr::NonNull, sync::Arc};
 use upcie_core::{
     irq::IrqKind,
     memory::Memory,
@@ -24,6 +24,8 @@ unsafe impl Send for Range {}
 pub struct Local {
     /// The mapped ranges by device address.
     ranges: BTreeMap<u64, Range>,
+    /// The controller's own memory, in front of the ranges, and its device address.
+    own: Option<(u64, Arc<Memory>)>,
     generation: u64,
     pub irqs: Irqs,
 }
@@ -31,7 +33,7 @@ pub struct Local {
 impl Local {
     /// Makes a host without memory, with as many interrupts of each kind as `irqs` says.
     pub fn new(irqs: &[u32; 5]) -> Self {
-        Self { ranges: BTreeMap::new(), generation: 1, irqs: Irqs::new(irqs) }
+        Self { ranges: BTreeMap::new(), own: None, generation: 1, irqs: Irqs::new(irqs) }
     }
 
     /// Lets the controller reach `memory` at `iova`.
@@ -58,11 +60,21 @@ impl Local {
 
     /// Returns the address of the bytes at `iova`, and how many of them are contiguous.
     fn find(&self, iova: u64) -> Option<(NonNull<u8>, u64)> {
+        let mut covered = u64::MAX;
+        if let Some((start, memory)) = &self.own {
+            let (within, len) = (iova.wrapping_sub(*start), memory.len() as u64);
+            if within < len {
+                let base = NonNull::new(memory.as_ptr())?;
+                // SAFETY: inside the mapping, as just checked.
+                return Some((unsafe { base.add(within as usize) }, len - within));
+            }
+            covered = start.checked_sub(iova).unwrap_or(covered);
+        }
         let (start, range) = self.ranges.range(..=iova).next_back()?;
         let within = iova - start;
         let left = range.len.checked_sub(within).filter(|&left| left > 0)?;
         // SAFETY: `within` is below the range's length, and its bytes are mapped (`map`).
-        Some((unsafe { range.base.add(within as usize) }, left))
+        Some((unsafe { range.base.add(within as usize) }, left.min(covered)))
     }
 
     /// Returns the address of up to `len` bytes at `iova`, and their number.
@@ -72,8 +84,8 @@ impl Local {
     }
 }
 
-// SAFETY: a found range is mapped until `unmap`, which changes the generation; the promise of `map` covers references, and a
-// medium's memory is never mapped for a device.
+// SAFETY: a found range is mapped until `unmap`, which changes the generation, and the controller's own memory until it is
+// replaced, which does, too; the promise of `map` covers references, and a medium's memory is never mapped for a device.
 unsafe impl HostMemory for Local {
     fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
         let (at, left) = self.find(iova)?;
@@ -105,6 +117,16 @@ unsafe impl HostMemory for Local {
         }
         Ok(())
     }
+
+    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
+        self.own = memory;
+        self.generation += 1;
+        true
+    }
+
+    fn own_memory(&self) -> Option<Addresses<u64>> {
+        self.own.as_ref().map(|(start, memory)| *start..*start + memory.len() as u64)
+    }
 }
 
 impl Interrupts for Local {
@@ -130,5 +152,40 @@ impl Interrupts for Local {
 
     fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
         self.irqs.is_pending(kind, vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_core::memory::PageSize;
+
+    const START: u64 = 1 << 20;
+    const SIZE: usize = 64 << 10;
+
+    #[test]
+    fn own_memory_is_in_front_of_the_drivers() {
+        let memory = |len| Memory::new(len, PageSize::Small).unwrap().shared();
+        let (driver, own) = (memory(3 * SIZE), Arc::new(memory(SIZE)));
+        let mut local = Local::new(&[0; 5]);
+        // SAFETY: the memory outlives `local`'s use of it, and no reference to its bytes exists.
+        unsafe { local.map(START, &driver) };
+        let (at, before) = (START + SIZE as u64, local.generation());
+        assert!(local.set_own_memory(Some((at, own.clone()))));
+        assert!(local.generation() != before, "earlier pointers are invalid");
+        assert_eq!(local.own_memory(), Some(at..at + SIZE as u64));
+        local.write(START, &vec![7; 3 * SIZE]).unwrap();
+        let address = |iova, len, local: &mut Local| local.translate(iova, len).map(NonNull::as_ptr);
+        assert_eq!(address(at, SIZE, &mut local), Some(own.as_ptr()));
+        let behind = Some(driver.as_ptr().wrapping_add(2 * SIZE));
+        assert_eq!(address(at + SIZE as u64, SIZE, &mut local), behind);
+        for (iova, len) in [(at - 1, 2), (at, SIZE + 1), (START, 3 * SIZE)] {
+            assert_eq!(address(iova, len, &mut local), None, "{len} bytes at {iova:#x} are in two memories");
+        }
+        assert!(local.set_own_memory(None));
+        let mut bytes = vec![1; 3 * SIZE];
+        local.read(START, &mut bytes).unwrap();
+        assert!(bytes[..SIZE].iter().chain(&bytes[2 * SIZE..]).all(|&byte| byte == 7));
+        assert!(bytes[SIZE..2 * SIZE].iter().all(|&byte| byte == 0), "the controller's memory was written");
     }
 }

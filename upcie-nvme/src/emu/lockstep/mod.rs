@@ -4,8 +4,8 @@ mod local;
 mod wiring;
 
 use super::{
-    Action, FaultPlan, Machine, Media, Options, Region, Storage, faults::Place, layout::REGISTER_BAR,
-    msix::MSIX_BAR, name,
+    Action, FaultPlan, Machine, Media, Options, Region, Storage, cmb::CMB_BAR, faults::Place,
+    layout::REGISTER_BAR, msix::MSIX_BAR, name,
 };
 use local::Local;
 use std::{
@@ -240,8 +240,8 @@ impl<M: Media + 'static> Lockstep<M> {
 }
 
 // SAFETY: the controller reaches memory through `Local`, which has what `Ranges` was given; a BAR's areas are the memory of
-// its doorbells. It acts in calls of this value only, so a reset is complete when the call returns, and after the last handle
-// is dropped nothing acts. Each value is a device of its own.
+// its doorbells, or of its memory buffer. It acts in calls of this value only, so a reset is complete when the call returns,
+// and after the last handle is dropped nothing acts. Each value is a device of its own.
 unsafe impl<M: Media + 'static> Device for Lockstep<M> {
     fn name(&self) -> &str {
         &self.name
@@ -267,6 +267,7 @@ unsafe impl<M: Media + 'static> Device for Lockstep<M> {
         };
         let region = match u32::from(index) {
             REGISTER_BAR => Region::Registers,
+            bar if bar == CMB_BAR.into() && layout.size > 0 => Region::ControllerMemory,
             bar if bar == MSIX_BAR.into() && layout.size > 0 => Region::MsixTable,
             _ => {
                 return Err(Error::not_found(&*self.name, format!("there is no BAR {index}")));

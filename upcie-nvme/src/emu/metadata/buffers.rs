@@ -6,6 +6,7 @@ use crate::{
         checks::Protection,
         data::{Data, Sgls},
         formats::Layout,
+        one_memory::OneMemory,
     },
     spec::{Command, SglDescriptor, Status},
 };
@@ -144,7 +145,8 @@ impl Buffers {
     ) -> Result<Blocks, Status> {
         let mut blocks = Blocks::zeros(layout, count);
         let mut all = vec![0; self.moved.data as usize];
-        self.data.fetch(host, self.page, &mut all)?;
+        let mut memory = OneMemory::of(host);
+        self.data.fetch_in(&mut memory, host, self.page, &mut all)?;
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
@@ -155,9 +157,12 @@ impl Buffers {
         if self.moved.metadata != 0 {
             match self.metadata {
                 Metadata::At(mptr) => {
+                    memory.check(mptr, blocks.metadata.len())?;
                     host.read(mptr, &mut blocks.metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                 }
-                Metadata::List(list) => list.fetch(host, self.page, &mut blocks.metadata)?,
+                Metadata::List(list) => {
+                    list.fetch_in(&mut memory, host, self.page, &mut blocks.metadata)?;
+                }
             }
         }
         Ok(blocks)
@@ -174,13 +179,17 @@ impl Buffers {
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
-        self.data.store(host, self.page, all)?;
+        let mut memory = OneMemory::of(host);
+        self.data.store_in(&mut memory, host, self.page, all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
         match self.metadata {
-            Metadata::At(mptr) => host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR),
-            Metadata::List(list) => list.store(host, self.page, metadata),
+            Metadata::At(mptr) => {
+                memory.check(mptr, metadata.len())?;
+                host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            }
+            Metadata::List(list) => list.store_in(&mut memory, host, self.page, metadata),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     Error, Sgls, boot,
     units::{self, Bytes, number},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
 const MAX_QUEUES: u16 = 1024;
@@ -29,6 +29,8 @@ const MAX_SIZE: u64 = 1 << 50;
 /// The most vectors that MSI-X has.
 const MAX_VECTORS: u16 = 2048;
 const MAX_LATENCY: Duration = Duration::from_secs(60);
+/// Limits of `cmb=` beside 0.
+const CMB_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
 /// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
 
@@ -112,6 +114,8 @@ pub struct Options {
     /// `hmb=`: the bytes of the host's memory that the controller wishes to use (HMPRE), whole pages of 64 KiB up to 1 GiB; it
     /// takes a quarter, too. Default 0: it uses none.
     pub hmb: u64,
+    /// `cmb=`: the bytes of a controller memory buffer, a power of two from 64 KiB to 256 MiB. Default 0: none.
+    pub cmb: u64,
     /// `boot-partitions=`: the bytes of each of two boot partitions, a multiple of 128 KiB up to 16 MiB. Default 0: none.
     pub boot_partitions: u64,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
@@ -158,6 +162,7 @@ impl Default for Options {
             css: 1,
             sgl: Sgls::Bytes,
             hmb: 0,
+            cmb: 0,
             boot_partitions: 0,
             mpsmin: 4096,
             faults: None,
@@ -176,6 +181,11 @@ impl Options {
     /// [`Error::Option`]: there is no such key, or the value is invalid for it.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
         let bad = |reason: &str| Error::Option { option: format!("{key}={value}"), reason: reason.into() };
+        let bytes = |fits: fn(u64) -> bool, sizes: &str| match units::parse_bytes(value) {
+            Ok(size) if fits(size) => Ok(size),
+            Ok(_) => Err(bad(sizes)),
+            Err(reason) => Err(bad(&reason)),
+        };
         match key {
             "size" => {
                 let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
@@ -234,11 +244,8 @@ impl Options {
                 self.latency = time;
             }
             "mdts" => {
-                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
-                if !size.is_power_of_two() || !(8192..=1 << 30).contains(&size) {
-                    return Err(bad("a power of two from 8K to 1G"));
-                }
-                self.mdts = size as u32;
+                let fits = |size: u64| size.is_power_of_two() && (8192..=1 << 30).contains(&size);
+                self.mdts = bytes(fits, "a power of two from 8K to 1G")? as u32;
             }
             "queues" => {
                 self.queues = number(value, 0, MAX_QUEUES.into()).ok_or_else(|| bad("0 to 1024"))? as u16;
@@ -264,25 +271,20 @@ impl Options {
             }
             "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
             "hmb" => {
-                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
-                if size % (64 << 10) != 0 || size > 1 << 30 {
-                    return Err(bad("a multiple of 64K up to 1G"));
-                }
-                self.hmb = size;
+                let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;
+                self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;
+            }
+            "cmb" => {
+                let fits = |size: u64| size == 0 || size.is_power_of_two() && CMB_SIZES.contains(&size);
+                self.cmb = bytes(fits, "0, or a power of two from 64K to 256M")?;
             }
             "boot-partitions" => {
-                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
-                if size % boot::UNIT != 0 || size > boot::LARGEST {
-                    return Err(bad("a multiple of 128K up to 16M"));
-                }
-                self.boot_partitions = size;
+                let fits = |size: u64| size % boot::UNIT == 0 && size <= boot::LARGEST;
+                self.boot_partitions = bytes(fits, "a multiple of 128K up to 16M")?;
             }
             "mpsmin" => {
-                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
-                if !size.is_power_of_two() || !(4096..=1 << 16).contains(&size) {
-                    return Err(bad("a power of two from 4K to 64K"));
-                }
-                self.mpsmin = size as u32;
+                let fits = |size: u64| size.is_power_of_two() && (4096..=1 << 16).contains(&size);
+                self.mpsmin = bytes(fits, "a power of two from 4K to 64K")? as u32;
             }
             "faults" if cfg!(not(feature = "fault-files")) => {
                 return Err(bad("the program was built without the feature `fault-files` of upcie-nvme"));

@@ -27,7 +27,8 @@ impl<M: Media> Io<M> {
     pub(in super::super) fn note_reservations(&mut self) {
         self.restricted = self.reservations.restrict(self.controller);
         let any_keys = self.namespaces.iter().any(|namespace| namespace.keys);
-        self.careful = self.any_metadata || any_keys || self.placement.is_some() || self.restricted;
+        let others = self.placement.is_some() || self.has_own_memory;
+        self.careful = self.any_metadata || any_keys || others || self.restricted;
     }
 
     /// Returns an error if a reservation keeps the host from an I/O command.

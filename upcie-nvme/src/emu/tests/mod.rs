@@ -6,6 +6,7 @@ mod arbitration;
 mod bounds;
 mod bringup;
 mod cancel;
+mod cmb;
 mod data;
 mod doorbell_buffers;
 mod erasing;

@@ -303,7 +303,7 @@ fn handles_can_be_sent_and_shared() {
     shared::<Controller>();
     shared::<crate::Namespace>();
     shared::<DmaBuf>();
-    shared::<crate::Error>();
+    shared::<Error>();
     shared::<crate::Address>();
     shared::<upcie_core::Error>();
     shared::<upcie_core::dma::Heap>();

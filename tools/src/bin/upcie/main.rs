@@ -55,7 +55,7 @@ fn with_addresses(examples: &str) -> String {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the NVMe controllers of this machine, or all PCI functions
-    #[command(after_help = list::EXAMPLES)]
+    #[command(after_help = with_addresses(list::EXAMPLES))]
     List(list::ListArgs),
     /// Show a controller's identity, limits, namespaces and registers
     #[command(after_help = with_addresses(info::EXAMPLES))]

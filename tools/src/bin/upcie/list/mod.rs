@@ -328,7 +328,7 @@ mod tests {
     fn all_functions_of_the_machine_can_be_shown() {
         let rows: Vec<_> = functions().unwrap().into_iter().map(Row::of).collect();
         let host = Host::now().unwrap();
-        print_table(&rows, true, &host, &mut Vec::new()).unwrap();
+        print_table(&rows, true, &host, &mut Vec::<u8>::new()).unwrap();
         for row in &rows {
             let json = row.to_json(&host).unwrap();
             assert_eq!(json["address"], row.address.to_string());

@@ -78,7 +78,7 @@ pub fn run_compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
         cut(u64::from(count) * block as u64, "the blocks that are asked for")?;
     }
     ensure!(
-        !data.is_empty() && data.len() % block == 0,
+        !data.is_empty() && data.len().is_multiple_of(block),
         "{name} has {} bytes, not a positive multiple of the block size, {block} bytes; nothing was compared",
         data.len()
     );

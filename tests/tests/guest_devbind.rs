@@ -289,7 +289,28 @@ fn swap_keeps_a_function_from_being_taken() {
     let entry = &list.as_array().unwrap()[1];
     assert_eq!((&entry["address"], &entry["in_use"]), (&BDF.into(), &serde_json::json!([])));
     assert_eq!(entry["before"]["driver"], "vfio-pci");
+    // The disk's name stands for the function.
+    let text = devbind(&format!("bind vfio-pci {} --dry-run", disk.display()));
+    has(&text, &[&format!("{name} is {BDF}"), "nothing was changed"]);
+    let by_kernel = listed("");
     devbind(&format!("bind vfio-pci {BDF}"));
+    assert!(listed("")["controller"].is_null(), "vfio-pci tells nothing, and nothing is opened");
+    let by_itself = listed("--open");
+    for key in ["model", "serial", "firmware"] {
+        assert_eq!(by_kernel["controller"][key], by_itself["controller"][key], "{key}");
+    }
+    for listed in [by_kernel, by_itself] {
+        assert!(listed["controller"]["size_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{listed}");
+    }
+}
+
+/// Returns the entry of controller B in `upcie list`.
+fn listed(options: &str) -> serde_json::Value {
+    let words = ["list", "--json", BDF].into_iter().chain(options.split_whitespace());
+    let output = Command::new(programs().join("upcie")).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    list[0].clone()
 }
 
 #[test]

@@ -183,6 +183,28 @@ fn info_and_list_print_text_and_json() {
 }
 
 #[test]
+fn the_list_has_named_devices_and_goes_on_after_a_failure() {
+    let text = String::from_utf8(succeeds(run("list emu:size=1M,namespaces=2"))).unwrap();
+    assert!(
+        text.starts_with("emu") && text.contains("2 namespaces, 2 MiB, ") && text.contains(" °C"),
+        "{text}"
+    );
+    let output = run("list vfio-user:/absent emu:size=1M --json");
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(list[0]["controller"].is_null(), "{list}");
+    assert!(list[0]["controller_unknown"].as_str().unwrap().contains("/absent"), "{list}");
+    let emu = &list[1]["controller"];
+    assert_eq!((&emu["namespaces"], &emu["size_bytes"]), (&1.into(), &(1 << 20).into()));
+    assert!(emu["temperature_celsius"].is_i64() && emu["serial"].is_string(), "{list}");
+    let output = run("list");
+    if output.stdout.is_empty() {
+        assert!(String::from_utf8_lossy(&output.stderr).contains("`upcie list emu`"));
+    }
+    fails(2, run("list emu --all"));
+}
+
+#[test]
 fn help_and_completions_are_complete() {
     let help = String::from_utf8(succeeds(run("--help"))).unwrap();
     for part in ["Exit codes", "130", "vfio-user:", "emu:size=", "perf", "completions"] {
@@ -190,9 +212,9 @@ fn help_and_completions_are_complete() {
     }
     let verbs = ["perf", "plot", "p2p", "read", "write", "info", "list", "completions", "manual"];
     let managing = ["ns", "format", "sanitize", "fw", "selftest", "io", "reset", "security", "directive"];
-    for command in
-        verbs.into_iter().chain(managing).chain(["lockdown", "virt", "capacity", "lba-status", "feature"])
-    {
+    let others = ["lockdown", "virt", "capacity", "lba-status", "feature"];
+    let blocks = ["flush", "dsm", "compare", "verify", "write-zeroes", "write-uncor", "copy"];
+    for command in verbs.into_iter().chain(managing).chain(others).chain(blocks) {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
         assert!(help.contains("Example"), "{command}");
     }

@@ -145,6 +145,34 @@ fn a_missing_function_is_named() {
 }
 
 #[test]
+fn a_disk_stands_for_its_function() {
+    let dir = Dir::new("named");
+    for entry in fs::read_dir("/sys/class/block").into_iter().flatten().flatten() {
+        let Ok(path) = fs::canonicalize(entry.path()) else { continue };
+        let on = |part: &str| path.to_str().is_some_and(|path| path.contains(part));
+        if !on("/pci") || !(on("/nvme/nvme") || on("/virtio")) || on("/host") || on("/usb") {
+            continue;
+        }
+        // Whether the function can be unbound or not: its name is told first.
+        let name = entry.file_name().into_string().unwrap();
+        let output = run(&format!("unbind /dev/{name} --dry-run {}", option(&dir)));
+        has(&String::from_utf8_lossy(&output.stdout), &[&format!("{name} is ")]);
+    }
+}
+
+#[test]
+fn dpdk_devbinds_options_work() {
+    assert_eq!(succeeds(run("--status --json")), succeeds(run("list --json")));
+    succeeds(run("status"));
+    let dir = Dir::new("dpdk");
+    let error = fails(1, run(&format!("--dry-run {} -u 3f:1f.7", option(&dir))));
+    has(&error, &["0000:3f:1f.7", "no such device"]);
+    let error = fails(1, run(&format!("--force --bind=vfio-pci 3f:1f.7 {}", option(&dir))));
+    has(&error, &["0000:3f:1f.7", "no such device"]);
+    assert!(!succeeds(run("--help")).contains("--status"), "hidden");
+}
+
+#[test]
 fn every_refused_function_is_reported() {
     let error = fails(1, run("unbind 3f:1f.7 3e:1f.7 3f:1f.7 --dry-run"));
     assert_eq!(error.lines().count(), 2, "one for each: {error}");
@@ -177,6 +205,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         ("unbind", "FUNCTION"),
         ("bind vfio-pci 01:00", "0000:01:00.0 or 01:00.0"),
         ("unbind 01:00.8", "0000:01:00.0 or 01:00.0"),
+        ("unbind no-such-disk", "no disk, controller or interface of this machine"),
+        ("-b vfio-pci", "FUNCTION"),
         ("bind nvme 01:00.0 --owner root", "--owner needs vfio-pci"),
         ("bind uio_pci_generic 01:00.0 --unsafe-noiommu", "--unsafe-noiommu needs vfio-pci"),
         ("unbind 01:00.0 --timeout 0", "above 0"),

@@ -43,9 +43,21 @@ fn perf_json_is_one_object_with_sane_values() {
 }
 
 #[test]
+fn a_range_may_be_a_share_of_the_namespace() {
+    let report = perf("emu:size=1M --size 50% --offset 256K --count 100 --fua");
+    assert_eq!(
+        (number(&report, "/devices/0/offset"), number(&report, "/devices/0/size")),
+        (262_144.0, 524_288.0)
+    );
+    assert_eq!(report["parameters"]["fua"], true);
+    let error = fails(1, run("perf emu:size=1M --length 60% --offset 512K"));
+    assert!(error.contains("--length 60%: only 524288 bytes"), "{error}");
+}
+
+#[test]
 fn perf_counts_exactly_in_every_wait_mode_and_workload() {
     for wait in ["poll", "irq", "adaptive"] {
-        for rw in ["read", "write", "randread", "randwrite", "randrw"] {
+        for rw in ["read", "write", "rw", "randread", "randwrite", "randrw"] {
             let report =
                 perf(&format!("emu:size=16M --rw {rw} --count 2001 --queues 2 --depth 7 --wait {wait}"));
             assert_eq!(report["ios"], 2001, "{wait} {rw}");

@@ -109,6 +109,27 @@ fn intervals_are_printed_as_lines() {
 }
 
 #[test]
+fn intervals_of_json_are_lines_on_stderr() {
+    let output = run("perf emu --time 500ms --interval 100ms --json");
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&succeeds(output)).unwrap();
+    let lines = error.lines().filter(|line| line.contains(" IOPS ") && line.contains("p99 ")).count();
+    let intervals = report["intervals"].as_array().unwrap().len();
+    // An empty interval behind the end is left out of the report.
+    assert!(lines >= 1 && lines.abs_diff(intervals) <= 1, "{lines} of {intervals}: {error}");
+    let output = run("perf emu --count 100 --json");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_text_has_the_fifth_nine() {
+    let text = String::from_utf8(succeeds(run("perf emu --count 1000 --rw rw --fua"))).unwrap();
+    let names = ["p99.99 ", "p99.999 ", "max "].map(|name| text.find(&format!("  {name}")).unwrap());
+    assert!(names.is_sorted(), "{text}");
+    assert!(text.contains("rw (70 % reads), 4 KiB, to the media (FUA) at depth 32"), "{text}");
+}
+
+#[test]
 fn a_reader_that_leaves_ends_a_run_on_a_hung_device() {
     let (child, lines) = measuring("emu:latency=60s --time 60 --interval 10ms");
     let left = Instant::now();

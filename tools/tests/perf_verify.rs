@@ -20,6 +20,7 @@ fn verify_accepts_a_good_device() {
         ("emu:size=8M,lba=4096", "--rw randwrite --block-size 64K --depth 4"),
         ("emu:size=8M", "--rw read --block-size 12K --wait irq"),
         ("emu:size=8M", "--rw write --offset 512 --size 4M"),
+        ("emu:size=8M", "--rw rw --mix 50 --queues 2 --fua"),
     ] {
         let report = perf(&format!("{address} {options} --verify --count 5000"));
         assert_eq!((&report["errors"], &report["ios"]), (&0.into(), &5000.into()), "{options}");

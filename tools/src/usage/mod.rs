@@ -111,7 +111,11 @@ impl Host {
         Self::at(Path::new("/"))
     }
 
-    fn at(root: &Path) -> std::io::Result<Self> {
+    /// Reads the state of a machine whose `proc` and `sys` are below `root`: a test's.
+    ///
+    /// # Errors
+    /// What is mounted can't be read.
+    pub fn at(root: &Path) -> std::io::Result<Self> {
         let mounts = fs::read_to_string(root.join("proc/self/mountinfo"))?;
         // A kernel without swap has no such file.
         let swaps = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();

@@ -14,7 +14,7 @@ use upcie_core::pci::{Bdf, Binder, Function, is_vfio_driver};
 /// Runs `devbind bind`.
 pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::Result<bool> {
     let driver = args.driver.as_str();
-    let functions = check_all(&args.target.functions, &args.target.options, |function| {
+    let functions = check_all(&named::addresses(&args.target.functions), &args.target.options, |function| {
         // A function that has the driver already is not changed, so nobody loses it.
         if function.driver.as_deref() == Some(driver) {
             return Ok(Check::Nothing);
@@ -58,7 +58,7 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
 
 /// Runs `devbind unbind`.
 pub fn unbind(global: &Global, target: &Target) -> anyhow::Result<bool> {
-    let functions = check_all(&target.functions, &target.options, |function| {
+    let functions = check_all(&named::addresses(&target.functions), &target.options, |function| {
         Ok(if function.driver.is_some() { Check::InUse } else { Check::Nothing })
     })?;
     let Some(functions) = functions else { return Ok(false) };

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod aliases;
 mod describe;
 mod list;
 mod module;
+mod named;
 mod noiommu;
 mod owner;
 mod pci_ids;
@@ -12,6 +14,7 @@ mod state;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
+use named::Named;
 use owner::Owner;
 use std::{
     fmt,
@@ -20,7 +23,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use upcie_core::pci::{Bdf, is_vfio_driver};
+use upcie_core::pci::is_vfio_driver;
 use upcie_tools::{
     cli,
     log::{self, LogArgs},
@@ -37,7 +40,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
     name = "devbind",
     version,
     max_term_width = 110,
-    after_help = "A function is domain:bus:device.function (0000:01:00.0); the domain is optional.\n\n\
+    after_help = "A function is domain:bus:device.function (0000:01:00.0); the domain is optional. The kernel's name of\n\
+        its disk, controller or interface works as well (/dev/nvme0n1, nvme0, vda), while it has one.\n\n\
         Exit codes:\n  0  success\n  1  an error, or a function could not be changed: messages on stderr\n  \
         2  wrong usage\n\n\
         Start with `devbind list`; `devbind help bind` has examples."
@@ -72,6 +76,7 @@ enum Command {
     /// Bind functions to a driver, and record the current one for `restore`
     #[command(after_help = "Examples:\n  \
             devbind bind vfio-pci 01:00.0 02:00.0\n  \
+            devbind bind vfio-pci nvme0                   the function of that controller\n  \
             devbind bind vfio-pci 01:00.0 --owner alice   alice's programs then need no root\n  \
             devbind bind uio_pci_generic 01:00.0\n  \
             devbind bind nvme 01:00.0 --dry-run")]
@@ -85,8 +90,8 @@ enum Command {
     /// functions]
     Restore {
         /// Functions to restore
-        #[arg(value_name = "FUNCTION", value_parser = cli::parse_bdf)]
-        functions: Vec<Bdf>,
+        #[arg(value_name = "FUNCTION", value_parser = named::parse)]
+        functions: Vec<Named>,
         #[command(flatten)]
         options: ChangeArgs,
     },
@@ -124,8 +129,8 @@ struct BindArgs {
 #[derive(Debug, Args)]
 struct Target {
     /// Functions to change
-    #[arg(required = true, value_name = "FUNCTION", value_parser = cli::parse_bdf)]
-    functions: Vec<Bdf>,
+    #[arg(required = true, value_name = "FUNCTION", value_parser = named::parse)]
+    functions: Vec<Named>,
     #[command(flatten)]
     options: ChangeArgs,
 }
@@ -146,7 +151,9 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command();
+    let is_verb = |word: &str| command.find_subcommand(word).is_some() || word == "help";
+    let cli = Cli::parse_from(aliases::expand(std::env::args_os(), is_verb));
     match log::start(&cli.global.log).and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -174,7 +181,9 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
             act::bind(global, args, owner.as_ref())
         }
         Command::Unbind { target } => act::unbind(global, target),
-        Command::Restore { functions, options } => act::restore(global, functions, options),
+        Command::Restore { functions, options } => {
+            act::restore(global, &named::addresses(functions), options)
+        }
         Command::Completions { shell } => cli::print_completions(Cli::command(), *shell).map(|()| true),
         Command::Manual { directory } => cli::write_manual(Cli::command(), directory).map(|()| true),
     }

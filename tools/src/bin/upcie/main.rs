@@ -55,7 +55,7 @@ fn with_addresses(examples: &str) -> String {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the NVMe controllers of this machine, or all PCI functions
-    #[command(after_help = list::EXAMPLES)]
+    #[command(after_help = with_addresses(list::EXAMPLES))]
     List(list::ListArgs),
     /// Show a controller's identity, limits, namespaces and registers
     #[command(after_help = with_addresses(info::EXAMPLES))]
@@ -132,6 +132,27 @@ enum Command {
     /// Write blocks from a file or a pipe
     #[command(after_help = with_addresses(transfer::WRITE_EXAMPLES))]
     Write(transfer::WriteArgs),
+    /// Make what was written survive a loss of power
+    #[command(after_help = with_addresses(manage::FLUSH_EXAMPLES))]
+    Flush(manage::FlushArgs),
+    /// Deallocate ranges of blocks, or tell how they will be used (Dataset Management)
+    #[command(after_help = with_addresses(manage::DSM_EXAMPLES))]
+    Dsm(Box<manage::DsmArgs>),
+    /// Compare blocks with a file, in the controller
+    #[command(after_help = with_addresses(manage::COMPARE_EXAMPLES))]
+    Compare(manage::CompareArgs),
+    /// Let the controller read and check blocks, without a transfer
+    #[command(after_help = with_addresses(manage::VERIFY_EXAMPLES))]
+    Verify(manage::VerifyArgs),
+    /// Zero blocks, without a transfer
+    #[command(after_help = with_addresses(manage::ZEROES_EXAMPLES))]
+    WriteZeroes(manage::ZeroesArgs),
+    /// Make blocks unreadable until they are written
+    #[command(after_help = with_addresses(manage::UNCOR_EXAMPLES))]
+    WriteUncor(manage::UncorArgs),
+    /// Copy blocks within a namespace, in the controller
+    #[command(after_help = with_addresses(manage::COPY_EXAMPLES))]
+    Copy(Box<manage::CopyArgs>),
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = perf::help_end())]
     Perf(Box<perf::PerfArgs>),
@@ -211,6 +232,13 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Kv(args) => manage::key_value(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
+        Command::Flush(args) => manage::flush(&args),
+        Command::Dsm(args) => manage::dsm(&args),
+        Command::Compare(args) => manage::compare(&args),
+        Command::Verify(args) => manage::verify(&args),
+        Command::WriteZeroes(args) => manage::write_zeroes(&args),
+        Command::WriteUncor(args) => manage::write_uncor(&args),
+        Command::Copy(args) => manage::copy(&args),
         Command::Perf(args) => perf::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::P2p(args) => p2p::run(&args),

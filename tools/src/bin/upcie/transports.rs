@@ -72,7 +72,7 @@ const WIDTH: usize = 76;
 
 /// Breaks a text into lines, indenting all but the first. Text in backquotes is meant to be copied, and is
 /// not broken.
-fn wrap(text: &str) -> Vec<String> {
+pub fn wrap(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let (mut line, mut word, mut is_quoted) = (String::new(), String::new(), false);
     for c in text.chars().chain([' ']) {

@@ -1,5 +1,6 @@
 //! The verbs that manage a device: namespaces, formats, erasure, firmware, self-tests, and raw commands of all kinds.
 
+mod blocks;
 mod boot;
 mod capacity;
 mod common;
@@ -23,6 +24,11 @@ mod virtualization;
 mod zone_reports;
 mod zones;
 
+pub use blocks::{
+    COMPARE_EXAMPLES, COPY_EXAMPLES, CompareArgs, CopyArgs, DSM_EXAMPLES, DsmArgs, FLUSH_EXAMPLES, FlushArgs,
+    UNCOR_EXAMPLES, UncorArgs, VERIFY_EXAMPLES, VerifyArgs, ZEROES_EXAMPLES, ZeroesArgs, compare, copy, dsm,
+    flush, verify, write_uncor, write_zeroes,
+};
 pub use boot::{BootArgs, EXAMPLES as BOOT_EXAMPLES, run as boot};
 pub use capacity::{CapacityArgs, EXAMPLES as CAPACITY_EXAMPLES, run as capacity};
 pub use directive::{DirectiveArgs, EXAMPLES as DIRECTIVE_EXAMPLES, run as directive};

@@ -38,6 +38,25 @@ impl FromStr for Cores {
     }
 }
 
+/// Parses a mask of cores in hexadecimal: `0x5` for cores 0 and 2.
+pub fn parse_mask(text: &str) -> Result<Cores, String> {
+    let wrong =
+        || format!("{text:?} is not a mask of cores: use hexadecimal digits, as in 0x5 for cores 0 and 2");
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).ok_or_else(wrong)?;
+    let mut cores = Vec::new();
+    for (place, digit) in digits.chars().rev().enumerate() {
+        let bits = digit.to_digit(16).ok_or_else(wrong)?;
+        cores.extend((0..4).filter(|bit| bits >> bit & 1 != 0).map(|bit| place * 4 + bit));
+    }
+    match cores.last() {
+        None => Err(wrong()),
+        Some(&last) if last >= CpuSet::count() => {
+            Err(format!("{text:?}: Linux supports at most {} cores here", CpuSet::count()))
+        }
+        Some(_) => Ok(Cores(cores)),
+    }
+}
+
 /// Checks that this process may run on each of the cores.
 pub fn check(cores: &[usize]) -> anyhow::Result<()> {
     let allowed = allowed()?;
@@ -105,6 +124,17 @@ mod tests {
             assert!(text.parse::<Cores>().unwrap_err().contains("is not a core"), "{text}");
         }
         assert!("1,0-2".parse::<Cores>().unwrap_err().contains("core 1 is given twice"));
+    }
+
+    #[test]
+    fn a_mask_names_cores_by_bits() {
+        for (text, cores) in [("0x1", vec![0]), ("0x5", vec![0, 2]), ("0X100f", vec![0, 1, 2, 3, 12])] {
+            assert_eq!(parse_mask(text), Ok(Cores(cores)), "{text}");
+        }
+        for text in ["", "0x", "0x0", "3", "0xg", "-1", "0-3"] {
+            assert!(parse_mask(text).unwrap_err().contains("is not a mask"), "{text}");
+        }
+        assert!(parse_mask(&format!("0x{}", "f".repeat(1000))).unwrap_err().contains("at most"));
     }
 
     #[test]

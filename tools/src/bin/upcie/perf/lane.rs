@@ -53,6 +53,8 @@ pub struct Lane {
     places: Option<Places>,
     /// Protection of all commands, with `--prinfo`.
     protect: Option<Protect>,
+    /// Force unit access of all commands, with `--fua`.
+    fua: bool,
     /// Schedule of the submissions; `None` to submit whenever an I/O may be in flight.
     pub pace: Option<Pace>,
     /// Record of the data that the part should hold, with `--verify`.
@@ -139,6 +141,7 @@ impl Lane {
             source: Source::measured(&plan.mixture, *part, block, seed),
             places: Places::new(&plan.placement, index),
             protect: plan.prinfo.map(prinfo::protect),
+            fua: plan.fua,
             pace: plan.rate.map(|rate| Pace::new(rate, index, plan.lanes())),
             ledger: plan.verify.then(ledger),
             breakdown: if plan.breakdown { Some(Breakdown::new(plan.depth)?) } else { None },
@@ -203,7 +206,7 @@ impl Lane {
             phase,
             ..
         } = self;
-        let (slba, depth, trims) = (self.slba, self.depth, EXTRA && self.trims);
+        let (slba, depth, trims, fua) = (self.slba, self.depth, EXTRA && self.trims, EXTRA && self.fua);
         let issue = phase.issue & (now < phase.until) & !signal::interrupted();
         // I/Os that this turn may submit.
         let most = if issue { source.left() } else { 0 };
@@ -245,7 +248,8 @@ impl Lane {
             if !EXTRA && budget > 0 {
                 budget -= 1;
                 let op = source.next();
-                send(&mut turn, namespace, slba + op.block, (None, None), buffer, Tag::new(now, op.write))?;
+                let tag = Tag::new(now, op.write);
+                send(&mut turn, namespace, slba + op.block, (None, None, false), buffer, tag)?;
                 if budget == pause {
                     break;
                 }
@@ -283,7 +287,7 @@ impl Lane {
             } else {
                 let placement = places.as_mut().filter(|_| EXTRA && op.write).map(Places::next);
                 let protect = protect.filter(|_| EXTRA);
-                send(&mut turn, namespace, slba + op.block, (placement, protect), buffer, tag)?;
+                send(&mut turn, namespace, slba + op.block, (placement, protect, fua), buffer, tag)?;
             }
             in_flight += 1;
         }
@@ -353,12 +357,13 @@ fn send(
     turn: &mut Turn<'_, Tag>,
     namespace: &Namespace,
     slba: u64,
-    (placement, protect): (Option<u16>, Option<Protect>),
+    (placement, protect, fua): (Option<u16>, Option<Protect>, bool),
     buffer: DmaBuf,
     tag: Tag,
 ) -> anyhow::Result<()> {
     let direction = if tag.is_write() { Direction::Write } else { Direction::Read };
     let io = Io::new(direction, namespace, slba);
+    let io = if fua { io.fua() } else { io };
     let io = match placement {
         Some(identifier) => io.placement(identifier),
         None => io,

@@ -41,8 +41,12 @@ use anyhow::{Context, anyhow};
 use histogram::LogFile;
 use plan::Plan;
 use report::Report;
-use run::Outputs;
-use std::{io::Write, mem, path::PathBuf};
+use run::{Lines, Outputs};
+use std::{
+    io::{self, IsTerminal, Write},
+    mem,
+    path::PathBuf,
+};
 use upcie_nvme::{Controller, queue::SglUse};
 
 /// Returns the text below the options of `--help`.
@@ -54,7 +58,8 @@ const NOTES: &str = "\
 Every thread has --queues queue pairs on every device. Each queue pair has --depth I/Os in flight,
 and a part of the range to itself. The clock is read once per turn of a queue: a latency is too
 long by at most the length of a turn, tens of nanoseconds for each I/O in it. With --rate a latency
-counts from the scheduled start of the I/O, even if it started late.
+counts from the scheduled start of the I/O, even if it started late. Options of fio and xnvmeperf
+work by their names as well: --rwmixread, --bssplit, --size, --qdepth, --iosize, --cpumask.
 
 The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
   iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
@@ -84,7 +89,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
             args.consent.check(&target, args.namespace, &what)?;
         }
     }
-    if let Some(cores) = &args.cores {
+    if let Some(cores) = args.pinned() {
         cores::check(&cores.0)?;
     }
     // Open the files before the run: an error must not cost its results. Their old contents stay until there
@@ -103,7 +108,12 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
         report.print_found(&mut text)?;
         cli::print(&text)?;
     }
-    let lines = args.interval.is_some() && !args.json;
+    let lines = match (args.interval, args.json) {
+        (Some(_), false) => Lines::Stdout,
+        // A terminal has the bar.
+        (Some(_), true) if !io::stderr().is_terminal() => Lines::Stderr,
+        _ => Lines::None,
+    };
     let kinds = plan.mixture.rw.reads() && plan.mixture.rw.writes();
     let (mut results, logged) = match log {
         None => {

@@ -68,6 +68,8 @@ pub struct Plan {
     pub placement: Vec<u16>,
     /// Protection information of all commands.
     pub prinfo: Option<u8>,
+    /// True if reads and writes go to the media.
+    pub fua: bool,
     /// True if the parts of the latency are measured.
     pub breakdown: bool,
     /// Longest time without a completion before a device is given up.
@@ -118,6 +120,7 @@ impl Plan {
             verify: args.verify,
             placement: args.placement.clone(),
             prinfo: args.prinfo,
+            fua: args.fua,
             breakdown: args.latency_breakdown,
             timeout: args.timeout,
         })
@@ -275,12 +278,12 @@ fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<u6
     );
     let left = total - offset.bytes;
     let size = match &args.length {
-        Some(length) if length.bytes > left => bail!(
+        Some(length) if length.of(total) > left => bail!(
             "--length {length}: only {left} bytes ({}) of namespace {} are left from --offset {offset} on",
             units::bytes(left),
             namespace.nsid()
         ),
-        Some(length) => length.bytes,
+        Some(length) => length.of(total),
         None if args.verify => left.min(VERIFY_SIZE),
         None => left,
     };

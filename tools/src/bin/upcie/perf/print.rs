@@ -36,9 +36,10 @@ impl Parameters {
             (None, time) => units::nanos(time.unwrap_or(0) as f64),
         };
         let verify = if self.verify { ", verified" } else { "" };
+        let fua = if self.fua { ", to the media (FUA)" } else { "" };
         let on = if devices > 1 { format!(" on each of {devices} devices") } else { String::new() };
         format!(
-            "{}{mix}{random}, {size} at depth {}, {spread}{on}{rate}, {}, {span}{verify}",
+            "{}{mix}{random}, {size}{fua} at depth {}, {spread}{on}{rate}, {}, {span}{verify}",
             self.rw, self.depth, self.wait
         )
     }
@@ -258,7 +259,7 @@ fn part<W: Write>(
 }
 
 /// Number of lines about latencies.
-const LINES: usize = 10;
+const LINES: usize = 11;
 
 /// Returns the values that are printed of latencies, with their names.
 fn lines(latency: &Latency) -> [(&'static str, f64); LINES] {
@@ -272,6 +273,7 @@ fn lines(latency: &Latency) -> [(&'static str, f64); LINES] {
         ("  p99", latency.p99 as f64),
         ("  p99.9", latency.p99_9 as f64),
         ("  p99.99", latency.p99_99 as f64),
+        ("  p99.999", latency.p99_999 as f64),
         ("  max", latency.max as f64),
     ]
 }

@@ -73,6 +73,9 @@ pub struct Parameters {
     /// Protection information of all commands: 8 the action, 4, 2, 1 checks.
     #[serde(default)]
     pub prinfo: Option<u8>,
+    /// Reads and writes go to the media, past a volatile cache.
+    #[serde(default)]
+    pub fua: bool,
     pub time_ns: Option<u64>,
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
@@ -279,6 +282,7 @@ impl Parameters {
             sgl: args.sgl,
             placement: args.placement.clone(),
             prinfo: args.prinfo,
+            fua: args.fua,
             time_ns: plan.count.is_none().then_some(ns(plan.time)),
             count: plan.count,
             warmup_ns: plan.warmup.map(ns),

@@ -18,10 +18,21 @@ use crate::{cli, signal};
 use std::{mem, sync::OnceLock, time::Duration};
 use upcie_tools::log;
 
+/// The stream that gets a line for each interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// None gets lines.
+    None,
+    /// Standard output, in place of the bar; an error ends the run.
+    Stdout,
+    /// Standard error; errors are ignored.
+    Stderr,
+}
+
 /// Outputs during the measurement.
 pub struct Outputs<'a> {
-    /// True to print a line per interval on stdout.
-    pub lines: bool,
+    /// Lines for intervals.
+    pub lines: Lines,
     /// Length of an interval, with `--interval`.
     pub interval: Option<Duration>,
     /// The histogram log, with `--histogram`.
@@ -56,7 +67,7 @@ pub fn measure(plan: &Plan, mut workers: Vec<Worker>, outputs: Outputs<'_>) -> a
     let mut display = PhaseDisplay::new(plan, progress);
     display.lines = outputs.lines;
     display.log = outputs.log;
-    if outputs.lines {
+    if outputs.lines == Lines::Stdout {
         display.progress.hide();
     }
     let schedule = Schedule::new(outputs.interval.map(ns), until);
@@ -108,7 +119,7 @@ struct PhaseDisplay<'a, 'l> {
     names: Vec<&'a str>,
     /// Number of devices that are not lost.
     left: usize,
-    lines: bool,
+    lines: Lines,
     /// Error of printing lines on stdout; it ends the phase.
     printed: anyhow::Result<()>,
     log: Option<&'l mut dyn Log>,
@@ -117,7 +128,7 @@ struct PhaseDisplay<'a, 'l> {
 impl<'a> PhaseDisplay<'a, '_> {
     fn new(plan: &'a Plan, progress: Progress) -> Self {
         let names: Vec<_> = plan.devices.iter().map(|device| device.controller.name()).collect();
-        Self { progress, left: names.len(), names, lines: false, printed: Ok(()), log: None }
+        Self { progress, left: names.len(), names, lines: Lines::None, printed: Ok(()), log: None }
     }
 }
 
@@ -132,8 +143,12 @@ impl Watch for PhaseDisplay<'_, '_> {
 
     fn interval(&mut self, interval: &Interval, tally: &Tally) {
         self.progress.add(interval, tally);
-        if self.lines && self.printed.is_ok() {
-            self.printed = cli::print(format!("{}\n", interval_line(interval)).as_bytes());
+        match self.lines {
+            Lines::Stdout if self.printed.is_ok() => {
+                self.printed = cli::print(format!("{}\n", interval_line(interval)).as_bytes());
+            }
+            Lines::Stderr => self.progress.message(&interval_line(interval)),
+            Lines::Stdout | Lines::None => {}
         }
         if let Some(log) = &mut self.log {
             log.push(interval, tally);

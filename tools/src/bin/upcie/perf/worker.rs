@@ -66,6 +66,7 @@ impl Worker {
             || plan.mixture.rw.trims()
             || !plan.placement.is_empty()
             || plan.prinfo.is_some()
+            || plan.fua
             || lanes.iter().any(|lane| lane.source.has_many());
         Ok(Self {
             index,

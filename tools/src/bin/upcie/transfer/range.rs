@@ -1,7 +1,10 @@
-//! The range of blocks of `upcie read` and `upcie write`.
+//! The range of blocks of `upcie read` and `upcie write`, in bytes or in blocks.
 
 use super::blocks::Layout;
-use crate::units::{self, Bytes};
+use crate::{
+    structures::parse,
+    units::{self, Bytes},
+};
 use anyhow::ensure;
 use clap::Args;
 use std::time::Duration;
@@ -12,11 +15,17 @@ use upcie_nvme::Namespace;
 pub struct RangeArgs {
     /// First byte; a multiple of the block size
     #[arg(long, short_alias = 'o', value_name = "BYTES", default_value = "0")]
-    pub offset: Bytes,
+    offset: Bytes,
     /// Bytes to transfer; a multiple of the block size (K, M, G, T are powers of 1024) [default: to the end of the
     /// namespace, or of the input]
     #[arg(long, short, alias = "size", value_name = "BYTES")]
-    pub length: Option<Bytes>,
+    length: Option<Bytes>,
+    /// First block, instead of --offset
+    #[arg(long, short_alias = 's', visible_alias = "start-block", value_name = "LBA", value_parser = parse::<u64>, conflicts_with = "offset")]
+    lba: Option<u64>,
+    /// Number of blocks, instead of --length
+    #[arg(long, value_name = "N", value_parser = parse::<u64>, conflicts_with = "length")]
+    blocks: Option<u64>,
     /// Namespace to use [default: the first]
     #[arg(long, short, value_name = "NSID")]
     pub namespace: Option<u32>,
@@ -25,36 +34,76 @@ pub struct RangeArgs {
     pub timeout: Duration,
 }
 
+/// A range of a namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// First block.
+    pub first: u64,
+    /// Bytes from there to the end of the namespace.
+    pub left: u64,
+    /// Bytes to transfer, if the user has said how many.
+    pub length: Option<u64>,
+}
+
 impl RangeArgs {
-    /// Checks the range; returns the bytes from the offset to the end of the namespace.
-    pub fn check(&self, namespace: &Namespace, layout: &Layout) -> anyhow::Result<u64> {
-        let block = layout.block as u64;
-        let total = namespace.blocks().saturating_mul(block);
-        let nsid = namespace.nsid();
-        let whole = |name: &str, value: &Bytes| -> anyhow::Result<()> {
+    /// Returns the option for the first byte or block, as it was typed.
+    pub fn start(&self) -> String {
+        match self.lba {
+            Some(lba) => format!("--lba {lba}"),
+            None => format!("--offset {}", self.offset),
+        }
+    }
+
+    /// Returns the option for the length, as it was typed; `None` without one.
+    pub fn length(&self) -> Option<String> {
+        match (&self.length, self.blocks) {
+            (_, Some(blocks)) => Some(format!("--blocks {blocks}")),
+            (Some(length), None) => Some(format!("--length {length}")),
+            (None, None) => None,
+        }
+    }
+
+    /// Checks the range, and returns it in blocks of the files.
+    pub fn check(&self, namespace: &Namespace, layout: &Layout) -> anyhow::Result<Span> {
+        let (block, nsid) = (layout.block as u64, namespace.nsid());
+        let whole = |option: &str, bytes: u64| -> anyhow::Result<u64> {
             ensure!(
-                value.bytes.is_multiple_of(block),
-                "{name} {value}: not a multiple of the block size of namespace {nsid}, {block} bytes"
+                bytes.is_multiple_of(block),
+                "{option}: not a multiple of the block size of namespace {nsid}, {block} bytes"
             );
-            Ok(())
+            Ok(bytes / block)
         };
-        let Self { offset, .. } = self;
-        whole("--offset", offset)?;
+        let start = self.start();
+        let first = match self.lba {
+            Some(lba) => lba,
+            None => whole(&start, self.offset.bytes)?,
+        };
+        let total = namespace.blocks().saturating_mul(block);
         ensure!(
-            offset.bytes < total,
-            "--offset {offset}: namespace {nsid} ends at byte {total} ({})",
-            units::bytes(total)
+            first < namespace.blocks(),
+            "{start}: namespace {nsid} ends at byte {total} ({}), after {} blocks",
+            units::bytes(total),
+            namespace.blocks()
         );
-        let left = total - offset.bytes;
-        if let Some(length) = &self.length {
-            whole("--length", length)?;
-            ensure!(length.bytes > 0, "--length {length}: nothing to do");
+        let left = namespace.blocks() - first;
+        let wanted = match (&self.length, self.blocks) {
+            (_, Some(blocks)) => Some(blocks),
+            (Some(length), None) => Some(whole(&format!("--length {length}"), length.bytes)?),
+            (None, None) => None,
+        };
+        if let (Some(blocks), Some(option)) = (wanted, self.length()) {
+            ensure!(blocks > 0, "{option}: nothing to do");
             ensure!(
-                length.bytes <= left,
-                "--length {length}: only {left} bytes ({}) of namespace {nsid} are left from --offset {offset} on",
-                units::bytes(left)
+                blocks <= left,
+                "{option}: only {} bytes ({}, {left} blocks) of namespace {nsid} are left from {start} on",
+                left.saturating_mul(block),
+                units::bytes(left.saturating_mul(block))
             );
         }
-        Ok(left)
+        Ok(Span {
+            first,
+            left: left.saturating_mul(block),
+            length: wanted.map(|blocks| blocks.saturating_mul(block)),
+        })
     }
 }

@@ -4,7 +4,7 @@ use super::{
     blocks::{BlockArgs, Layout},
     pipeline::Pipeline,
     progress::progress,
-    range::RangeArgs,
+    range::{RangeArgs, Span},
     streams::Stdout,
 };
 use crate::{
@@ -29,6 +29,7 @@ Examples:
   upcie read 0000:01:00.0 disk.img                    the whole first namespace
   upcie read 0000:01:00.0 --offset 1M --length 4K | hexdump -C
   upcie read emu:file=disk.img --length 64M copy.img
+  upcie read 0000:01:00.0 --lba 2048 --blocks 8 blocks.bin
   upcie read 0000:01:00.0 disk.img --metadata disk.md --prinfo 7
 
 A reader that closes the pipe early ends the command without an error.
@@ -66,10 +67,9 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     signal::install()?;
     let controller = args.target.open_to_read(Controller::builder().timeout(args.range.timeout))?;
     let (namespace, layout) = Layout::open(&controller, args.range.namespace, &args.blocks)?;
-    let left = args.range.check(&namespace, &layout)?;
-    let length = args.range.length.as_ref().map_or(left, |length| length.bytes);
-    let block = layout.block as u64;
-    let (first, count) = (args.range.offset.bytes / block, length / block);
+    let Span { first, left, length } = args.range.check(&namespace, &layout)?;
+    let length = length.unwrap_or(left);
+    let count = length / layout.block as u64;
     let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     // Opened last: every error before this, and a device that returns no data, leaves an existing file
     // unchanged.

@@ -4,7 +4,7 @@ use super::{
     blocks::{BlockArgs, Layout},
     pipeline::{Buffers, Pipeline},
     progress::progress,
-    range::RangeArgs,
+    range::{RangeArgs, Span},
     read,
     streams::fill,
 };
@@ -36,6 +36,7 @@ Examples:
   upcie write 0000:01:00.0 disk.img --verify --destructive
   dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G --destructive
   upcie write emu:file=disk.img,size=1G boot.bin --destructive
+  upcie write 0000:01:00.0 blocks.bin --lba 2048 --blocks 8 --fua --destructive
   upcie write 0000:01:00.0 disk.img --metadata disk.md --prinfo 7 --destructive
 
 A file that is not a whole number of blocks, or is too long, is refused before
@@ -104,9 +105,9 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
          leave --verify out",
         namespace.format()
     );
-    let left = args.range.check(&namespace, &layout)?;
-    check_input(args, &namespace, &layout, &input, left)?;
-    let length = args.range.length.as_ref().map(|length| length.bytes).or(input.known);
+    let span = args.range.check(&namespace, &layout)?;
+    check_input(args, &namespace, &layout, &input, span)?;
+    let length = span.length.or(input.known);
     if let (Some(apart), Some(length)) = (&apart, length) {
         check_metadata(apart, length, &layout)?;
     }
@@ -119,7 +120,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     if let Some(identifier) = args.placement {
         target::check_placement(&namespace, &[identifier])?;
     }
-    let first = args.range.offset.bytes / layout.block as u64;
+    let Span { first, left, .. } = span;
     let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     pipeline.place(args.placement);
     let bar = progress("writing", length);
@@ -127,9 +128,8 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let most = length.unwrap_or(left);
     let copied = copy(&mut pipeline, args, &mut input, apart.as_mut(), (first, most), &mut written, &bar);
     bar.finish_and_clear();
-    let said = |bytes| {
-        format!("{} ({bytes} bytes) were written from byte {} on", units::bytes(bytes), args.range.offset)
-    };
+    let from = first * layout.block as u64;
+    let said = |bytes| format!("{} ({bytes} bytes) were written from byte {from} on", units::bytes(bytes));
     if let Err(error) = copied.and_then(|()| pipeline.flush()) {
         bail!("{error:#}; {}", said(written.bytes));
     }
@@ -190,15 +190,12 @@ fn check_input(
     namespace: &Namespace,
     layout: &Layout,
     input: &Source,
-    left: u64,
+    span: Span,
 ) -> anyhow::Result<()> {
     let Source { name, known: Some(known), .. } = input else { return Ok(()) };
     let (known, block) = (*known, layout.block as u64);
-    if let Some(length) = &args.range.length {
-        ensure!(
-            length.bytes <= known,
-            "{name} has {known} bytes, less than --length {length}; nothing was written"
-        );
+    if let (Some(length), Some(option)) = (span.length, args.range.length()) {
+        ensure!(length <= known, "{name} has {known} bytes, less than {option}; nothing was written");
         return Ok(());
     }
     ensure!(known > 0, "{name} is empty; nothing was written");
@@ -209,10 +206,11 @@ fn check_input(
         known / block * block
     );
     ensure!(
-        known <= left,
-        "{name} has {known} bytes, but namespace {} has only {left} from --offset {} on; nothing was written",
+        known <= span.left,
+        "{name} has {known} bytes, but namespace {} has only {} from {} on; nothing was written",
         namespace.nsid(),
-        args.range.offset
+        span.left,
+        args.range.start()
     );
     Ok(())
 }
@@ -262,7 +260,7 @@ fn copy(
                         input.name,
                         got - whole * block
                     ));
-                } else if args.range.length.is_some() || input.known.is_some() || read + got as u64 == 0 {
+                } else if args.range.length().is_some() || input.known.is_some() || read + got as u64 == 0 {
                     written.refused = Some(format!("{} ended after {} bytes", input.name, read + got as u64));
                 }
             }
@@ -285,7 +283,7 @@ fn copy(
         pipeline.give_back(piece.buffers);
     }
     // A pipe may hold more data than the namespace.
-    let rest = !ended && args.range.length.is_none() && !signal::interrupted();
+    let rest = !ended && args.range.length().is_none() && !signal::interrupted();
     if rest && fill(&mut input.read, &mut [0]).with_context(|| format!("reading {}", input.name))? > 0 {
         written.refused = Some(format!(
             "{} has more data than the namespace has room for: the rest was not written",

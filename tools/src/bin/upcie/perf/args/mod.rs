@@ -1,11 +1,13 @@
 //! The command line of `upcie perf`.
 
+#[cfg(test)]
+mod tests;
 mod values;
 
-pub use values::{Buffers, IrqArg, WaitKind};
+pub use values::{Buffers, IrqArg, Length, WaitKind};
 
 use super::{
-    cores::Cores,
+    cores::{self, Cores},
     random::Distribution,
     workload::{Sizes, Workload},
 };
@@ -43,11 +45,11 @@ pub struct PerfArgs {
     /// Kind of I/O; writes and trims need --destructive
     #[arg(long, value_enum, default_value = "randread", help_heading = "Workload")]
     pub rw: Workload,
-    /// Percentage of reads in randrw [default: 70]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
+    /// Percentage of reads in randrw and rw [default: 70]
+    #[arg(long, alias = "rwmixread", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
     pub mix: Option<u8>,
     /// Bytes of each I/O, or several sizes with their shares (4k:60,64k:40) [default: 4096, or one block if that is more]
-    #[arg(long, short = 'b', visible_alias = "bs", value_name = "BYTES", help_heading = "Workload")]
+    #[arg(long, short = 'b', visible_alias = "bs", aliases = ["bssplit", "iosize"], value_name = "BYTES", help_heading = "Workload")]
     pub block_size: Option<Sizes>,
     /// Blocks that random I/Os prefer: none (uniform), or few (zipf:THETA; the kth most popular one is used
     /// in proportion to 1 / k^THETA) [default: uniform]
@@ -62,23 +64,29 @@ pub struct PerfArgs {
     /// First byte of the tested range, on each device
     #[arg(long, value_name = "BYTES", default_value = "0", help_heading = "Workload")]
     pub offset: Bytes,
-    /// Size of the tested range, on each device [default: to the end of the namespace; with --verify at most
-    /// 256M]
+    /// Size of the tested range, on each device: bytes, or a share of the namespace (50%) [default: to the end of the
+    /// namespace; with --verify at most 256M]
     #[arg(long, short, alias = "size", value_name = "BYTES", help_heading = "Workload")]
-    pub length: Option<Bytes>,
+    pub length: Option<Length>,
+    /// Force unit access: reads and writes go to the media, past a volatile cache
+    #[arg(long, visible_alias = "force-unit-access", help_heading = "Workload")]
+    pub fua: bool,
 
     /// I/Os in flight on each queue pair [default: 32]
-    #[arg(long, short = 'd', visible_alias = "iodepth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
+    #[arg(long, short = 'd', visible_alias = "iodepth", alias = "qdepth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
     pub depth: Option<u32>,
     /// Queue pairs of each thread on each device; each one has a part of the range to itself
     #[arg(long, short = 'q', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Load")]
     pub queues: u16,
     /// Number of threads; every thread drives every device
-    #[arg(long, short = 'j', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "cores", help_heading = "Load")]
+    #[arg(long, short = 'j', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with_all = ["cores", "cpumask"], help_heading = "Load")]
     pub threads: u16,
     /// Cores to pin threads to, one thread on each (0,2-3)
     #[arg(long, value_name = "LIST", help_heading = "Load")]
     pub cores: Option<Cores>,
+    /// Cores to pin threads to, as a mask (0x5: cores 0 and 2), instead of --cores
+    #[arg(long, value_name = "MASK", value_parser = cores::parse_mask, conflicts_with = "cores", help_heading = "Load")]
+    pub cpumask: Option<Cores>,
     /// Start N I/Os per second in total, evenly spaced, even if the devices are late [default: as many as the
     /// devices complete]
     #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Load")]
@@ -141,7 +149,8 @@ pub struct PerfArgs {
     /// Print the results as one JSON object on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Print IOPS, MiB/s and latencies of each interval instead of the progress bar
+    /// Print IOPS, MiB/s and latencies of each interval instead of the progress bar; with --json on stderr, unless that is
+    /// a terminal, which has the bar
     #[arg(long, value_name = "TIME", value_parser = units::parse_time, help_heading = "Output")]
     pub interval: Option<Duration>,
     /// Measure the parts of the latency: submit, device, reap. Reads the clock three more times per I/O
@@ -184,8 +193,12 @@ impl PerfArgs {
                 format!("--spin needs --wait adaptive: --wait {} does not poll for a time", self.wait.name()),
             ),
             (
-                self.mix.is_some() && self.rw != Workload::RandRw,
-                format!("--mix needs --rw randrw: --rw {rw} has one kind of I/O"),
+                self.mix.is_some() && !(self.rw.reads() && self.rw.writes()),
+                format!("--mix needs --rw randrw or rw: --rw {rw} has one kind of I/O"),
+            ),
+            (
+                self.fua && self.rw.trims(),
+                format!("--fua needs reads or writes: --rw {rw} moves no blocks"),
             ),
             (
                 self.random.is_some() && !self.rw.is_random(),
@@ -271,9 +284,14 @@ impl PerfArgs {
         self.mix.unwrap_or(MIX)
     }
 
+    /// Returns the cores that the user has named, by a list or a mask.
+    pub fn pinned(&self) -> Option<&Cores> {
+        self.cores.as_ref().or(self.cpumask.as_ref())
+    }
+
     /// Returns the core of each thread; `None` for a thread that is not pinned.
     pub fn threads(&self) -> Vec<Option<usize>> {
-        match &self.cores {
+        match self.pinned() {
             Some(cores) => cores.0.iter().copied().map(Some).collect(),
             None => vec![None; self.threads.into()],
         }
@@ -286,78 +304,5 @@ impl PerfArgs {
             WaitKind::Irq => Wait::Interrupt,
             WaitKind::Auto | WaitKind::Adaptive => Wait::Adaptive(self.spin.unwrap_or(SPIN)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::FromArgMatches;
-
-    fn parse(text: &str) -> Result<PerfArgs, clap::Error> {
-        let words = std::iter::once("perf").chain(text.split_whitespace());
-        let matches = PerfArgs::augment_args(Command::new("perf")).try_get_matches_from(words)?;
-        PerfArgs::from_arg_matches(&matches)
-    }
-
-    #[test]
-    fn conflicting_arguments_are_named() {
-        for (text, part) in [
-            ("emu --irq msix --wait poll", "--irq needs"),
-            ("emu --spin 5us --wait irq", "--wait irq does not poll"),
-            ("emu emu:null=true --verify", "emu:null=true moves none"),
-            ("emu --rw read --mix 50", "--mix needs --rw randrw"),
-            ("emu --rw write --random zipf:1.1", "--rw write takes the blocks in order"),
-            ("emu --verify --block-size 4k:50,8k:50", "one --block-size"),
-            ("emu --verify --random zipf:1.1", "--random uniform"),
-            ("emu --verify --latency-breakdown", "can't be used with --verify"),
-            ("emu --verify --rw trim", "any data after --rw trim"),
-            ("emu --destructive", "--rw randread does not"),
-            ("emu --plot x.png", "SVG"),
-            ("emu --interval 1ms", "the shortest is 10ms"),
-            ("emu vfio-user:/x emu vfio-user:/x", "vfio-user:/x is given twice"),
-        ] {
-            let conflict = parse(text).unwrap().conflict().unwrap_or_default();
-            assert!(conflict.contains(part), "{text}: {conflict}");
-        }
-        for text in [
-            "emu emu",
-            "emu --irq msi",
-            "emu --rw write --yes",
-            "emu --verify --destructive",
-            "emu --rw randrw --mix 3 --random zipf:1 --rate 5 --warmup 1",
-        ] {
-            assert_eq!(parse(text).unwrap().conflict(), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn invalid_values_are_usage_errors() {
-        for text in [
-            "",
-            "emu --rate 0",
-            "emu --cores 0 --threads 2",
-            "emu --threads 0",
-            "emu --block-size 4k:50",
-            "emu --random often",
-            "emu --warmup 0",
-            "emu --time 1 --count 1",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn fio_s_option_names_are_aliases() {
-        let fio = parse("emu --bs 512 --iodepth 7 --runtime 3").unwrap();
-        let ours = parse("emu --block-size 512 --depth 7 --time 3").unwrap();
-        assert_eq!(format!("{fio:?}"), format!("{ours:?}"));
-        assert_eq!((fio.depth, fio.time), (Some(7), Some(Duration::from_secs(3))));
-    }
-
-    #[test]
-    fn threads_are_pinned_if_cores_are_given() {
-        assert_eq!(parse("emu --threads 2").unwrap().threads(), [None, None]);
-        assert_eq!(parse("emu --cores 3,1").unwrap().threads(), [Some(3), Some(1)]);
     }
 }

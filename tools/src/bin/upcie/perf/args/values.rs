@@ -1,8 +1,48 @@
-//! Values of options: how to wait, by which interrupts, and in which pages.
+//! Values of options: how to wait, by which interrupts, in which pages, and over which range.
 
+use crate::units::Bytes;
 use clap::ValueEnum;
+use std::{fmt, str::FromStr};
 use upcie_core::memory::PageSize;
 use upcie_nvme::IrqKind;
+
+/// Value of `--length`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Length {
+    /// A number of bytes.
+    Bytes(Bytes),
+    /// A percentage of the namespace.
+    Percent(u8),
+}
+
+impl Length {
+    /// Returns the bytes, of a namespace of `total` bytes.
+    pub fn of(&self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.bytes,
+            Self::Percent(percent) => (u128::from(total) * u128::from(*percent) / 100) as u64,
+        }
+    }
+}
+
+impl FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_suffix('%') else { return text.parse().map(Self::Bytes) };
+        let percent = percent.parse::<u8>().ok().filter(|percent| (1..=100).contains(percent));
+        percent.map(Self::Percent).ok_or_else(|| format!("{text:?} is no share: use 1% to 100%"))
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => bytes.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
 
 /// Value of `--wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
+/// I/Os among which the reads of a mix are counted.
+const ALL: u64 = 1 << 16;
 /// Largest number of sizes.
 const MOST_SIZES: usize = 16;
 
@@ -24,6 +26,9 @@ pub enum Workload {
     RandRead,
     /// Random writes; destroy data in the range
     RandWrite,
+    /// Sequential reads and writes, mixed by --mix; destroy the data in the range
+    #[value(alias = "readwrite")]
+    Rw,
     /// Random reads and writes, mixed by --mix
     RandRw,
     /// Sequential deallocations (Dataset Management); destroy the data in the range
@@ -35,12 +40,12 @@ pub enum Workload {
 impl Workload {
     /// Returns true if it overwrites blocks.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::RandWrite | Self::RandRw)
+        matches!(self, Self::Write | Self::RandWrite | Self::Rw | Self::RandRw)
     }
 
     /// Returns true if it reads blocks.
     pub fn reads(self) -> bool {
-        matches!(self, Self::Read | Self::RandRead | Self::RandRw)
+        matches!(self, Self::Read | Self::RandRead | Self::Rw | Self::RandRw)
     }
 
     /// Returns true if it deallocates blocks.
@@ -53,12 +58,12 @@ impl Workload {
         matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim)
     }
 
-    /// Returns the number of reads among 65536 I/Os, for a percentage of reads in a mix.
+    /// Returns the number of reads among [`ALL`] I/Os, for a percentage of reads in a mix.
     fn read_share(self, mix: u8) -> u64 {
         match self {
-            Self::Read | Self::RandRead => 1 << 16,
+            Self::Read | Self::RandRead => ALL,
             Self::Write | Self::RandWrite | Self::Trim | Self::RandTrim => 0,
-            Self::RandRw => ((u64::from(mix) << 16) + 50) / 100,
+            Self::Rw | Self::RandRw => (u64::from(mix) * ALL + 50) / 100,
         }
     }
 
@@ -69,6 +74,7 @@ impl Workload {
             Self::Write => "write",
             Self::RandRead => "randread",
             Self::RandWrite => "randwrite",
+            Self::Rw => "rw",
             Self::RandRw => "randrw",
             Self::Trim => "trim",
             Self::RandTrim => "randtrim",
@@ -136,13 +142,14 @@ impl Sizes {
 impl FromStr for Sizes {
     type Err = String;
 
-    /// Parses `4096`, `4K` or `4k:60,64k:40`.
+    /// Parses `4096`, `4K`, `4k:60,64k:40`, or the same in fio's form, `4k/60:64k/40`.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut shares: Vec<Share> = Vec::new();
         let mut typed = Vec::new();
-        let several = text.contains(',');
-        for item in text.split(',') {
-            let (size, percent) = match item.split_once(':') {
+        let (between, within) = if text.contains('/') { (':', '/') } else { (',', ':') };
+        let several = text.contains(between);
+        for item in text.split(between) {
+            let (size, percent) = match item.split_once(within) {
                 Some((size, percent)) => (size, percent),
                 None if several => {
                     return Err(format!(
@@ -235,7 +242,7 @@ pub struct Source {
     blocks: u64,
     next: u64,
     random: bool,
-    /// Number of reads among 65536 I/Os.
+    /// Number of reads among [`ALL`] I/Os.
     reads: u64,
     left: u64,
     rng: Rng,
@@ -244,7 +251,7 @@ pub struct Source {
     more: Option<Box<More>>,
 }
 
-/// Fields of workloads with several sizes or a distribution.
+/// Fields of workloads with several sizes, a distribution, or a mix in order.
 #[derive(Debug, Clone)]
 struct More {
     sizes: Vec<Size>,
@@ -264,7 +271,8 @@ impl Source {
             Size { blocks: each, places, zipf }
         };
         let sizes: Vec<Size> = mixture.sizes.shares().iter().map(|share| size(share.bytes)).collect();
-        let more = (sizes.len() > 1 || mixture.random != Distribution::Uniform)
+        let is_uncommon = mixture.random != Distribution::Uniform || mixture.rw == Workload::Rw;
+        let more = (sizes.len() > 1 || is_uncommon)
             .then(|| Box::new(More { sizes: sizes.clone(), size_table: mixture.sizes.size_table() }));
         Self {
             blocks,
@@ -281,7 +289,7 @@ impl Source {
     /// Makes one pass of writes or reads over all places of `each` blocks, in order.
     pub fn sweep(blocks: u64, each: u64, write: bool) -> Self {
         let places = blocks / each;
-        let reads = if write { 0 } else { 1 << 16 };
+        let reads = if write { 0 } else { ALL };
         let size = Size { blocks: each, places, zipf: None };
         Self { blocks, next: 0, random: false, reads, left: places, rng: Rng::new(0), size, more: None }
     }
@@ -307,7 +315,7 @@ impl Source {
         self.more.is_some()
     }
 
-    /// Generates the next I/O of a workload with one size and no distribution. The caller counts the I/Os, and
+    /// Generates the next I/O of a workload with one size, no distribution and no mix in order. The caller counts the I/Os, and
     /// [limits](Self::limit) those that are left.
     #[inline(always)]
     pub fn next(&mut self) -> Op {
@@ -333,7 +341,12 @@ impl Source {
         let size = &more.sizes[usize::from(class)];
         if !self.random {
             let blocks = size.blocks;
-            return Op { block: self.following(blocks), size: class, write: self.reads == 0 };
+            let write = match self.reads {
+                0 => true,
+                ALL => false,
+                reads => self.rng.draw() & 0xffff >= reads,
+            };
+            return Op { block: self.following(blocks), size: class, write };
         }
         let draw = self.rng.draw();
         let place = match &size.zipf {

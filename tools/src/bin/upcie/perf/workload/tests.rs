@@ -85,9 +85,21 @@ fn sizes_come_in_their_shares_at_their_own_multiples() {
 #[test]
 fn a_mix_of_all_or_nothing_is_exact() {
     for (mix, write) in [(100, false), (0, true)] {
-        let ops = take(&mixture(Workload::RandRw, mix, "uniform", "512"), 10, 3, 1000);
-        assert!(ops.iter().all(|op| op.write == write));
+        for rw in [Workload::RandRw, Workload::Rw] {
+            let ops = take(&mixture(rw, mix, "uniform", "512"), 10, 3, 1000);
+            assert!(ops.iter().all(|op| op.write == write));
+        }
     }
+}
+
+#[test]
+fn a_mix_in_order_takes_the_blocks_in_order() {
+    let mixture = mixture(Workload::Rw, 70, "uniform", "4k");
+    assert!(Source::measured(&mixture, 80_000, 512, 1).has_many());
+    let ops = take(&mixture, 80_000, 1, 10_000);
+    assert!((0..).zip(&ops).all(|(place, op)| op.block == place * 8));
+    let reads = ops.iter().filter(|op| !op.write).count();
+    assert!((6_700..7_300).contains(&reads), "{reads} of 10000 with a mix of 70");
 }
 
 #[test]
@@ -105,6 +117,7 @@ fn one_size_or_several_with_their_shares() {
     let mixed: Sizes = "4k:60,64k:40".parse().unwrap();
     assert_eq!((mixed.single(), mixed.largest()), (None, 65536));
     assert_eq!(mixed.to_string(), "60 % 4 KiB + 40 % 64 KiB");
+    assert_eq!("4k/60:64k/40".parse(), Ok(mixed.clone()), "fio's form");
     let table = mixed.size_table();
     assert_eq!([0, 1].map(|class| table.iter().filter(|&&c| c == class).count()), [60, 40]);
 }
@@ -122,6 +135,8 @@ fn invalid_sizes_are_refused_with_the_reason() {
         ("", "is not a size"),
         ("4k:50,:50", "is not a size"),
         ("4k:300", "from 1 to 100"),
+        ("4k/60:64k", "lacks its share"),
+        ("4k/60:64k/40,8k/100", "40,8k/100"),
     ] {
         let error = text.parse::<Sizes>().unwrap_err();
         assert!(error.contains(part), "{text}: {error}");

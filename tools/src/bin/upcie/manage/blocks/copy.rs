@@ -1,0 +1,156 @@
+//! `upcie copy`: the controller copies blocks within a namespace.
+
+use super::{
+    Which, failed,
+    ranges::{BlockRange, pair, parse_range},
+    send,
+};
+use crate::{
+    guard::{self, Consent},
+    manage::common::Effect,
+    outcome::Outcome,
+    prinfo::{self, parse_prinfo},
+    structures::parse,
+    target,
+    units::number,
+};
+use anyhow::{Context, ensure};
+use clap::Args;
+use upcie_nvme::{
+    Controller, DmaBuf, Namespace,
+    protection::Protect,
+    spec::{CopyRange, IdentifyNamespace, NvmOpcode, Status, WideCopyRange},
+};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie copy emu --ranges 0+8,64+8 --to 512
+  upcie copy 0000:01:00.0 --slbs 0,64 --blocks 7,7 --sdlba 512 --destructive
+  upcie copy 0000:01:00.0 --ranges 0+8 --to 512 --prinfor 5 --prinfow 8 --destructive
+
+The ranges follow each other at the target. The data does not come to the host. --blocks counts from
+0 as nvme-cli has it: 7 are eight blocks.";
+
+/// Arguments of `upcie copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    #[command(flatten)]
+    which: Which,
+    /// First block of the target
+    #[arg(long, short = 'd', visible_alias = "to", value_name = "LBA", value_parser = parse::<u64>)]
+    sdlba: u64,
+    /// Source ranges, each its first block and the number of blocks
+    #[arg(
+        long,
+        value_name = "LBA+N",
+        value_delimiter = ',',
+        value_parser = parse_range,
+        conflicts_with_all = ["slbs", "blocks"],
+        required_unless_present = "slbs"
+    )]
+    ranges: Vec<BlockRange>,
+    /// First block of each source range, instead of --ranges
+    #[arg(long, short = 's', value_name = "LBAS", value_delimiter = ',', value_parser = parse::<u64>, requires = "blocks")]
+    slbs: Vec<u64>,
+    /// Blocks of each range of --slbs, 0's based as nvme-cli has it
+    #[arg(long, short = 'b', value_name = "NS", value_delimiter = ',', value_parser = parse::<u16>, requires = "slbs")]
+    blocks: Vec<u16>,
+    /// Checks of the protection information that is read, the sum of 4, 2, 1: guard, application tag, reference tag
+    #[arg(long, short = 'P', value_name = "BITS", value_parser = parse_prinfo)]
+    prinfor: Option<u8>,
+    /// Protection information that is written, the sum of 8: the controller makes it anew; 4, 2, 1: checks
+    #[arg(long, short = 'p', value_name = "BITS", value_parser = parse_prinfo)]
+    prinfow: Option<u8>,
+    /// Placement identifier of the target: `upcie fdp status` lists those of the namespace
+    #[arg(long, value_name = "PID", value_parser = parse::<u16>, conflicts_with_all = ["prinfor", "prinfow"])]
+    placement: Option<u16>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Runs `upcie copy`.
+pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
+    let counts = args.blocks.iter().map(|&last| u32::from(last) + 1);
+    let named = pair(&args.ranges, &args.slbs, counts, CopyRange::MOST)?;
+    let ranges = named.iter().map(described).collect::<anyhow::Result<Vec<_>>>()?;
+    let effect = Effect::Erases(args.which.namespace, "copy overwrites blocks of");
+    let (controller, namespace) = args.which.open(effect, args.consent)?;
+    guard::check_unprotected(controller.name(), &namespace)?;
+    if let Some(identifier) = args.placement {
+        target::check_placement(&namespace, &[identifier])?;
+    }
+    let (nsid, to) = (namespace.nsid(), args.sdlba);
+    let blocks = named.iter().map(|range| u64::from(range.blocks)).sum::<u64>();
+    let (said, count) = (number(blocks, "block"), number(ranges.len() as u64, "range"));
+    let said = format!("{said} in {count} to block {to} of namespace {nsid}");
+    let what = format!("{} of {said}", NvmOpcode::COPY);
+    let status = match protection(args, &namespace)? {
+        Some((source, target)) => {
+            let sources: Vec<_> = ranges.iter().map(|&range| (range, source)).collect();
+            let memory = controller.alloc(sources.len() * size_of::<WideCopyRange>())?;
+            send(&args.which, &controller, &what, |turn| {
+                turn.copy_protected(&namespace, &sources, memory, to, target, ())
+            })?
+        }
+        None => {
+            let memory = listed(&controller, &ranges)?;
+            send(&args.which, &controller, &what, |turn| match args.placement {
+                Some(identifier) => turn.copy_placed(&namespace, memory, ranges.len(), to, identifier, ()),
+                None => turn.copy(&namespace, memory, ranges.len(), to, ()),
+            })?
+        }
+    };
+    let limits = match status {
+        Err(status) if status == Status::COMMAND_SIZE_LIMIT_EXCEEDED => limits(namespace.identify()),
+        _ => String::new(),
+    };
+    status.with_context(|| format!("{}{limits}", failed(&controller, &what)))?;
+    let fields = [
+        ("namespace", nsid.into()),
+        ("slba", to.into()),
+        ("ranges", ranges.len().into()),
+        ("blocks", blocks.into()),
+    ];
+    args.which.common.print(controller.name(), &format!("copied {said}"), &fields)
+}
+
+/// Returns a source range as the command has it.
+fn described(range: &BlockRange) -> anyhow::Result<CopyRange> {
+    let BlockRange { slba, blocks } = *range;
+    ensure!(
+        (1..=65536).contains(&blocks),
+        "--ranges {slba}+{blocks}: a range of a copy has 1 to 65536 blocks"
+    );
+    Ok(CopyRange::new(slba, blocks))
+}
+
+/// Returns the protection of the blocks that are read, and of those that are written; `None` if none is asked for.
+fn protection(args: &CopyArgs, namespace: &Namespace) -> anyhow::Result<Option<(Protect, Protect)>> {
+    if args.prinfor.is_none() && args.prinfow.is_none() {
+        return Ok(None);
+    }
+    ensure!(
+        namespace.format().protection().is_some(),
+        "{namespace}: --prinfor and --prinfow are for protection information, which blocks of {} do not have: leave them \
+         out, or use `upcie format` with --protection",
+        namespace.format()
+    );
+    let bits = |bits: Option<u8>| prinfo::protect(bits.unwrap_or(0));
+    Ok(Some((bits(args.prinfor), bits(args.prinfow))))
+}
+
+/// Returns memory with the source ranges.
+fn listed(controller: &Controller, ranges: &[CopyRange]) -> anyhow::Result<DmaBuf> {
+    let mut memory = controller.alloc(size_of_val(ranges))?;
+    for (index, range) in ranges.iter().enumerate() {
+        memory.write_at(index * size_of::<CopyRange>(), &range.to_bytes());
+    }
+    Ok(memory)
+}
+
+/// Tells the limits of a copy, for a message.
+fn limits(id: &IdentifyNamespace) -> String {
+    let (ranges, each, all) = (u32::from(id.msrc) + 1, id.mssrl, id.mcl);
+    format!(" (one command takes {ranges} ranges, {each} blocks in each, {all} blocks in all)")
+}

@@ -120,7 +120,8 @@ impl Controller {
         }
         self.ids.sending(ticket, Step::CreateCq);
         let rings = self.rings.enter(LEFT).expect("time is left");
-        let is_sent = !rings.is_over() && !(looks && self.ids.is_gone(ticket));
+        let is_lost = rings.is_over() || looks && self.ids.is_gone(ticket);
+        let is_sent = !is_lost;
         if is_sent {
             self.known.lock().unwrap().push(ticket);
         }

@@ -3,7 +3,7 @@
 use super::host::{Host, exact};
 use crate::{
     Controller,
-    emu::{self, registers::Registers},
+    emu::{self, cmb::CmbProperties, registers::Registers},
     spec::{Capabilities, Command, Status},
 };
 

@@ -3,27 +3,13 @@
 
 mod program;
 
-use program::{Dir, fails, run_upcie as run, succeeds, upcie};
+use program::{Dir, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
-    io::{Read, Write},
-    process::{Command, Output, Stdio},
-    thread,
+    io::Read,
+    process::{Command, Stdio},
 };
-
-/// Runs a command with `input` on stdin.
-fn feed(arguments: &str, input: &[u8]) -> Output {
-    let mut child =
-        upcie(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    // Writing fails if the program refuses its input.
-    let feeder = thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    let _ = feeder.join().unwrap();
-    output
-}
 
 fn bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()

@@ -2,13 +2,9 @@
 
 mod program;
 
-use program::{Dir, Served, complains, fails, run_upcie as run, succeeds, upcie};
+use program::{Dir, Served, complains, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
-use std::{
-    fs,
-    io::Write,
-    process::{Output, Stdio},
-};
+use std::fs;
 
 /// A plain namespace of 1 MiB, then one with keys.
 const OPTIONS: &str = "size=1M,namespaces=2,kv=false+true,kv-key=8,kv-value=4K,mdts=16K";
@@ -19,15 +15,6 @@ fn text(arguments: &str) -> String {
 
 fn json(arguments: &str) -> Value {
     serde_json::from_slice(&succeeds(run(&format!("{arguments} --json")))).unwrap()
-}
-
-/// Runs `upcie` with bytes on stdin.
-fn fed(arguments: &str, input: &[u8]) -> Output {
-    let mut command = upcie(arguments);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
 }
 
 #[test]
@@ -46,8 +33,8 @@ fn values_are_stored_listed_retrieved_and_deleted() {
     );
     let stored = json(&format!("kv store {emu} file {file} --destructive"));
     assert_eq!((&stored["namespace"], &stored["bytes"]), (&2.into(), &3000.into()));
-    succeeds(fed(&format!("kv store {emu} 00ff --hex --destructive"), b"hello\n"));
-    succeeds(fed(&format!("kv store {emu} empty - --destructive --must-not-exist"), b""));
+    succeeds(feed(&format!("kv store {emu} 00ff --hex --destructive"), b"hello\n"));
+    succeeds(feed(&format!("kv store {emu} empty - --destructive --must-not-exist"), b""));
 
     let listed = json(&format!("kv list {emu}"));
     let names: Vec<_> = listed["keys"].as_array().unwrap().iter().map(|key| &key["key"]).collect();
@@ -87,15 +74,15 @@ fn values_are_stored_listed_retrieved_and_deleted() {
 #[test]
 fn wrong_key_commands_say_what_to_do() {
     let emu = format!("emu:{OPTIONS}");
-    let error = complains(1, fed(&format!("kv store {emu} name"), &[7; 4097]));
+    let error = complains(1, feed(&format!("kv store {emu} name"), &[7; 4097]));
     assert!(error.contains("stdin has 4097 bytes") && error.contains("4096 at most"), "{error}");
-    let error = complains(1, fed(&format!("kv store {emu} longer-than-8"), b"1"));
+    let error = complains(1, feed(&format!("kv store {emu} longer-than-8"), b"1"));
     assert!(error.contains("longer than the namespace takes"), "{error}");
-    let error = complains(1, fed(&format!("kv store {emu} longer-than-16-bytes"), b"1"));
+    let error = complains(1, feed(&format!("kv store {emu} longer-than-16-bytes"), b"1"));
     assert!(error.contains("a key has 1 to 16 bytes"), "{error}");
     let error = fails(1, run(&format!("kv exist {emu} 0g --hex")));
     assert!(error.contains("hexadecimal digits"), "{error}");
-    let error = complains(1, fed(&format!("kv store {emu} name --must-exist"), b"1"));
+    let error = complains(1, feed(&format!("kv store {emu} name --must-exist"), b"1"));
     assert!(error.contains("KV Key Does Not Exist"), "{error}");
     let error = fails(1, run("kv list emu:size=1M"));
     assert!(error.contains("no namespace of it has keys"), "{error}");
@@ -133,7 +120,7 @@ fn other_verbs_know_namespaces_with_keys() {
     let feature = text(&format!("feature {emu} get key-value-configuration --namespace 2"));
     assert!(feature.contains("error on missing key"), "{feature}");
 
-    succeeds(fed(&format!("kv store {emu} name --destructive"), b"1"));
+    succeeds(feed(&format!("kv store {emu} name --destructive"), b"1"));
     let error = fails(1, run(&format!("format {emu} --namespace 2")));
     assert!(error.contains("format erases namespace 2") && error.contains("keys and values"), "{error}");
     let formatted = text(&format!("format {emu} --namespace 2 --destructive"));

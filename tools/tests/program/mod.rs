@@ -4,9 +4,10 @@
 use serde_json::Value;
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    thread,
 };
 
 /// Runs a program with an empty stdin.
@@ -25,6 +26,20 @@ pub fn upcie(arguments: &str) -> Command {
 /// Runs `upcie`.
 pub fn run_upcie(arguments: &str) -> Output {
     upcie(arguments).output().unwrap()
+}
+
+/// Runs `upcie` with `input` on stdin.
+pub fn feed(arguments: &str, input: &[u8]) -> Output {
+    let mut command = upcie(arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // Writing fails if the program ends before it has read its input.
+    let feeder = thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    let _ = feeder.join().unwrap();
+    output
 }
 
 /// A process that is killed when dropped.

@@ -21,6 +21,8 @@ use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, ReadWriteDword12, Status};
 
 /// Bytes that a flush of a volatile cache counts for: about those that a disk writes meanwhile.
 pub(super) const FLUSH_BYTES: u64 = 64 << 10;
+/// Bytes of a command that are moved, compared or checked at a time; a longer one is carried out in pieces.
+pub(super) const PIECE: u64 = 1 << 20;
 
 /// Everything that an I/O command uses.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub(super) struct Io<M> {
     pub(super) controller: u16,
     /// The half of a fused operation that was met last.
     pub(super) fused: Option<Command>,
+    /// The blocks of the Copy that was carried out last.
+    pub(super) copied: u64,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
     /// The rest of the present command, if it was carried out in part.
@@ -119,6 +123,7 @@ impl<M: Media> Io<M> {
             careful: false,
             controller: 1,
             fused: None,
+            copied: 0,
             failing: None,
             rest: None,
             worked: 0,
@@ -159,9 +164,9 @@ impl<M: Media> Io<M> {
                 self.manage(host, command.nsid, data, (command.cdw10, command.cdw11))
             }
             NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
-                let (opcode, data) = (NvmOpcode(command.opcode), Data::Prps(command.prp1(), command.prp2()));
+                let (opcode, pointers) = (NvmOpcode(command.opcode), (command.prp1(), command.prp2()));
                 let dwords = [command.cdw10, command.cdw11, command.cdw12];
-                self.optional(host, opcode, command.nsid, data, dwords)
+                self.optional(host, opcode, command.nsid, pointers, dwords)
             }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
@@ -184,6 +189,9 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     fn read(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
+        if len > PIECE && self.media.moves_data() {
+            return self.move_pieces(host, command);
+        }
         self.readable(offset, len)?;
         self.counters.reads += 1;
         self.counters.bytes_read += len;
@@ -202,6 +210,9 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (start, len) = self.range(command)?;
+        if len > PIECE && self.media.moves_data() {
+            return self.move_pieces(host, command);
+        }
         self.writable()?;
         self.counters.writes += 1;
         self.counters.bytes_written += len;

@@ -18,8 +18,9 @@
 //! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
 //! A step of the controller processes 4 MiB over all queues, and one command more at most; the next step goes on with the queue
-//! behind. Verify, Write Zeroes and Dataset Management, whose lengths have no limit, are carried out in pieces, and the queue's
-//! next commands wait for the last one. The rest of such a command is kept in memory that it allocates.
+//! behind. Commands that may name more than that (Verify, Write Zeroes, Dataset Management, Copy, transfers
+//! with a large `mdts=`) are carried out in pieces, and the queue's next commands wait for the last one. The rest of such a command
+//! is kept in memory that it allocates.
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable

@@ -9,6 +9,7 @@ use crate::{
     },
     spec::{Command, SglDescriptor, Status},
 };
+use std::ops::Range;
 use zerocopy::{FromZeros, IntoBytes};
 
 pub(super) const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
@@ -73,6 +74,8 @@ impl Blocks {
 /// The buffers that a command moves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
+    /// Blocks of the command.
+    count: u64,
     /// Bytes of the data buffer.
     pub(super) data: u64,
     /// Bytes of the metadata buffer.
@@ -91,7 +94,7 @@ impl Moved {
             (false, true) => (metadata, 0),
             (false, false) => (0, metadata),
         };
-        Self { data: count * (size + inside), metadata: count * apart, interleaved: inside != 0 }
+        Self { count, data: count * (size + inside), metadata: count * apart, interleaved: inside != 0 }
     }
 }
 
@@ -134,17 +137,24 @@ impl Buffers {
         Ok(Self { moved, page, data, metadata })
     }
 
-    /// Reads the blocks of a command from the host.
+    /// Returns the bytes of a block in the data buffer, and in that of metadata.
+    fn strides(&self) -> (u64, u64) {
+        let count = self.moved.count.max(1);
+        (self.moved.data / count, self.moved.metadata / count)
+    }
+
+    /// Reads blocks of a command from the host: those of `range`, counted from the first one.
     pub(super) fn fetch(
         &self,
         host: &mut impl HostMemory,
         layout: Layout,
-        count: u64,
+        range: &Range<u64>,
         flip: Option<(u64, u8)>,
     ) -> Result<Blocks, Status> {
+        let ((data, metadata), count) = (self.strides(), range.end - range.start);
         let mut blocks = Blocks::zeros(layout, count);
-        let mut all = vec![0; self.moved.data as usize];
-        self.data.fetch(host, self.page, &mut all)?;
+        let mut all = vec![0; (count * data) as usize];
+        self.data.fetch_part(host, self.page, (self.moved.data, range.start * data), &mut all)?;
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
@@ -153,20 +163,26 @@ impl Buffers {
             false => blocks.data = all,
         }
         if self.moved.metadata != 0 {
+            let first = range.start * metadata;
             match self.metadata {
                 Metadata::At(mptr) => {
-                    host.read(mptr, &mut blocks.metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    let read = host.read(mptr.wrapping_add(first), &mut blocks.metadata);
+                    read.map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                 }
-                Metadata::List(list) => list.fetch(host, self.page, &mut blocks.metadata)?,
+                Metadata::List(list) => {
+                    let place = (self.moved.metadata, first);
+                    list.fetch_part(host, self.page, place, &mut blocks.metadata)?;
+                }
             }
         }
         Ok(blocks)
     }
 
-    /// Writes the bytes of both buffers to the host.
+    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on.
     pub(super) fn put(
         &self,
         host: &mut impl HostMemory,
+        first: u64,
         all: &mut [u8],
         metadata: &mut [u8],
         flip: Option<(u64, u8)>,
@@ -174,13 +190,18 @@ impl Buffers {
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
-        self.data.store(host, self.page, all)?;
+        let strides = self.strides();
+        self.data.store_part(host, self.page, (self.moved.data, first * strides.0), all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
+        let first = first * strides.1;
         match self.metadata {
-            Metadata::At(mptr) => host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR),
-            Metadata::List(list) => list.store(host, self.page, metadata),
+            Metadata::At(mptr) => {
+                let written = host.write(mptr.wrapping_add(first), metadata);
+                written.map_err(|_| Status::DATA_TRANSFER_ERROR)
+            }
+            Metadata::List(list) => list.store_part(host, self.page, (self.moved.metadata, first), metadata),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
         namespace::Away,
         optional::COPY_RANGES,
         reservations::is_reservation,
-        rest::{IS_PART, Left},
+        rest::{IS_PART, Left, Rest},
     },
     Fields, HAS_RESULT, Zones,
     state::Place,
@@ -118,9 +118,15 @@ impl<M: Media> Io<M> {
                 let place = self.zones(index)?.place_of_append(slba)?;
                 let mut fields = Fields { opcode: NvmOpcode::WRITE, ..fields };
                 (fields.dwords[0], fields.dwords[1]) = (place as u32, (place >> 32) as u32);
-                let bytes = self.write_zone(host, index, fields, place, blocks)?;
+                let (mut bytes, mut before) = (self.write_zone(host, index, fields, place, blocks)?, 0);
+                // All pieces at once: appends of other queues would take their places.
+                while bytes & IS_PART != 0 {
+                    let Rest { command, left } = *self.take_rest(fields.cid).ok_or(Status::INTERNAL_ERROR)?;
+                    before += bytes & !IS_PART;
+                    bytes = self.next_zoned_piece(host, index, &command, left)?;
+                }
                 self.result = place;
-                Ok(bytes | HAS_RESULT)
+                Ok((before + bytes) | HAS_RESULT)
             }
             NvmOpcode::COPY => self.copy_to_zone(host, index, fields),
             NvmOpcode::ZONE_MANAGEMENT_SEND => match ZoneSendDword13::from_bits(fields.dwords[3]) {
@@ -181,22 +187,38 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Carries out the next piece of a command. Each piece of a Write Zeroes is a write of its own: it fails if the write pointer
+    /// Carries out the next piece of a command. Each piece of one that writes is a write of its own: it fails if the write pointer
     /// has moved meanwhile.
     pub(in super::super) fn next_zoned_piece(
         &mut self,
+        host: &mut impl HostMemory,
         index: usize,
         command: &Command,
         left: Left,
     ) -> Result<u64, Status> {
-        let place = match left {
-            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::WRITE_ZEROES => {
+        let opcode = NvmOpcode(command.opcode);
+        let written = match &left {
+            Left::After(done) if matches!(opcode, NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES) => Some(*done),
+            Left::After(done) => {
                 let blocks = u64::from(command.block_count()) - done;
-                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+                self.zones(index)?.check_read(command.slba() + done, blocks)?;
+                None
+            }
+            Left::Copy { ranges, done } => {
+                let zones = self.zones(index)?;
+                ranges.iter().try_for_each(|&(slba, blocks)| zones.check_read(slba, blocks))?;
+                Some(*done)
             }
             _ => None,
         };
-        let bytes = self.with_blocks(index, |io| io.next_piece(command, left))?;
+        let place = match written {
+            Some(done) => {
+                let blocks = left.blocks(command);
+                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+            }
+            None => None,
+        };
+        let bytes = self.with_blocks(index, |io| io.next_piece(host, command, left))?;
         if let Some(place) = place {
             self.end_write(index, place, bytes)?;
         }
@@ -243,8 +265,10 @@ impl<M: Media> Io<M> {
         })?;
         self.writable()?;
         let place = self.zones(index)?.begin_write(fields.slba(), blocks)?;
-        let bytes = self.with_blocks(index, |io| io.copy_to(fields.nsid, ranges, fields.slba(), dword))?;
-        self.zones(index)?.written(place);
+        let [cdw10, cdw11, cdw12, _] = fields.dwords;
+        let command = Command { cdw10, cdw11, cdw12, ..Command::io(fields.opcode, fields.nsid) };
+        let bytes = self.with_blocks(index, |io| io.copy_to(&command, ranges))?;
+        self.end_write(index, place, bytes)?;
         Ok(bytes)
     }
 

@@ -18,7 +18,7 @@
 //! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
 //! A step of the controller processes 4 MiB over all queues, and one command more at most; the next step goes on with the queue
-//! behind. Commands that may name more than that (Verify, Write Zeroes, Dataset Management, Copy, transfers
+//! behind. Commands that may name more than that (Verify, Write Zeroes, Dataset Management, Copy, Zone Management Send, transfers
 //! with a large `mdts=`) are carried out in pieces, and the queue's next commands wait for the last one. The rest of such a command
 //! is kept in memory that it allocates.
 //!

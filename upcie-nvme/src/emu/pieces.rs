@@ -1,5 +1,5 @@
-//! Commands that may name more blocks than one step processes: Verify, Write Zeroes, Dataset Management and Copy, and
-//! transfers where `mdts=` allows long ones, are carried out in pieces, between which other queues are served.
+//! Commands that may name more blocks than one step processes: Verify, Write Zeroes, Dataset Management, Copy and Zone Management
+//! Send, and transfers where `mdts=` allows long ones, are carried out in pieces, between which other queues are served.
 //!
 //! A command that is carried out in part leaves its rest in [`Io::rest`], for its queue or its flight to keep. Each piece is checked
 //! as the command was, since namespaces and reservations may have changed meanwhile.
@@ -17,7 +17,7 @@ use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpco
 use zerocopy::IntoBytes;
 
 /// Bytes that a piece zeroes. Most media make holes, which is fast; smaller pieces would make a deallocation of a whole file slow.
-const ZERO_PIECE: u64 = 4 << 20;
+pub(super) const ZERO_PIECE: u64 = 4 << 20;
 /// Bytes that a range of Dataset Management counts for: the medium is called for each.
 const RANGE_BYTES: u64 = 4096;
 
@@ -73,6 +73,11 @@ impl<M: Media> Io<M> {
             Left::Copy { ranges, done } => self.copy_pieces(command, ranges.into_iter(), done),
             Left::Protected(copying) => self.go_on_copying(command, copying),
             Left::Ranges(ranges) => self.deallocate(*command, ranges.into_iter()),
+            // The namespace has no zones any more.
+            Left::Zones(_) => {
+                self.namespace(command.nsid)?;
+                Err(Status::INVALID_OPCODE.with_do_not_retry())
+            }
             Left::After(done) => match NvmOpcode(command.opcode) {
                 NvmOpcode::VERIFY => self.verify(command, done),
                 NvmOpcode::WRITE_ZEROES => self.write_zeroes(command, done),
@@ -238,7 +243,7 @@ impl<M: Media> Io<M> {
             NvmOpcode::ZONE_APPEND => named.min(self.append_limit),
             NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE | NvmOpcode::VERIFY => named.min(PIECE),
             NvmOpcode::WRITE_ZEROES => named.min(ZERO_PIECE),
-            NvmOpcode::DATASET_MANAGEMENT => ZERO_PIECE,
+            NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::ZONE_MANAGEMENT_SEND => ZERO_PIECE,
             // Read and written.
             NvmOpcode::COPY => 2 * PIECE,
             NvmOpcode::FLUSH => FLUSH_BYTES,

@@ -25,6 +25,8 @@ pub(super) enum Left {
     Copy { ranges: Vec<(u64, u64)>, done: u64 },
     /// Ranges to copy with their metadata.
     Protected(Box<Copying>),
+    /// Zones from this index on.
+    Zones(usize),
 }
 
 impl Left {
@@ -33,7 +35,7 @@ impl Left {
         match self {
             Self::After(done) => u64::from(command.block_count()) - done,
             Self::Copy { ranges, .. } => ranges.iter().map(|(_, blocks)| blocks).sum(),
-            Self::Ranges(_) | Self::Protected(_) => 0,
+            Self::Ranges(_) | Self::Protected(_) | Self::Zones(_) => 0,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
         media::Media,
         namespace::Away,
         optional::COPY_RANGES,
+        pieces::ZERO_PIECE,
         reservations::is_reservation,
         rest::{IS_PART, Left, Rest},
     },
@@ -17,6 +18,13 @@ use super::{
 use crate::spec::{
     Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
 };
+use std::ops::Range;
+
+/// Zones that a piece of a command looks at, and the bytes that each counts for.
+const ZONES_PIECE: u64 = 16 << 10;
+const ZONE_BYTES: u64 = 64;
+/// Bytes that a zone counts for that a report passes by.
+const SEEN_BYTES: u64 = 4;
 
 impl<M: Media> Io<M> {
     /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones, or
@@ -142,11 +150,13 @@ impl<M: Media> Io<M> {
                     return Err(Status::INVALID_FIELD.with_do_not_retry());
                 }
                 let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
-                let report = self.zones(index)?.report(slba, len as usize, dword)?;
-                if !self.media.moves_data() {
-                    return data.check(self.page, (len, true)).map(|()| 0);
+                let (report, seen) = self.zones(index)?.report(slba, len as usize, dword)?;
+                if self.media.moves_data() {
+                    data.store_padded(host, self.page, report, len)?;
+                } else {
+                    data.check(self.page, (len, true))?;
                 }
-                data.store(host, self.page, &report).map(|()| len)
+                Ok(len + seen * SEEN_BYTES)
             }
             NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT => self.plainly(host, index, fields),
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
@@ -196,6 +206,12 @@ impl<M: Media> Io<M> {
         command: &Command,
         left: Left,
     ) -> Result<u64, Status> {
+        if let Left::Zones(next) = left {
+            self.writable()?;
+            let all = ZoneSendDword13::from_bits(command.cdw13).select_all();
+            let end = if all { self.zones(index)?.count() } else { next + 1 };
+            return self.change_zones(index, command, next..end);
+        }
         let opcode = NvmOpcode(command.opcode);
         let written = match &left {
             Left::After(done) if matches!(opcode, NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES) => Some(*done),
@@ -297,16 +313,43 @@ impl<M: Media> Io<M> {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         self.writable()?;
-        let lost = self.zones(index)?.manage(fields.slba(), dword)?;
+        let zones = self.zones(index)?.begin(fields.slba(), dword)?;
+        let [cdw10, cdw11, _, cdw13] = fields.dwords;
+        let command = Command { cdw10, cdw11, cdw13, ..Command::io(fields.opcode, fields.nsid) };
+        self.change_zones(index, &command, zones)
+    }
+
+    /// Changes zones as a Zone Management Send says, one after another, as far as a piece reaches. Those of all zones that are not
+    /// selected are left out.
+    fn change_zones(&mut self, index: usize, command: &Command, named: Range<usize>) -> Result<u64, Status> {
+        let dword = ZoneSendDword13::from_bits(command.cdw13);
+        let (action, all) = (dword.action(), dword.select_all());
         let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
-        let mut bytes = 0;
-        for blocks in lost {
-            let (start, len) =
-                (blocks.start << namespace.shift, (blocks.end - blocks.start) << namespace.shift);
-            self.media.zero(namespace.start + start, len)?;
-            self.written(namespace.start + start, len);
-            bytes += len;
+        let (mut next, mut seen, mut erased) = (named.start, 0, 0);
+        while next < named.end {
+            let zones = self.zones(index)?;
+            let lost = zones.lost(next, action);
+            let blocks =
+                lost.as_ref().map_or(0, |lost| (lost.end - lost.start).min(ZERO_PIECE >> namespace.shift));
+            let len = blocks << namespace.shift;
+            if seen == ZONES_PIECE || erased > 0 && erased + len > ZERO_PIECE {
+                return Ok(self.put_off(*command, Left::Zones(next), erased + seen * ZONE_BYTES));
+            }
+            seen += 1;
+            if let Some(lost) = lost {
+                let offset = namespace.start + (lost.start << namespace.shift);
+                self.media.zero(offset, len)?;
+                self.written(offset, len);
+                self.zones(index)?.note_erased(next, blocks);
+                erased += len;
+                // The rest of it, or its change, is next.
+                continue;
+            }
+            if !all || zones.is_selected(next, action) {
+                zones.change(next, action)?;
+            }
+            next += 1;
         }
-        Ok(bytes)
+        Ok(erased + seen * ZONE_BYTES)
     }
 }

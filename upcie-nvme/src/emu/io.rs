@@ -76,7 +76,7 @@ pub(super) struct Io<M> {
     pub(super) failing: Option<u64>,
     /// The rest of the present command, if it was carried out in part.
     pub(super) rest: Option<Box<Rest>>,
-    /// Bytes processed by commands in stages, since it was set to 0.
+    /// Bytes processed by commands in stages, or moved by admin commands, since it was set to 0.
     pub(super) worked: u64,
 }
 

@@ -1,7 +1,8 @@
 //! Admin commands that change namespaces, data or firmware, or that take a while.
 
 use super::{
-    HostMemory, logs::changes_namespaces, media::Media, reservations::Access, self_test::Ended, state::Core,
+    HostMemory, firmware, logs::changes_namespaces, media::Media, reservations::Access, self_test::Ended,
+    state::Core,
 };
 use crate::spec::{
     ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, CommandSetEvent, Csi, LogPageId, NoticeEvent,
@@ -129,7 +130,7 @@ impl<M: Media> Core<M> {
             }
             AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD => {
                 let len = (u64::from(command.cdw10) + 1) * 4;
-                if len > self.io.mdts {
+                if len > self.io.mdts.min(firmware::LARGEST as u64) {
                     return Err(INVALID_FIELD);
                 }
                 let mut data = vec![0; len as usize];

@@ -103,6 +103,7 @@ mod keys;
 mod layout;
 mod lines;
 mod lockstep;
+mod log_pages;
 mod logs;
 mod machine;
 mod manage;

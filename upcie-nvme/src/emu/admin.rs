@@ -137,7 +137,7 @@ impl<M: Media> Core<M> {
     /// Posts finished commands, as far as there is room.
     fn post_admin(&mut self, queues: &mut Queues, host: &mut impl Host) -> Result<usize, Fault> {
         let mut posted = 0;
-        while let Some(&done) = self.admin.done.front() {
+        while let Some(&(done, dw1)) = self.admin.done.front() {
             let room = match queues.admin_cq.room() {
                 Ok(room) => room,
                 Err(Fault::Doorbell) => {
@@ -149,7 +149,7 @@ impl<M: Media> Core<M> {
             if room == 0 {
                 break;
             }
-            queues.admin_cq.post(host, &queues.admin_sq, done)?;
+            queues.admin_cq.post_result(host, &queues.admin_sq, done, dw1)?;
             self.admin.done.pop_front();
             posted += 1;
         }

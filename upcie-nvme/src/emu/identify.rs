@@ -152,6 +152,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     }
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
+    if options.zones.any() {
+        // Zone descriptor changed.
+        id.oaes |= 1 << 27;
+    }
     if options.boot_partitions != 0 {
         id.bpcap = boot::CAPABILITIES;
     }

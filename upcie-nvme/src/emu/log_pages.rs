@@ -28,8 +28,11 @@ impl<M: Media> Core<M> {
         let (len, offset) = (command.log_page_bytes(), command.log_page_offset());
         let of_group = self.io.placement.is_some() && placement::is_page(dword.lid());
         let log = self.log(host, command, now)?;
-        // All log pages belong to the controller, none to a namespace.
-        let is_there = matches!(command.nsid, 0 | ALL_NAMESPACES);
+        // All others belong to the controller, none to a namespace.
+        let is_there = match dword.lid() {
+            LogPageId::CHANGED_ZONES => self.io.has_zones(command.nsid),
+            _ => matches!(command.nsid, 0 | ALL_NAMESPACES),
+        };
         let group = if of_group { placement::GROUP } else { 0 };
         let is_good =
             len <= self.io.mdts && offset % 4 == 0 && LogPageDword11::from_bits(command.cdw11).lsi() == group;
@@ -52,7 +55,7 @@ impl<M: Media> Core<M> {
         // The bytes beyond the log have no meaning, but the host asked for them.
         self.send_padded(host, command, part, len)?;
         if !dword.rae() {
-            self.admin.read_log(dword.lid());
+            self.admin.read_log(dword.lid(), command.nsid);
             if dword.lid() == LogPageId::TELEMETRY_CONTROLLER {
                 self.telemetry.read();
             }
@@ -90,6 +93,9 @@ impl<M: Media> Core<M> {
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
+            LogPageId::CHANGED_ZONES if self.options.zones.any() => {
+                self.admin.changed_zones_page(command.nsid)
+            }
             LogPageId::BOOT_PARTITION if self.firmware.boot.is_some() => {
                 return Ok(Log::Boot(usize::from(dword.lsp() & 1)));
             }

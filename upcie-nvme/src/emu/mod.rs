@@ -74,6 +74,7 @@ mod arbitration;
 mod boot;
 mod boot_feature;
 mod cancel;
+mod changed_zones;
 mod changes;
 mod checks;
 mod collect;

@@ -4,7 +4,10 @@ use super::{
     recorder::{Kind, Operation, Recorder},
     stepped::{DATA, Stepped},
 };
-use crate::spec::{Command, NvmOpcode, Status, ZoneAction, ZoneSendDword13, ZoneState};
+use crate::{
+    emu::{Fault, FaultPlan, FaultRule},
+    spec::{Command, NvmOpcode, Status, ZoneAction, ZoneSendDword13, ZoneState},
+};
 
 /// The most bytes of a step: 4 MiB, and the command or the piece of one that exceeds them.
 const STEP: u64 = 5 << 20;
@@ -219,5 +222,23 @@ fn actions_on_many_zones_are_carried_out_in_pieces() {
         assert!(steps >= 16, "{steps} steps for {action:?}");
         assert!(all.iter().all(|done| done.0 == Kind::Read), "nothing is erased");
         assert_eq!(state(&stepped, last), Some(after));
+    }
+}
+
+/// A zone whose medium fails takes no further piece of a command.
+#[test]
+fn a_zone_that_fails_ends_a_command_in_pieces() {
+    for fault in [Fault::ReadOnlyZone { target: None, zone: 0 }, Fault::OfflineZone { target: None, zone: 0 }]
+    {
+        let offline = matches!(fault, Fault::OfflineZone { .. });
+        let mut stepped = zoned();
+        stepped.inject(&FaultPlan::new(1).rule(FaultRule::new(fault).queue(2)));
+        stepped.put(1, &Command::write_zeroes(1, 0, LONG));
+        stepped.ring(1);
+        stepped.step();
+        assert_eq!(stepped.status(2, Command::flush(1)), Status::SUCCESS);
+        let wanted = if offline { Status::ZONE_IS_OFFLINE } else { Status::ZONE_IS_READ_ONLY };
+        assert_eq!(end(&mut stepped), wanted);
+        assert!(stepped.recorder().take(Kind::Zero).1 < u64::from(LONG) * 512, "it was not finished");
     }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::spec::{
     Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
+    ZoneState,
 };
 use std::ops::Range;
 
@@ -81,6 +82,12 @@ impl<M: Media> Io<M> {
         let index = nsid.wrapping_sub(1) as usize;
         let namespace = self.namespaces.get(index)?;
         (namespace.zoned && namespace.away == Away::Not).then_some(index)
+    }
+
+    /// Returns `true` for an active namespace that has zones, whether it takes commands or not.
+    pub(in super::super) fn has_zones(&self, nsid: u32) -> bool {
+        let namespace = self.namespaces.get(nsid.wrapping_sub(1) as usize);
+        namespace.is_some_and(|namespace| namespace.zoned && namespace.is_active())
     }
 
     /// Makes the zones of namespaces empty whose part of the media is erased.
@@ -351,5 +358,12 @@ impl<M: Media> Io<M> {
             next += 1;
         }
         Ok(erased + seen * ZONE_BYTES)
+    }
+
+    /// Makes a zone of a namespace read-only or offline, as a controller does whose medium fails there; returns its first block,
+    /// and `None` if nothing has changed.
+    pub(in super::super) fn fail_zone(&mut self, nsid: u32, zone: u32, state: ZoneState) -> Option<u64> {
+        let index = self.zoned(nsid)?;
+        self.zones.get_mut(index)?.as_mut()?.fail(zone as usize, state)
     }
 }

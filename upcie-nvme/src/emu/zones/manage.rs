@@ -109,4 +109,15 @@ impl Zones {
         }
         self.open(index, ZoneState::EXPLICITLY_OPENED, area)
     }
+
+    /// Makes a zone read-only or offline, as a controller does whose medium fails there; returns its first block. `None` if there
+    /// is no such zone, or it is so already: one that is offline stays so.
+    pub fn fail(&mut self, index: usize, state: ZoneState) -> Option<u64> {
+        let before = self.state(index)?;
+        if before == state || before == ZoneState::OFFLINE {
+            return None;
+        }
+        self.set(index, state);
+        Some(index as u64 * self.size)
+    }
 }

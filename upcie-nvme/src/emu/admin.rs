@@ -91,22 +91,16 @@ impl<M: Media> Core<M> {
                 Effects { status: Some(status), .. } => Some(Err(status)),
                 _ => self.admin_command(queues, host, &command, now).transpose(),
             };
-            let (dw0, status) = match done {
-                None if effects.drop => (0, Status::SUCCESS),
-                None => continue,
-                Some(Ok(dw0)) => (dw0, Status::SUCCESS),
-                Some(Err(status)) => {
-                    tracing::debug!(?command, ?status, "an admin command failed");
-                    self.io.errors.push(0, command.cid, command.nsid, 0, status);
-                    (0, status)
+            let done = match done {
+                None if effects.drop => Ok(0),
+                // A request for an event waits, and so does a command whose namespaces are being erased.
+                None => {
+                    self.io.note_effects(&command, effects);
+                    continue;
                 }
+                Some(done) => done,
             };
-            let done = Done { dw0, cid: command.cid, status };
-            if effects == Effects::default() {
-                self.admin.end(command.opcode, done);
-            } else {
-                queues.admin_sq.flights.push(Flight::carried_out(command, effects, done, now()));
-            }
+            self.complete(queues, &command, effects, done, now);
             self.admin.deliver();
             taken += self.post_admin(queues, host)?;
             if self.staging.as_ref().is_some_and(|staging| staging.is_struck()) {
@@ -123,10 +117,37 @@ impl<M: Media> Core<M> {
         Ok(taken)
     }
 
+    /// Ends an admin command with dword 0 of its completion, or with its status. A fault plan has `effects` on the completion.
+    pub(super) fn complete(
+        &mut self,
+        queues: &mut Queues,
+        command: &Command,
+        effects: Effects,
+        done: Result<u32, Status>,
+        now: &impl Fn() -> Duration,
+    ) {
+        let (dw0, status) = match done {
+            Ok(dw0) => (dw0, Status::SUCCESS),
+            Err(status) => {
+                tracing::debug!(?command, ?status, "an admin command failed");
+                self.io.errors.push(0, command.cid, command.nsid, 0, status);
+                (0, status)
+            }
+        };
+        let done = Done { dw0, cid: command.cid, status };
+        if effects == Effects::default() {
+            self.admin.end(command.opcode, done);
+        } else {
+            queues.admin_sq.flights.push(Flight::carried_out(*command, effects, done, now()));
+        }
+    }
+
     /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held
-    /// back (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
+    /// back (C1h), a fault plan keeps them, or they wait for an erasure. No more are fetched then, so a host can't take all of the
+    /// memory.
     pub(super) fn is_admin_full(&self, sq: &Sq) -> bool {
-        self.admin.held_count() + sq.flights.len() >= sq.entries as usize
+        let erasing = self.io.erasures.iter().filter(|erasure| erasure.reply.is_some()).count();
+        self.admin.held_count() + sq.flights.len() + erasing >= sq.entries as usize
     }
 
     /// Returns what the fault plan does to an admin command.
@@ -186,6 +207,7 @@ impl<M: Media> Core<M> {
                     revision: self.firmware.revision(),
                     capacity: (self.io.capacity, self.io.unallocated()),
                     controller: (self.io.controller, self.controllers),
+                    unformatted: self.io.unformatted(command.nsid),
                 };
                 let page = identify::page(&known, command)?;
                 self.send(host, command, &page)?;
@@ -230,7 +252,10 @@ impl<M: Media> Core<M> {
                 return Ok(None);
             }
             _ => match self.manage(host, command, now()) {
-                Some(done) => done?,
+                Some(done) => match done? {
+                    Some(dword0) => dword0,
+                    None => return Ok(None),
+                },
                 None => {
                     if vendor::reports_telemetry(command) {
                         self.collect_own("a host raised the event", now());

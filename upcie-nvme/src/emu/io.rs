@@ -4,6 +4,7 @@
 use super::{
     HostMemory, Options,
     data::{Data, Sgls},
+    erasure::Erasure,
     formats::Layout,
     fused::FUSE,
     key_value::{self, Keys},
@@ -18,6 +19,7 @@ use super::{
     zones::{self, Fields, Zones},
 };
 use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, ReadWriteDword12, Status};
+use std::collections::VecDeque;
 
 /// Bytes that a flush of a volatile cache counts for: about those that a disk writes meanwhile.
 pub(super) const FLUSH_BYTES: u64 = 64 << 10;
@@ -37,6 +39,8 @@ pub(super) struct Io<M> {
     pub page: u64,
     pub(super) sgls: Sgls,
     pub(super) marks: Marks,
+    /// What is being erased, the first one first.
+    pub(super) erasures: VecDeque<Erasure>,
     /// The zones of the namespaces; empty if none has zones.
     pub(super) zones: Vec<Option<Zones>>,
     /// The keys of the namespaces; empty if none has keys.
@@ -107,6 +111,7 @@ impl<M: Media> Io<M> {
             page: 4096,
             sgls: options.sgl,
             marks: Marks::default(),
+            erasures: VecDeque::new(),
             protected: options.ro,
             write_cache: true,
             counters: Counters::default(),

@@ -90,7 +90,9 @@ impl<M: Media> Core<M> {
                 let part = (dword.lsp(), command.log_page_bytes(), command.log_page_offset());
                 self.telemetry_page(id, part, now())?
             }
-            LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
+            LogPageId::SANITIZE_STATUS => {
+                self.sanitizer.page(now(), self.io.counters.writes, self.io.sanitized_share())
+            }
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
             LogPageId::CHANGED_ZONES if self.options.zones.any() => {

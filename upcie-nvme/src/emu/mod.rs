@@ -20,7 +20,9 @@
 //! A step of the controller processes 4 MiB over all queues, and one command more at most; the next step goes on with the queue
 //! behind. Commands that may name more than that (Verify, Write Zeroes, Dataset Management, Copy, Zone Management Send, transfers
 //! with a large `mdts=`) are carried out in pieces, and the queue's next commands wait for the last one. The rest of such a command
-//! is kept in memory that it allocates.
+//! is kept in memory that it allocates. Format NVM, the deletion of a namespace and Sanitize erase the medium piece by piece beside
+//! all queues; Identify Namespace (FPI) and the Sanitize Status log (SPROG) have the progress. A reset in the middle of a Format
+//! leaves a namespace that is not ready until it is formatted again or deleted; the others go on.
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
@@ -29,9 +31,9 @@
 //! with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in each round). Optional admin commands:
 //! Format NVM (512 and 4096 bytes, with metadata or without), namespace management and attachment within the medium and `nn=`,
 //! Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII characters), boot
-//! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms and a short
-//! self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also
-//! with a file. Compare and Write as a fused operation.
+//! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms at least and a
+//! short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller,
+//! also with a file. Compare and Write as a fused operation.
 //!
 //! # Doorbell buffers
 //! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
@@ -83,6 +85,8 @@ mod data;
 mod data_features;
 mod doorbell_buffers;
 mod emulator;
+mod erasing;
+mod erasure;
 mod error;
 mod events;
 mod failing;

@@ -71,6 +71,25 @@ fn admin_commands_that_a_plan_keeps_are_bounded() {
     }
 }
 
+/// Deletions end one after another, also those that find no namespace any more.
+#[test]
+fn commands_that_wait_for_an_erasure_are_bounded() {
+    let mut stepped = Stepped::new("size=1M");
+    let delete = admin(AdminOpcode::NAMESPACE_MANAGEMENT.0, ALL_NAMESPACES, 1, 0);
+    let (mut sent, mut done) = (0, 0);
+    for _ in 0..100 {
+        while sent < 200 && !stepped.is_full() {
+            stepped.put(0, &Command { cid: sent, ..delete });
+            sent += 1;
+        }
+        stepped.ring(0);
+        stepped.step();
+        assert!(stepped.machine.core.io.erasures.len() <= ENTRIES);
+        done += std::iter::from_fn(|| stepped.next(0)).count();
+    }
+    assert!(done >= 50, "{done} of {sent} have ended");
+}
+
 /// Events of the type Immediate mask none of their type: each is reported by its own request.
 #[test]
 fn events_that_a_host_raises_are_bounded() {

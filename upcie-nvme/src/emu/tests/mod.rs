@@ -9,6 +9,7 @@ mod cancel;
 mod data;
 mod doorbell_buffers;
 mod erasing;
+mod erasures;
 mod faults;
 mod files;
 mod fused;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 use upcie_nvme::{
     Controller, Failure, Refusal, ZoneSelect,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     spec::{
-        Command, CommandSetActiveNamespaces, Csi, NvmOpcode, Status, ZoneAction, ZoneFilter,
-        ZoneReceiveDword13, ZoneSendDword13, ZoneState,
+        Command, CommandSetActiveNamespaces, Csi, EventKind, LogPageId, NoticeEvent, NvmOpcode, Status,
+        ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneSendDword13, ZoneState,
     },
 };
 use upcie_tests::{
+    deadline,
     io::finish,
     process::Server,
     says, scaled, seeded,
@@ -185,6 +187,37 @@ fn read_only_zones_go_offline() {
     assert_eq!(zoned.write(last, 1).unwrap_err().status(), Some(Status::ZONE_IS_OFFLINE));
     let mut buffer = controller.alloc(512).unwrap();
     assert_eq!(zoned.namespace.read(last, &mut buffer).unwrap_err().status(), Some(Status::ZONE_IS_OFFLINE));
+}
+
+/// The controller reports zones that it changes by itself: an event names the namespace, and its log page the zones.
+#[test]
+fn zones_that_fail_are_reported() {
+    let rule = |fault, after| FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0).after(after);
+    let plan = FaultPlan::new(1)
+        .rule(rule(Fault::ReadOnlyZone { target: None, zone: 3 }, 0))
+        .rule(rule(Fault::OfflineZone { target: Some(2), zone: 5 }, 1));
+    let options = "size=4M,namespaces=2,zoned=false+true,zone-size=256K,serial=zones-that-fail";
+    let device = spawn_with_faults(&options.parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().from_device(device).unwrap();
+    let zoned = Zoned::of(&controller, true);
+    let mut events = controller.events().unwrap();
+    assert!(events.try_next().unwrap().is_none());
+    for (zone, state, refusal) in [
+        (3, ZoneState::READ_ONLY, Status::ZONE_IS_READ_ONLY),
+        (5, ZoneState::OFFLINE, Status::ZONE_IS_OFFLINE),
+    ] {
+        let start = zoned.start(zone);
+        zoned.write(start, 1).unwrap();
+        zoned.namespace.flush().unwrap();
+        let event = events.wait(deadline()).unwrap().expect("an event");
+        assert_eq!(event.kind(), EventKind::Notice(NoticeEvent::ZONE_DESCRIPTOR), "{event}");
+        assert_eq!((event.log_page(), event.zoned_namespace()), (LogPageId::CHANGED_ZONES, Some(2)));
+        assert_eq!(event.changed_zones(), Some(vec![start]), "{event}");
+        assert_eq!(zoned.zones.report(start, 1).unwrap()[0].state(), state);
+        assert_eq!(zoned.write(start + 1, 1).unwrap_err().status(), Some(refusal));
+    }
+    assert!(events.try_next().unwrap().is_none());
+    zoned.write(0, 1).unwrap();
 }
 
 /// A command on a queue that crosses the end of a zone fails, unless the namespace allows that of reads.

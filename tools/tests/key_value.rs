@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{Dir, Served, complains, fails, feed, run_upcie as run, succeeds, upcie};
+use program::{Dir, Served, complains, fails, feed, run_upcie as run, succeeds};
 use serde_json::Value;
 use std::fs;
 

@@ -179,7 +179,7 @@ impl Admin {
         match answer {
             Answer::Taken => {}
             Answer::Event(done) => {
-                let event = AsyncEvent::from_bits(done.dword0());
+                let event = (AsyncEvent::from_bits(done.dword0()), done.dword1());
                 if self.events.arrived(done.into_parts().1.map(|()| event)) {
                     affected.subsystem.make_stale();
                 }

@@ -32,7 +32,8 @@ pub(super) struct EventQueue {
 struct State {
     /// Requests to keep pending.
     limit: usize,
-    events: VecDeque<AsyncEvent>,
+    /// The events, each with dword 1 of its completion.
+    events: VecDeque<(AsyncEvent, u32)>,
     /// Events that have arrived in all.
     total: usize,
     /// The status with which the controller refused a request. None is sent before the program knows.
@@ -78,15 +79,16 @@ impl EventQueue {
         state.limit.saturating_sub(pending).min(KEPT.saturating_sub(state.events.len() + pending))
     }
 
-    /// Notes the end of a request. Returns `true` if namespace handles are stale by what it says.
-    pub(super) fn arrived(&self, event: Result<AsyncEvent, Status>) -> bool {
+    /// Notes the end of a request: the event, with dword 1 of the completion. Returns `true` if namespace handles are stale by what
+    /// it says.
+    pub(super) fn arrived(&self, event: Result<(AsyncEvent, u32), Status>) -> bool {
         let _hold = Hold::new();
         let mut state = lock(&self.state);
         state.total = state.total.wrapping_add(1);
         let is_change = match event {
             Ok(event) => {
                 state.events.push_back(event);
-                event.subject() == EventKind::Notice(NoticeEvent::NAMESPACE_ATTRIBUTES)
+                event.0.subject() == EventKind::Notice(NoticeEvent::NAMESPACE_ATTRIBUTES)
             }
             // The controller holds others, and as many as it can.
             Err(status) if status == Status::ASYNC_EVENT_LIMIT_EXCEEDED && state.limit > 1 => {
@@ -116,8 +118,8 @@ impl EventQueue {
         refused
     }
 
-    /// Returns the oldest event, and leaves it in the queue.
-    pub(super) fn front(&self) -> Option<AsyncEvent> {
+    /// Returns the oldest event with dword 1 of its completion, and leaves it in the queue.
+    pub(super) fn front(&self) -> Option<(AsyncEvent, u32)> {
         lock(&self.state).events.front().copied()
     }
 
@@ -162,7 +164,7 @@ mod tests {
         let vendor = AsyncEvent::new().with_kind(AsyncEventType::VENDOR);
         for _ in 0..KEPT {
             assert!(queue.missing(0) > 0);
-            assert!(!queue.arrived(Ok(vendor)));
+            assert!(!queue.arrived(Ok((vendor, 0))));
         }
         assert_eq!((queue.missing(0), readable(&bell)), (0, true));
         queue.pop();

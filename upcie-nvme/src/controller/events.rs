@@ -9,8 +9,8 @@ use super::{Controller, Inner};
 use crate::{
     Error, Result,
     spec::{
-        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, ChangedNamespacesLog, Command, EventKind,
-        FeatureId, LogPageId, NoticeEvent, SmartLog, Version,
+        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, ChangedNamespacesLog, ChangedZonesLog, Command,
+        EventKind, FeatureId, LogPageId, NoticeEvent, SmartLog, Version,
     },
     wait::{LOOK, Waiter},
 };
@@ -32,8 +32,8 @@ use upcie_core::{
 use zerocopy::FromBytes;
 
 /// The bits of OAES that ask for the same event as the same bit of feature 0Bh: namespace attributes, firmware activation,
-/// ANA, predictable latency, LBA status, endurance groups, subsystem shutdown.
-const OPTIONAL: u32 = 0xfb00;
+/// ANA, predictable latency, LBA status, endurance groups, subsystem shutdown, zone descriptors.
+const OPTIONAL: u32 = 0x0800_fb00;
 /// SMART critical warnings: those of version 1.0, and the one of the persistent memory region (1.4).
 const WARNINGS: (u8, u8) = (0x1f, 0x20);
 /// LPA: the controller has the telemetry logs.
@@ -45,6 +45,8 @@ const ERRORS: u32 = 64;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     raw: AsyncEvent,
+    /// Dword 1 of the completion: the namespace, for a changed zone.
+    dword1: u32,
     log: Option<Box<[u8]>>,
 }
 
@@ -60,8 +62,8 @@ impl Event {
     }
 
     /// Returns the bytes of the log page, which the driver has read before it handed out the event: the Error Information log
-    /// (up to 4096 bytes), SMART / Health Information (512), Firmware Slot Information (512), or the Changed Namespace List
-    /// (4096).
+    /// (up to 4096 bytes), SMART / Health Information (512), Firmware Slot Information (512), the Changed Namespace List (4096), or
+    /// the Changed Zone List (4096).
     ///
     /// `None` for other pages, and if the controller refused the read. The controller then reports no event of this type until
     /// the program reads [`log_page`](Self::log_page) ([`Controller::admin`] with
@@ -75,6 +77,20 @@ impl Event {
     pub fn changed_namespaces(&self) -> Option<Vec<u32>> {
         let log = self.log().filter(|_| self.log_page() == LogPageId::CHANGED_NAMESPACES)?;
         ChangedNamespacesLog::read_from_prefix(log).ok().and_then(|(log, _)| log.changed())
+    }
+
+    /// Returns the namespace whose zones have changed; `None` if the event is about something else.
+    pub fn zoned_namespace(&self) -> Option<u32> {
+        let is_zone = self.kind() == EventKind::Notice(NoticeEvent::ZONE_DESCRIPTOR);
+        is_zone.then_some(self.dword1)
+    }
+
+    /// Returns the first blocks of the zones that have changed by themselves, in the event's
+    /// [namespace](Self::zoned_namespace). `None` if the event is about something else, or the controller does not say which (more
+    /// than 511): then any may have.
+    pub fn changed_zones(&self) -> Option<Vec<u64>> {
+        let log = self.log().filter(|_| self.log_page() == LogPageId::CHANGED_ZONES)?;
+        ChangedZonesLog::read_from_prefix(log).ok().and_then(|(log, _)| log.changed().map(<[u64]>::to_vec))
     }
 
     /// Returns the SMART / Health Information log of a health event.
@@ -214,14 +230,19 @@ impl Inner {
 
     /// Reads the log page of an event, which lets the controller report the next one of its type. `None` for a page whose
     /// length is not known here or that other readers of it would miss, and if the controller refuses it.
-    fn read_event_log(&self, event: AsyncEvent) -> Result<Option<Box<[u8]>>> {
+    fn read_event_log(&self, (event, dword1): (AsyncEvent, u32)) -> Result<Option<Box<[u8]>>> {
+        let mut nsid = ALL_NAMESPACES;
         let bytes = match event.log_page() {
             LogPageId::ERROR_INFORMATION => (u32::from(self.properties.identify.elpe) + 1).min(ERRORS) * 64,
             LogPageId::SMART | LogPageId::FIRMWARE_SLOT => 512,
             LogPageId::CHANGED_NAMESPACES => 4096,
+            LogPageId::CHANGED_ZONES => {
+                nsid = dword1;
+                4096
+            }
             _ => return Ok(None),
         };
-        let command = Command::get_log_page(event.log_page(), ALL_NAMESPACES, bytes, 0);
+        let command = Command::get_log_page(event.log_page(), nsid, bytes, 0);
         let what = format!("Get Log Page of {}", event.log_page());
         match self.admin_data(&command, self.memory.heap.alloc(4096)?, &what) {
             Ok((_, data)) => {
@@ -257,17 +278,17 @@ impl Events {
         if let Some(status) = queue.take_refusal() {
             return Err(Error::of_status(inner.name(), "Asynchronous Event Request", status));
         }
-        let Some(raw) = queue.front() else {
+        let Some((raw, dword1)) = queue.front() else {
             inner.check_alive_once(&|| what.into())?;
             return Ok(None);
         };
-        let log = inner.read_event_log(raw)?;
+        let log = inner.read_event_log((raw, dword1))?;
         if raw.subject() == EventKind::Notice(NoticeEvent::NAMESPACE_ATTRIBUTES) {
             // A change between the event and the read of its log was masked.
             inner.subsystem.make_stale();
         }
         queue.pop();
-        let event = Event { raw, log };
+        let event = Event { raw, dword1, log };
         tracing::debug!(device = inner.name(), %event, "an asynchronous event");
         Ok(Some(event))
     }

@@ -12,7 +12,7 @@ use std::{fmt, time::Duration};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
-    /// Serves the admin queue: all waiting commands, and events.
+    /// Serves the admin queue: all waiting commands, the next piece of what they have to erase, and events.
     Admin,
     /// Fetches the next command of a submission queue.
     Fetch {
@@ -90,6 +90,7 @@ impl<M: Media> Machine<M> {
         let is_admin_idle = queues.admin_sq.waiting().is_ok_and(|waiting| waiting == 0 || is_full)
             && self.core.admin.done.is_empty()
             && !self.core.admin.can_deliver()
+            && self.core.io.erasures.is_empty()
             && queues.admin_sq.next_due(now).is_none();
         if !is_admin_idle {
             actions.push(Action::Admin);
@@ -136,7 +137,12 @@ impl<M: Media> Machine<M> {
         let Some(queues) = &mut self.queues else { return Ok(()) };
         let core = &mut self.core;
         let sq = match action {
-            Action::Admin => return core.poll_admin(queues, host, &|| now).map(|_| ()),
+            Action::Admin => {
+                if !core.io.erasures.is_empty() {
+                    core.erase(Some(&mut *queues), &|| now);
+                }
+                return core.poll_admin(queues, host, &|| now).map(|_| ());
+            }
             Action::Interrupt { cq } => {
                 let Some(Staging { untold, .. }) = core.staging.as_deref_mut() else { return Ok(()) };
                 untold.retain(|&untold| untold != cq);

@@ -6,7 +6,8 @@ use super::{
     faults::Effects,
     features::TEMPERATURE_WARNING,
     flight::{Done, Flight},
-    identify, logs,
+    identify,
+    io::PIECE,
     media::Media,
     placement,
     queue::{Fault, Sq},
@@ -16,10 +17,7 @@ use super::{
     state::Core,
     vendor,
 };
-use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, CommandSetEvent, Csi, IdentifyDword10,
-    LogPageDword10, LogPageDword11, LogPageId, Status,
-};
+use crate::spec::{AdminOpcode, AsyncEventType, Cns, Command, IdentifyDword10, LogPageId, Status};
 use std::time::Duration;
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
@@ -80,8 +78,10 @@ impl<M: Media> Core<M> {
         now: &impl Fn() -> Duration,
     ) -> Result<usize, Fault> {
         let mut taken = 0;
+        self.io.worked = 0;
         for _ in 0..waiting.min(BATCH) {
-            if !self.admin.done.is_empty() || host.is_slow() || self.is_admin_full(&queues.admin_sq) {
+            let is_late = host.is_slow() || self.io.worked >= PIECE;
+            if !self.admin.done.is_empty() || is_late || self.is_admin_full(&queues.admin_sq) {
                 break;
             }
             let command = queues.admin_sq.fetch(host)?;
@@ -92,22 +92,16 @@ impl<M: Media> Core<M> {
                 Effects { status: Some(status), .. } => Some(Err(status)),
                 _ => self.admin_command(queues, host, &command, now).transpose(),
             };
-            let (dw0, status) = match done {
-                None if effects.drop => (0, Status::SUCCESS),
-                None => continue,
-                Some(Ok(dw0)) => (dw0, Status::SUCCESS),
-                Some(Err(status)) => {
-                    tracing::debug!(?command, ?status, "an admin command failed");
-                    self.io.errors.push(0, command.cid, command.nsid, 0, status);
-                    (0, status)
+            let done = match done {
+                None if effects.drop => Ok(0),
+                // A request for an event waits, and so does a command whose namespaces are being erased.
+                None => {
+                    self.io.note_effects(&command, effects);
+                    continue;
                 }
+                Some(done) => done,
             };
-            let done = Done { dw0, cid: command.cid, status };
-            if effects == Effects::default() {
-                self.admin.end(command.opcode, done);
-            } else {
-                queues.admin_sq.flights.push(Flight::carried_out(command, effects, done, now()));
-            }
+            self.complete(queues, &command, effects, done, now);
             self.admin.deliver();
             taken += self.post_admin(queues, host)?;
             if self.staging.as_ref().is_some_and(|staging| staging.is_struck()) {
@@ -124,10 +118,37 @@ impl<M: Media> Core<M> {
         Ok(taken)
     }
 
+    /// Ends an admin command with dword 0 of its completion, or with its status. A fault plan has `effects` on the completion.
+    pub(super) fn complete(
+        &mut self,
+        queues: &mut Queues,
+        command: &Command,
+        effects: Effects,
+        done: Result<u32, Status>,
+        now: &impl Fn() -> Duration,
+    ) {
+        let (dw0, status) = match done {
+            Ok(dw0) => (dw0, Status::SUCCESS),
+            Err(status) => {
+                tracing::debug!(?command, ?status, "an admin command failed");
+                self.io.errors.push(0, command.cid, command.nsid, 0, status);
+                (0, status)
+            }
+        };
+        let done = Done { dw0, cid: command.cid, status };
+        if effects == Effects::default() {
+            self.admin.end(command.opcode, done);
+        } else {
+            queues.admin_sq.flights.push(Flight::carried_out(*command, effects, done, now()));
+        }
+    }
+
     /// Returns `true` if as many commands as the admin queue has entries were fetched and have no completion yet: they are held
-    /// back (C1h), or a fault plan keeps them. No more are fetched then, so a host can't take all of the memory.
+    /// back (C1h), a fault plan keeps them, or they wait for an erasure. No more are fetched then, so a host can't take all of the
+    /// memory.
     pub(super) fn is_admin_full(&self, sq: &Sq) -> bool {
-        self.admin.held_count() + sq.flights.len() >= sq.entries as usize
+        let erasing = self.io.erasures.iter().filter(|erasure| erasure.reply.is_some()).count();
+        self.admin.held_count() + sq.flights.len() + erasing >= sq.entries as usize
     }
 
     /// Returns what the fault plan does to an admin command.
@@ -138,7 +159,7 @@ impl<M: Media> Core<M> {
     /// Posts finished commands, as far as there is room.
     fn post_admin(&mut self, queues: &mut Queues, host: &mut impl Host) -> Result<usize, Fault> {
         let mut posted = 0;
-        while let Some(&done) = self.admin.done.front() {
+        while let Some(&(done, dw1)) = self.admin.done.front() {
             let room = match queues.admin_cq.room() {
                 Ok(room) => room,
                 Err(Fault::Doorbell) => {
@@ -150,7 +171,7 @@ impl<M: Media> Core<M> {
             if room == 0 {
                 break;
             }
-            queues.admin_cq.post(host, &queues.admin_sq, done)?;
+            queues.admin_cq.post_result(host, &queues.admin_sq, done, dw1)?;
             self.admin.done.pop_front();
             posted += 1;
         }
@@ -187,6 +208,7 @@ impl<M: Media> Core<M> {
                     revision: self.firmware.revision(),
                     capacity: (self.io.capacity, self.io.unallocated()),
                     controller: (self.io.controller, self.controllers),
+                    unformatted: self.io.unformatted(command.nsid),
                 };
                 let page = identify::page(&known, command)?;
                 self.send(host, command, &page)?;
@@ -231,7 +253,10 @@ impl<M: Media> Core<M> {
                 return Ok(None);
             }
             _ => match self.manage(host, command, now()) {
-                Some(done) => done?,
+                Some(done) => match done? {
+                    Some(dword0) => dword0,
+                    None => return Ok(None),
+                },
                 None => {
                     if vendor::reports_telemetry(command) {
                         self.collect_own("a host raised the event", now());
@@ -250,6 +275,7 @@ impl<M: Media> Core<M> {
         command: &Command,
         data: &mut [u8],
     ) -> Result<(), Status> {
+        self.io.worked += data.len() as u64;
         Data::Prps(command.prp1(), command.prp2()).fetch(host, self.io.page, data)
     }
 
@@ -260,88 +286,20 @@ impl<M: Media> Core<M> {
         command: &Command,
         data: &[u8],
     ) -> Result<(), Status> {
+        self.io.worked += data.len() as u64;
         Data::Prps(command.prp1(), command.prp2()).store(host, self.io.page, data)
     }
 
-    fn log_page(
+    /// Copies `data` to the command's buffer of `len` bytes, as far as it has room, and zeros behind it.
+    pub(super) fn send_padded(
         &mut self,
         host: &mut impl HostMemory,
         command: &Command,
-        now: &impl Fn() -> Duration,
-    ) -> Result<u32, Status> {
-        let dword = LogPageDword10::from_bits(command.cdw10);
-        let of_group = self.io.placement.is_some() && placement::is_page(dword.lid());
-        let log = match dword.lid() {
-            id if of_group => self.io.placement_page(id, dword.lsp())?,
-            LogPageId::ERROR_INFORMATION => self.io.errors.page(),
-            LogPageId::SMART => {
-                self.host_data.buffer.touch(host)?;
-                let warning = self.features.warning();
-                logs::smart(&self.io.counters, &self.io.errors, warning, now())
-            }
-            LogPageId::FIRMWARE_SLOT => self.firmware.page(),
-            LogPageId::DEVICE_SELF_TEST => self.tests.page(now()),
-            id @ (LogPageId::TELEMETRY_HOST | LogPageId::TELEMETRY_CONTROLLER) => {
-                let part = (dword.lsp(), command.log_page_bytes(), command.log_page_offset());
-                self.telemetry_page(id, part, now())?
-            }
-            LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
-            LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
-            LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
-            LogPageId::BOOT_PARTITION => match &self.firmware.boot {
-                Some(boot) => boot.page(usize::from(dword.lsp() & 1)),
-                None => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
-            },
-            LogPageId::SUPPORTED_LOG_PAGES => logs::supported(&self.options),
-            LogPageId::COMMANDS_SUPPORTED => {
-                let shared = self.controllers > 1;
-                match Csi((command.cdw14 >> 24) as u8) {
-                    Csi::ZONED if self.options.zones.any() => {
-                        logs::commands(Csi::ZONED, &self.options, shared)
-                    }
-                    Csi::KEY_VALUE if self.options.keys.any() => {
-                        logs::commands(Csi::KEY_VALUE, &self.options, shared)
-                    }
-                    _ => logs::commands(Csi::NVM, &self.options, shared),
-                }
-            }
-            LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile(), &self.options),
-            LogPageId::NVME_MI_COMMANDS_SUPPORTED => logs::management_commands(),
-            _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
-        };
-        // All log pages belong to the controller, none to a namespace.
-        if !matches!(command.nsid, 0 | ALL_NAMESPACES) {
-            return Err(INVALID_FIELD);
-        }
-        let (len, offset) = (command.log_page_bytes(), command.log_page_offset());
-        let group = if of_group { placement::GROUP } else { 0 };
-        if len > self.io.mdts || offset % 4 != 0 || LogPageDword11::from_bits(command.cdw11).lsi() != group {
-            return Err(INVALID_FIELD);
-        }
-        let offset = usize::try_from(offset).map_err(|_| INVALID_FIELD)?;
-        let mut part = log.get(offset..).ok_or(INVALID_FIELD)?.to_vec();
-        // The bytes beyond the log have no meaning, but the host asked for them.
-        part.resize(len as usize, 0);
-        self.send(host, command, &part)?;
-        if !dword.rae() {
-            self.admin.read_log(dword.lid());
-            if dword.lid() == LogPageId::TELEMETRY_CONTROLLER {
-                self.telemetry.read();
-            }
-            if dword.lid() == LogPageId::RESERVATION_NOTIFICATION {
-                self.io.reservations.end_page(self.io.controller);
-                self.tell_reservations();
-            }
-        }
-        Ok(0)
-    }
-
-    /// Reports that there are pages of the Reservation Notification log, if some have come.
-    pub(super) fn tell_reservations(&mut self) {
-        if self.io.reservations.take_log_notice(self.io.controller) {
-            let event = CommandSetEvent::RESERVATION_LOG.0;
-            self.admin.raise(AsyncEventType::COMMAND_SET, event, LogPageId::RESERVATION_NOTIFICATION);
-        }
+        data: Vec<u8>,
+        len: u64,
+    ) -> Result<(), Status> {
+        self.io.worked += len;
+        Data::Prps(command.prp1(), command.prp2()).store_padded(host, self.io.page, data, len)
     }
 
     /// Reports a temperature that is beyond a threshold since the last Set Features.

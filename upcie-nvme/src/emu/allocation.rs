@@ -2,6 +2,7 @@
 
 use super::{
     Options,
+    erasure::{Erasure, Purpose},
     formats::Layout,
     io::Io,
     key_value::Keys,
@@ -133,33 +134,20 @@ impl<M: Media> Io<M> {
         (self.capacity - start >= bytes).then_some(start)
     }
 
-    /// Deletes a namespace, or all, with the data.
-    pub fn delete(&mut self, nsid: u32) -> Result<(), Status> {
+    /// Begins to delete a namespace, or all, with the data: the command completes when they are erased. One whose data can't be
+    /// erased stays.
+    pub fn delete(&mut self, command: &Command) -> Result<(), Status> {
         self.changeable()?;
-        let mut named = self.named(nsid, Namespace::is_allocated)?.into_iter();
-        let deleted = named.try_for_each(|index| self.delete_one(index));
-        // Some may be gone.
-        self.note_metadata();
-        deleted?;
-        self.media.flush()
-    }
-
-    /// Deletes a namespace; one whose data can't be erased stays.
-    fn delete_one(&mut self, index: usize) -> Result<(), Status> {
-        let Namespace { start, capacity, generation, .. } = self.namespaces[index];
-        self.wipe(start, capacity)?;
-        self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
-        if let Some(placement) = &mut self.placement {
-            placement.assign(index, Vec::new(), false);
-        }
-        self.reservations.forget(index);
+        let named = self.named(command.nsid, Namespace::exists)?;
+        self.check_formats(&named)?;
+        self.begin_erasure(Purpose::Delete, named, Away::Deleting, command);
         Ok(())
     }
 
     /// Attaches a namespace to this controller, the only one, or detaches it.
     pub fn attach(&mut self, nsid: u32, list: &[u8; 4096], attach: bool) -> Result<(), Status> {
         let found = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize).ok_or(INVALID_NAMESPACE)?;
-        if !found.is_allocated() {
+        if !found.exists() {
             return Err(INVALID_FIELD);
         }
         if (number::<2>(list, 0), number::<2>(list, 2)) != (1, self.controller.into()) {
@@ -168,13 +156,18 @@ impl<M: Media> Io<M> {
         match (attach, found.is_active()) {
             (true, true) => return Err(Status::NAMESPACE_ALREADY_ATTACHED.with_do_not_retry()),
             (false, false) => return Err(Status::NAMESPACE_NOT_ATTACHED.with_do_not_retry()),
+            // Attached again, it would take commands.
+            (false, true) if matches!(found.away, Away::Formatting | Away::Unformatted) => {
+                return Err(found.refusal());
+            }
             (true, false) => found.set_away(Away::Not),
             (false, true) => found.set_away(Away::Detached),
         }
         Ok(())
     }
 
-    /// Carries out Format NVM: the namespace has blocks of the new size, and no data. One that can't be erased keeps its layout.
+    /// Begins a Format NVM, which completes when the namespaces are erased: they have blocks of the new size then, and no data. One
+    /// that can't be erased keeps its layout: with the new one, old data would be blocks that nobody wrote.
     pub fn format(&mut self, command: &Command) -> Result<(), Status> {
         let dword = command.cdw10;
         let format = (dword & 0xf | dword >> 12 << 4 & 0x30) as usize;
@@ -193,31 +186,34 @@ impl<M: Media> Io<M> {
         if !named.iter().all(|&index| fits(&self.namespaces[index])) {
             return Err(INVALID_FORMAT);
         }
-        let formatted = named.into_iter().try_for_each(|index| self.format_one(index, layout));
-        // Some may have their new layout.
-        self.note_metadata();
-        formatted?;
-        self.media.flush()
-    }
-
-    /// Erases a namespace, and gives it a layout then: with the new one, old data would be blocks that nobody wrote.
-    fn format_one(&mut self, index: usize, layout: Layout) -> Result<(), Status> {
-        let Namespace { start, capacity, .. } = self.namespaces[index];
-        self.media.zero(start, capacity)?;
-        let namespace = &mut self.namespaces[index];
-        namespace.away = Away::Not;
-        *namespace = namespace.with_layout(layout);
-        self.renew(start, capacity);
+        self.check_formats(&named)?;
+        self.begin_erasure(Purpose::Format(layout), named, Away::Formatting, command);
         Ok(())
     }
 
-    /// Erases all namespaces, which take no commands until [`sanitized`](Self::sanitized).
-    pub fn sanitize(&mut self) -> Result<(), Status> {
+    /// Returns an error if a namespace is being formatted.
+    fn check_formats(&self, named: &[usize]) -> Result<(), Status> {
+        let is_busy = |index: &usize| self.namespaces[*index].away == Away::Formatting;
+        if named.iter().any(is_busy) { Err(Status::FORMAT_IN_PROGRESS) } else { Ok(()) }
+    }
+
+    /// Begins to erase namespaces for a command, which completes when all are erased. They take no commands meanwhile.
+    fn begin_erasure(&mut self, purpose: Purpose, named: Vec<usize>, away: Away, command: &Command) {
+        let mut all = Vec::with_capacity(named.len());
+        for index in named {
+            let namespace = &mut self.namespaces[index];
+            all.push((index, namespace.away));
+            namespace.set_away(away);
+        }
+        self.erasures.push_back(Erasure::new(purpose, all, Some(command)));
+    }
+
+    /// Begins to erase the medium. No namespace takes commands until [`sanitized`](Self::sanitized).
+    pub fn sanitize(&mut self) {
         for namespace in self.namespaces.iter_mut().filter(|namespace| namespace.is_active()) {
             namespace.set_away(Away::Sanitizing);
         }
-        self.wipe(0, self.capacity)?;
-        self.media.flush()
+        self.erasures.push_back(Erasure::new(Purpose::Sanitize, Vec::new(), None));
     }
 
     /// Lets the namespaces that were to be erased take commands again; none if they were not erased.

@@ -6,7 +6,7 @@ use super::{
     media::Media,
     queue::Fault,
     queues::Queues,
-    service::{BATCH, Round, STEP_BYTES},
+    service::{BATCH, Round},
     state::Core,
 };
 use crate::spec::QueuePriority;
@@ -30,18 +30,19 @@ pub(super) struct Arbiter {
 
 impl Arbiter {
     /// Runs one round: urgent queues first and alone, as long as they have commands; then the commands of each class that its
-    /// weight allows, from its queues in turn, in bursts. A round that has processed as many bytes as a step may ends, and the
-    /// next one goes on where it was. Returns the amount of work done.
+    /// weight allows, from its queues in turn, in bursts. A round that has processed the bytes that are `left` for the step ends,
+    /// and the next one goes on where it was. Returns the amount of work done.
     pub fn round<M: Media>(
         &mut self,
         core: &mut Core<M>,
         queues: &mut Queues,
         host: &mut impl Host,
         now: &impl Fn() -> Duration,
+        mut left: u64,
     ) -> Result<usize, Fault> {
         let setting = core.features.arbitration();
         let burst = if setting.ab() == NO_LIMIT { BATCH } else { 1 << setting.ab() };
-        let (mut work, mut left) = (0, STEP_BYTES);
+        let mut work = 0;
         let (urgent, credit) = (QueuePriority::URGENT, URGENT_CREDIT);
         let fetched = self.class(urgent, credit, burst, (core, queues, host, now), (&mut work, &mut left))?;
         if fetched > 0 || left == 0 {

@@ -105,15 +105,19 @@ impl BootPartitions {
         (self.parts[0].len() as u64 / UNIT) as u16
     }
 
-    /// Returns the Boot Partition log page of a partition.
-    pub fn page(&self, id: usize) -> Vec<u8> {
+    /// Returns `len` bytes of the Boot Partition log page of a partition from `offset` on, or those that it has; `None` beyond its
+    /// end.
+    pub fn page(&self, id: usize, offset: usize, len: usize) -> Option<Vec<u8>> {
         let mut header = BootPartitionHeader::new_zeroed();
         header.log_page_id = LogPageId::BOOT_PARTITION.0;
         header.information =
             BootPartitionInformation::from_bits(u32::from(self.units()) | u32::from(self.active) << 31);
-        let mut page = header.as_bytes().to_vec();
-        page.extend_from_slice(self.parts.get(id).map_or(&[], Vec::as_slice));
-        page
+        let image = self.parts.get(id).map_or(&[][..], Vec::as_slice);
+        let header = header.as_bytes();
+        let before = header.len().min(offset);
+        let image = image.get(offset - before..)?;
+        let page = header[before..].iter().chain(image);
+        Some(page.take(len).copied().collect())
     }
 
     /// Returns the bytes that a selection names, if they are within the partition.

@@ -1,6 +1,7 @@
 //! What may happen to namespaces while commands come: removal, another size, another format.
 
 use super::{
+    erasure::{Erasure, Purpose},
     formats::Layout,
     io::Io,
     media::Media,
@@ -18,12 +19,13 @@ impl<M: Media> Io<M> {
         }
     }
 
-    /// Changes a namespace; returns `false` if nothing has changed.
+    /// Changes a namespace; returns `false` if nothing has changed. One that is being erased stays as it is until that ends.
     pub fn change(&mut self, nsid: u32, change: Change) -> bool {
         let Some(namespace) = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize) else { return false };
         match (change, namespace.away) {
-            (_, Away::Removed | Away::Detached | Away::Sanitizing | Away::NotSanitized)
-            | (Change::Resize(_), Away::Formatting) => return false,
+            (_, Away::Removed | Away::Detached | Away::Deleting | Away::Formatting) => return false,
+            (_, Away::Sanitizing | Away::NotSanitized)
+            | (Change::Resize(_), Away::Reformatted | Away::Unformatted) => return false,
             // Its size is that of its zones, or of its keys and values.
             (Change::Resize(_), Away::Not) if namespace.zoned || namespace.keys => return false,
             (Change::Remove, _) => namespace.set_away(Away::Removed),
@@ -40,48 +42,38 @@ impl<M: Media> Io<M> {
                 if layout.blocks(namespace.capacity) == 0 {
                     return false;
                 }
-                namespace.away = Away::Formatting;
+                namespace.away = if self.protected { Away::Reformatted } else { Away::Formatting };
                 *namespace = namespace.with_layout(layout);
                 let (start, capacity) = (namespace.start, namespace.capacity);
-                self.renew_zones(start, capacity);
-                self.renew_keys(start, capacity);
-                self.erase(start, capacity);
+                if self.protected {
+                    self.renew_zones(start, capacity);
+                    self.renew_keys(start, capacity);
+                } else {
+                    let named = vec![(nsid as usize - 1, Away::Reformatted)];
+                    let purpose = Purpose::Reformat { identified: false };
+                    self.erasures.push_back(Erasure::new(purpose, named, None));
+                }
                 self.note_metadata();
             }
         }
         true
     }
 
-    /// Zeroes a namespace's part of the media for good.
-    fn erase(&mut self, start: u64, capacity: u64) {
-        if self.protected {
-            return;
-        }
-        let erased = self.wipe(start, capacity).and_then(|()| self.media.flush());
-        if let Err(status) = erased {
-            tracing::error!(%status, "a namespace that is reformatted keeps old data");
-        }
-    }
-
-    /// Zeroes a part of the media, in which no block is marked as uncorrectable then.
-    pub(super) fn wipe(&mut self, start: u64, len: u64) -> Result<(), Status> {
-        self.media.zero(start, len)?;
-        self.renew(start, len);
-        Ok(())
-    }
-
-    /// Notes that a part of the media was zeroed: its zones are empty, and its namespaces have no keys.
-    pub(super) fn renew(&mut self, start: u64, len: u64) {
-        self.written(start, len);
-        self.renew_zones(start, len);
-        self.renew_keys(start, len);
-    }
-
-    /// Notes that a host reads the Identify data of a namespace: its formatting ends.
+    /// Notes that a host reads the Identify data of a namespace, which takes commands again if a fault plan has reformatted it, or
+    /// will once it is erased.
     pub fn identified(&mut self, nsid: u32) {
-        let found = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize);
-        if let Some(namespace) = found.filter(|namespace| namespace.away == Away::Formatting) {
-            namespace.set_away(Away::Not);
+        let index = nsid.wrapping_sub(1) as usize;
+        let Some(namespace) = self.namespaces.get_mut(index) else { return };
+        match namespace.away {
+            Away::Reformatted => namespace.set_away(Away::Not),
+            Away::Formatting => {
+                for erasure in self.erasures.iter_mut().filter(|erasure| erasure.place_of(index).is_some()) {
+                    if let Purpose::Reformat { identified } = &mut erasure.purpose {
+                        *identified = true;
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -9,6 +9,9 @@ use super::{
 use crate::spec::{Command, SglDescriptor, Status};
 use std::{fmt, str::FromStr};
 
+/// Bytes of a host's buffer that are written where a structure has fewer.
+const PADDED: usize = 1 << 20;
+
 /// The SGLs that the controller announces (`sgl=`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sgls {
@@ -113,25 +116,29 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn fetch(self, host: &mut impl HostMemory, page: u64, bytes: &mut [u8]) -> Result<(), Status> {
-        self.fetch_in(&mut OneMemory::of(host), host, page, bytes)
+        self.fetch_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
     }
 
-    /// Reads like [`fetch`](Self::fetch), data that has to be in `memory`.
-    pub fn fetch_in(
+    /// Reads `bytes` from the host, which begin with the byte `first` of `len` bytes of data that has to be in `memory`.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn fetch_part(
         self,
         memory: &mut OneMemory,
         host: &mut impl HostMemory,
         page: u64,
+        (len, first): (u64, u64),
         bytes: &mut [u8],
     ) -> Result<(), Status> {
-        let len = bytes.len() as u64;
-        let mut rest = bytes;
-        self.walk_in(memory, host, page, (len, false), |host, iova, len| {
+        let (mut rest, mut at) = (bytes, 0);
+        self.walk_in(memory, host, page, (len, false), |host, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
+            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
             let (part, after) =
-                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+                std::mem::take(&mut rest).split_at_mut_checked(part).ok_or(Status::INTERNAL_ERROR)?;
             rest = after;
-            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            host.read(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })
     }
 
@@ -140,24 +147,47 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn store(self, host: &mut impl HostMemory, page: u64, bytes: &[u8]) -> Result<(), Status> {
-        self.store_in(&mut OneMemory::of(host), host, page, bytes)
+        self.store_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
     }
 
-    /// Writes like [`store`](Self::store), data that has to be in `memory`.
-    pub fn store_in(
+    /// Writes `bytes` to the host, as those from the byte `first` of `len` bytes of data on, which has to be in `memory`.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn store_part(
         self,
         memory: &mut OneMemory,
         host: &mut impl HostMemory,
         page: u64,
+        (len, first): (u64, u64),
         bytes: &[u8],
     ) -> Result<(), Status> {
-        let mut rest = bytes;
-        self.walk_in(memory, host, page, (bytes.len() as u64, true), |host, iova, len| {
-            let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+        let (mut rest, mut at) = (bytes, 0);
+        self.walk_in(memory, host, page, (len, true), |host, iova, part| {
+            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
+            let (part, after) = rest.split_at_checked(part).ok_or(Status::INTERNAL_ERROR)?;
             rest = after;
             // Without an address the host discards the part.
-            iova.map_or(Ok(()), |iova| host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR))
+            iova.map_or(Ok(()), |iova| {
+                host.write(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            })
         })
+    }
+
+    /// Writes `bytes` to the host's buffer of `len` bytes, as many as it has room for, and zeros behind them. The end of a buffer
+    /// of more than [`PADDED`] bytes stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn store_padded(
+        self,
+        host: &mut impl HostMemory,
+        page: u64,
+        mut bytes: Vec<u8>,
+        len: u64,
+    ) -> Result<(), Status> {
+        bytes.resize(bytes.len().max(PADDED).min(len as usize), 0);
+        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), &bytes)
     }
 
     /// Checks as much of it as needs no read of the host's memory.
@@ -170,4 +200,13 @@ impl Data {
             Self::Sgl(first, sgls) => sgl::check(first, Rules { len, reads, dwords: sgls == Sgls::Dwords }),
         }
     }
+}
+
+/// Returns the bytes to skip and those to take of the next `part` bytes of data, of which `at` were before: the wanted ones are
+/// `left` bytes from the byte `first` on, of which some may have been taken. `None` if it has none of them.
+fn overlap(at: &mut u64, part: usize, first: u64, left: usize) -> Option<(u64, usize)> {
+    let start = std::mem::replace(at, *at + part as u64);
+    let skipped = first.saturating_sub(start);
+    let taken = (part as u64).saturating_sub(skipped).min(left as u64);
+    (taken > 0).then_some((skipped, taken as usize))
 }

@@ -1,6 +1,6 @@
 //! The state of the admin queue: completions that wait, and asynchronous events.
 
-use super::{features::TEMPERATURE_WARNING, flight::Done};
+use super::{changed_zones::ChangedZones, features::TEMPERATURE_WARNING, flight::Done};
 use crate::spec::{
     AsyncEvent, AsyncEventConfiguration, AsyncEventType, ErrorEvent, LogPageId, NamespaceList, NoticeEvent,
     SmartEvent, Status,
@@ -14,25 +14,26 @@ const CHANGED: usize = 1024;
 /// The most events that wait for a request: those that the controller has, and some that a host raises (C0h).
 const EVENTS: usize = 64;
 
-/// The log page to read before an event is reported again, by event type.
-type Masked = [Option<LogPageId>; 8];
+/// The log page to read before an event is reported again, and the namespace that it is about, by event type.
+type Masked = [Option<(LogPageId, u32)>; 8];
 
 /// The state of the admin queue.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
-    /// Completions that wait for room.
-    pub done: VecDeque<Done>,
+    /// Completions that wait for room, each with its dword 1.
+    pub done: VecDeque<(Done, u32)>,
     /// The Asynchronous Event Requests held.
     pub requests: VecDeque<u16>,
-    /// Events for which no request has come yet.
-    events: VecDeque<AsyncEvent>,
+    /// Events for which no request has come yet, each with the namespace that its log page is about, or 0.
+    events: VecDeque<(AsyncEvent, u32)>,
     masked: Masked,
     /// Events that a fault plan reports.
     burst: EventBurst,
     /// Namespaces that changed since the Changed Namespace List was read.
     changed: Vec<u32>,
+    changed_zones: ChangedZones,
     /// The opcode of commands whose completions are held back, and these completions.
-    held: (Option<u8>, VecDeque<Done>),
+    held: (Option<u8>, VecDeque<(Done, u32)>),
     /// The doorbell to check next for stray writes: twice its queue's identifier, plus 1 for a completion
     /// queue's.
     pub stray: u16,
@@ -41,9 +42,14 @@ pub(super) struct Admin {
 impl Admin {
     /// Records an event. An event that waits is not recorded twice; one for which there is no room is lost.
     pub fn raise(&mut self, kind: AsyncEventType, information: u8, log_page: LogPageId) {
+        self.raise_of(kind, information, (log_page, 0));
+    }
+
+    /// Records an event like [`raise`](Self::raise), whose log page is about a namespace, or 0.
+    fn raise_of(&mut self, kind: AsyncEventType, information: u8, (log_page, nsid): (LogPageId, u32)) {
         let event = AsyncEvent::new().with_kind(kind).with_information(information).with_log_page(log_page);
-        if self.events.len() < EVENTS && !self.events.contains(&event) {
-            self.events.push_back(event);
+        if self.events.len() < EVENTS && !self.events.contains(&(event, nsid)) {
+            self.events.push_back((event, nsid));
         }
     }
 
@@ -60,6 +66,21 @@ impl Admin {
             self.raise(AsyncEventType::NOTICE, notice.0, log_page);
         }
         is_wanted
+    }
+
+    /// Notes that the controller has changed a zone by itself, for the Changed Zone List, and records the notice if the host asks
+    /// for it by feature 0Bh (`wanted`).
+    pub fn change_zone(&mut self, wanted: AsyncEventConfiguration, nsid: u32, zslba: u64) {
+        self.changed_zones.note(nsid, zslba);
+        if wanted.zone_descriptor() {
+            let notice = NoticeEvent::ZONE_DESCRIPTOR.0;
+            self.raise_of(AsyncEventType::NOTICE, notice, (LogPageId::CHANGED_ZONES, nsid));
+        }
+    }
+
+    /// Returns the Changed Zone List log page of a namespace.
+    pub fn changed_zones_page(&self, nsid: u32) -> Vec<u8> {
+        self.changed_zones.page(nsid)
     }
 
     /// Reports `number` events as requests for them come: of each type in turn that is not masked, and of those only that
@@ -103,7 +124,7 @@ impl Admin {
     /// Notes that a command has ended.
     pub fn end(&mut self, opcode: u8, done: Done) {
         let done_with = if self.held.0 == Some(opcode) { &mut self.held.1 } else { &mut self.done };
-        done_with.push_back(done);
+        done_with.push_back((done, 0));
     }
 
     /// Returns `true` if there is an event that may be reported, and a request for it.
@@ -113,39 +134,44 @@ impl Admin {
 
     /// Returns the index of the next event whose type is not masked.
     fn next_event(&self) -> Option<usize> {
-        self.events.iter().position(|event| self.masked[usize::from(event.kind().0)].is_none())
+        self.events.iter().position(|(event, _)| self.masked[usize::from(event.kind().0)].is_none())
     }
 
     /// Takes the next event whose type is not masked.
-    fn take_event(&mut self) -> Option<AsyncEvent> {
+    fn take_event(&mut self) -> Option<(AsyncEvent, u32)> {
         match self.next_event() {
             Some(at) => self.events.remove(at),
-            None => self.burst.take(&self.masked),
+            None => self.burst.take(&self.masked).map(|event| (event, 0)),
         }
     }
 
-    /// Answers requests with events.
+    /// Answers requests with events. Dword 1 of the completion is the namespace.
     pub fn deliver(&mut self) {
         while !self.requests.is_empty() {
-            let Some(event) = self.take_event() else { break };
+            let Some((event, nsid)) = self.take_event() else { break };
             let Some(cid) = self.requests.pop_front() else { break };
             // Immediate events have no log page to read, so they mask nothing.
             if event.kind() != AsyncEventType::IMMEDIATE {
-                self.masked[usize::from(event.kind().0)] = Some(event.log_page());
+                self.masked[usize::from(event.kind().0)] = Some((event.log_page(), nsid));
             }
-            self.done.push_back(Done { dw0: event.into_bits(), cid, status: Status::SUCCESS });
+            self.done.push_back((Done { dw0: event.into_bits(), cid, status: Status::SUCCESS }, nsid));
         }
     }
 
     /// Clears the events that a log page belongs to, because it was read without Retain Asynchronous Event: those that were
-    /// reported may come again, and those that wait for a request are told by the page itself.
-    pub fn read_log(&mut self, page: LogPageId) {
+    /// reported may come again, and those that wait for a request are told by the page itself. A list of zones has those of the
+    /// namespace `nsid`.
+    pub fn read_log(&mut self, page: LogPageId, nsid: u32) {
+        let is_told =
+            |of: (LogPageId, u32)| of.0 == page && (page != LogPageId::CHANGED_ZONES || of.1 == nsid);
         for masked in &mut self.masked {
-            *masked = masked.filter(|&of| of != page);
+            *masked = masked.filter(|&of| !is_told(of));
         }
-        self.events.retain(|event| event.log_page() != page);
-        if page == LogPageId::CHANGED_NAMESPACES {
-            self.changed.clear();
+        self.events.retain(|(event, nsid)| !is_told((event.log_page(), *nsid)));
+        match page {
+            LogPageId::CHANGED_NAMESPACES => self.changed.clear(),
+            LogPageId::CHANGED_ZONES => self.changed_zones.forget(nsid),
+            _ => {}
         }
     }
 }

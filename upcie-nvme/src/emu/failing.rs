@@ -6,7 +6,7 @@ use super::{
     namespace::Change,
     staged::{LastingFaults, Staging},
 };
-use crate::spec::{LogPageId, NoticeEvent, offset};
+use crate::spec::{LogPageId, NoticeEvent, ZoneState, offset};
 use std::{thread, time::Duration};
 
 impl<M: Media> Machine<M> {
@@ -60,6 +60,12 @@ impl<M: Media> Machine<M> {
             Fault::ReformatNamespace { target, block_size } => {
                 self.change_namespace(target.unwrap_or(nsid), Change::Reformat(block_size));
             }
+            Fault::ReadOnlyZone { target, zone } => {
+                self.fail_zone(target.unwrap_or(nsid), zone, ZoneState::READ_ONLY);
+            }
+            Fault::OfflineZone { target, zone } => {
+                self.fail_zone(target.unwrap_or(nsid), zone, ZoneState::OFFLINE);
+            }
             fault => {
                 if let Some(lasting_faults) = self.lasting_faults() {
                     lasting_faults.add(fault, now);
@@ -82,6 +88,14 @@ impl<M: Media> Machine<M> {
         self.core.admin.change(nsid);
         let notice = NoticeEvent::NAMESPACE_ATTRIBUTES;
         self.core.admin.notice(self.core.features.events, notice, LogPageId::CHANGED_NAMESPACES);
+    }
+
+    /// Changes the state of a zone under the commands in flight, and tells the host.
+    fn fail_zone(&mut self, nsid: u32, zone: u32, state: ZoneState) {
+        match self.core.io.fail_zone(nsid, zone, state) {
+            Some(zslba) => self.core.admin.change_zone(self.core.features.events, nsid, zslba),
+            None => tracing::debug!(nsid, zone, ?state, "the zone is not there, or has failed already"),
+        }
     }
 
     /// Returns `true` if the host's connection is to be closed.

@@ -15,7 +15,7 @@ pub(super) const UPDATES: u8 = 0x11 | (SLOTS as u8) << 1;
 /// The granularity of a download, in units of 4 KiB (FWUG).
 pub(super) const GRANULARITY: u8 = 1;
 /// The most bytes of an image.
-const LARGEST: usize = 16 << 20;
+pub(super) const LARGEST: usize = 16 << 20;
 
 pub(super) type Revision = [u8; 8];
 

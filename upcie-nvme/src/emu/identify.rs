@@ -45,6 +45,15 @@ pub(super) struct Known<'a> {
     pub capacity: (u64, u64),
     /// The controller's identifier, and the number of controllers in the NVM subsystem.
     pub controller: (u16, u16),
+    /// The percentage of the namespace in question that remains to be formatted.
+    pub unformatted: u8,
+}
+
+impl Known<'_> {
+    /// Returns FPI: it is supported, and the percentage that remains to be formatted.
+    fn format_progress(&self) -> u8 {
+        1 << 7 | self.unformatted
+    }
 }
 
 /// Returns the 4096 bytes that an Identify command asks for.
@@ -100,7 +109,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             Ok(list)
         }
         cns if zones::has_structure(options, cns) => {
-            zones::page(options, known.namespaces, known.keys, command)
+            zones::page(options, known.namespaces, known.keys, command, known.format_progress())
         }
         // A list of one.
         Cns::ENDURANCE_GROUPS if options.placement.on => {
@@ -162,6 +171,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     }
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
+    if options.zones.any() {
+        // Zone descriptor changed.
+        id.oaes |= 1 << 27;
+    }
     if options.boot_partitions != 0 {
         id.bpcap = boot::CAPABILITIES;
     }
@@ -242,6 +255,7 @@ fn namespace(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
     // Several controllers have it.
     id.nmic = (known.controller.1 > 1).into();
     id.rescap = reservation_capabilities(options);
+    id.fpi = known.format_progress();
     // Currently write protected.
     id.nsattr = options.ro.into();
     if options.placement.on {
@@ -275,6 +289,7 @@ fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<
         if !namespace.keys {
             id.reservation_capabilities = reservation_capabilities(options);
         }
+        id.format_progress = known.format_progress();
         id.status = (namespace.away == Away::Not).into();
     }
     id.as_bytes().to_vec()

@@ -4,6 +4,7 @@
 use super::{
     HostMemory, Options,
     data::{Data, Sgls},
+    erasure::Erasure,
     formats::Layout,
     fused::FUSE,
     key_value::{self, Keys},
@@ -18,9 +19,12 @@ use super::{
     zones::{self, Fields, Zones},
 };
 use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, ReadWriteDword12, Status};
+use std::collections::VecDeque;
 
 /// Bytes that a flush of a volatile cache counts for: about those that a disk writes meanwhile.
 pub(super) const FLUSH_BYTES: u64 = 64 << 10;
+/// Bytes of a command that are moved, compared or checked at a time; a longer one is carried out in pieces.
+pub(super) const PIECE: u64 = 1 << 20;
 
 /// Everything that an I/O command uses.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(super) struct Io<M> {
     pub page: u64,
     pub(super) sgls: Sgls,
     pub(super) marks: Marks,
+    /// What is being erased, the first one first.
+    pub(super) erasures: VecDeque<Erasure>,
     /// The zones of the namespaces; empty if none has zones.
     pub(super) zones: Vec<Option<Zones>>,
     /// The keys of the namespaces; empty if none has keys.
@@ -70,11 +76,13 @@ pub(super) struct Io<M> {
     pub(super) controller: u16,
     /// The half of a fused operation that was met last.
     pub(super) fused: Option<Command>,
+    /// The blocks of the Copy that was carried out last.
+    pub(super) copied: u64,
     /// The block that the present command failed at, if that is not its first one.
     pub(super) failing: Option<u64>,
     /// The rest of the present command, if it was carried out in part.
     pub(super) rest: Option<Box<Rest>>,
-    /// Bytes processed by commands in stages, since it was set to 0.
+    /// Bytes processed by commands in stages, or moved by admin commands, since it was set to 0.
     pub(super) worked: u64,
 }
 
@@ -105,6 +113,7 @@ impl<M: Media> Io<M> {
             page: 4096,
             sgls: options.sgl,
             marks: Marks::default(),
+            erasures: VecDeque::new(),
             protected: options.ro,
             write_cache: true,
             counters: Counters::default(),
@@ -122,6 +131,7 @@ impl<M: Media> Io<M> {
             careful: false,
             controller: 1,
             fused: None,
+            copied: 0,
             failing: None,
             rest: None,
             worked: 0,
@@ -170,9 +180,9 @@ impl<M: Media> Io<M> {
                 self.manage(host, command.nsid, data, (command.cdw10, command.cdw11))
             }
             NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
-                let (opcode, data) = (NvmOpcode(command.opcode), Data::Prps(command.prp1(), command.prp2()));
+                let (opcode, pointers) = (NvmOpcode(command.opcode), (command.prp1(), command.prp2()));
                 let dwords = [command.cdw10, command.cdw11, command.cdw12];
-                self.optional(host, opcode, command.nsid, data, dwords)
+                self.optional(host, opcode, command.nsid, pointers, dwords)
             }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
@@ -195,6 +205,9 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     fn read(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
+        if len > PIECE && self.media.moves_data() {
+            return self.move_pieces(host, command);
+        }
         self.readable(offset, len)?;
         self.counters.reads += 1;
         self.counters.bytes_read += len;
@@ -213,6 +226,9 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (start, len) = self.range(command)?;
+        if len > PIECE && self.media.moves_data() {
+            return self.move_pieces(host, command);
+        }
         self.writable()?;
         self.counters.writes += 1;
         self.counters.bytes_written += len;

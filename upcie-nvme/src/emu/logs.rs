@@ -117,7 +117,8 @@ pub(super) fn supported(options: &Options) -> Vec<u8> {
     let mut log = SupportedLogPages::new_zeroed();
     let placed = placement::PAGES.into_iter().filter(|_| options.placement.on);
     let boots = (options.boot_partitions != 0).then_some(LogPageId::BOOT_PARTITION);
-    for id in LOG_PAGES.into_iter().chain(placed).chain(boots) {
+    let zoned = options.zones.any().then_some(LogPageId::CHANGED_ZONES);
+    for id in LOG_PAGES.into_iter().chain(placed).chain(boots).chain(zoned) {
         log.log_pages[usize::from(id.0)] = LogPageSupport::new().with_supported(true);
     }
     log.as_bytes().to_vec()

@@ -253,9 +253,9 @@ impl<M: Media> Machine<M> {
     }
 
     /// Serves the queues: looks at the doorbells, carries out commands, a bounded number of them and of bytes, and posts
-    /// completions and interrupts. Returns the amount of work done, which counts more while shadow doorbells are polled
-    /// (`dbbuf=`): the host rings no doorbell meanwhile. `now` gives the time since power-on, which is read only for `latency=`
-    /// and the SMART log.
+    /// completions and interrupts. Erases a piece of what a host formats, deletes or sanitizes. Returns the amount of work done,
+    /// which counts more while shadow doorbells are polled (`dbbuf=`): the host rings no doorbell meanwhile. `now` gives the time
+    /// since power-on, which is read only for `latency=` and the SMART log.
     pub fn step(&mut self, host: &mut impl Host, now: impl Fn() -> Duration) -> usize {
         if self.core.options.dbbuf {
             self.begin_round(host);
@@ -265,8 +265,12 @@ impl<M: Media> Machine<M> {
         if self.core.staging.is_some() && !self.is_present(&now) {
             return 0;
         }
+        let is_erasing = !self.core.io.erasures.is_empty();
+        let erased = if is_erasing { self.core.erase(self.queues.as_mut(), &now) } else { 0 };
+        let left = STEP_BYTES.saturating_sub(erased);
         // Commands stay in the rings while the function may not read memory.
-        let work = if self.allowed.dma { self.serve(host, &now) } else { 0 };
+        let served = if self.allowed.dma { self.serve(host, &now, left) } else { 0 };
+        let work = served + usize::from(is_erasing);
         self.worked = work > 0;
         if self.core.staging.is_some() {
             self.fail(&now);
@@ -348,8 +352,8 @@ impl<M: Media> Machine<M> {
         }
     }
 
-    /// Runs one round over all queues; returns the amount of work done.
-    fn serve(&mut self, host: &mut impl Host, now: &impl Fn() -> Duration) -> usize {
+    /// Runs one round over all queues, of the bytes that are `left` for the step; returns the amount of work done.
+    fn serve(&mut self, host: &mut impl Host, now: &impl Fn() -> Duration, mut left: u64) -> usize {
         let Some(queues) = &mut self.queues else { return 0 };
         let core = &mut self.core;
         let mut work = match core.poll_admin(queues, host, now) {
@@ -360,7 +364,7 @@ impl<M: Media> Machine<M> {
             }
         };
         if let Some(arbiter) = &mut self.arbiter {
-            return match arbiter.round(core, queues, host, now) {
+            return match arbiter.round(core, queues, host, now, left) {
                 Ok(served) => work + served,
                 Err(fault) => {
                     self.fatal(fault);
@@ -368,7 +372,7 @@ impl<M: Media> Machine<M> {
                 }
             };
         }
-        let (latency, mut left) = (core.options.latency, STEP_BYTES);
+        let latency = core.options.latency;
         let first = std::mem::take(&mut queues.next).min(queues.sqs.len());
         let (before, after) = queues.sqs.split_at_mut(first);
         for (index, sq) in (first..).zip(after).chain((0..).zip(before)) {

@@ -1,7 +1,8 @@
 //! Admin commands that change namespaces, data or firmware, or that take a while.
 
 use super::{
-    HostMemory, logs::changes_namespaces, media::Media, reservations::Access, self_test::Ended, state::Core,
+    HostMemory, firmware, logs::changes_namespaces, media::Media, reservations::Access, self_test::Ended,
+    state::Core,
 };
 use crate::spec::{
     ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, CommandSetEvent, Csi, LogPageId, NoticeEvent,
@@ -26,19 +27,20 @@ impl<M: Media> Core<M> {
         }
     }
 
-    /// Carries out a command of this module; returns `None` for another one.
+    /// Carries out a command of this module; returns `None` for another one. The result has dword 0 of the completion, or `None`
+    /// if the command completes later.
     pub fn manage(
         &mut self,
         host: &mut impl HostMemory,
         command: &Command,
         now: Duration,
-    ) -> Option<Result<u32, Status>> {
+    ) -> Option<Result<Option<u32>, Status>> {
         let opcode = AdminOpcode(command.opcode);
         let done = match opcode {
             _ if self.controllers > 1 && changes_namespaces(opcode) => return None,
             AdminOpcode::KEEP_ALIVE => {
                 self.host_data.keep_alive(now);
-                Ok(0)
+                Ok(Some(0))
             }
             AdminOpcode::NAMESPACE_MANAGEMENT
             | AdminOpcode::NAMESPACE_ATTACHMENT
@@ -56,7 +58,7 @@ impl<M: Media> Core<M> {
                 }
             }
             AdminOpcode::DIRECTIVE_SEND | AdminOpcode::DIRECTIVE_RECEIVE if self.options.placement.on => {
-                self.direct(host, command)
+                self.direct(host, command).map(Some)
             }
             _ => return None,
         };
@@ -68,7 +70,7 @@ impl<M: Media> Core<M> {
         host: &mut impl HostMemory,
         command: &Command,
         now: Duration,
-    ) -> Result<u32, Status> {
+    ) -> Result<Option<u32>, Status> {
         let select = command.cdw10 & 0xf;
         let changed = match AdminOpcode(command.opcode) {
             // A namespace that is created has no reservation.
@@ -82,22 +84,24 @@ impl<M: Media> Core<M> {
         if let Some(nsid) = changed {
             self.io.check_access(nsid, Access::Write)?;
         }
-        match AdminOpcode(command.opcode) {
+        let done = match AdminOpcode(command.opcode) {
             AdminOpcode::NAMESPACE_MANAGEMENT => match select {
                 0 if command.cdw11 >> 24 == Csi::KEY_VALUE.0.into() && self.options.keys.any() => {
                     let mut page = [0; 4096];
                     self.receive(host, command, &mut page)?;
-                    self.io.create_keys(&self.options, &page)
+                    self.io.create_keys(&self.options, &page)?
                 }
                 // Any other command set than NVM.
-                0 if command.cdw11 >> 24 != 0 => Err(Status::COMMAND_SET_NOT_SUPPORTED.with_do_not_retry()),
+                0 if command.cdw11 >> 24 != 0 => {
+                    return Err(Status::COMMAND_SET_NOT_SUPPORTED.with_do_not_retry());
+                }
                 0 => {
                     let mut page = [0; 4096];
                     self.receive(host, command, &mut page)?;
-                    self.io.create(&page)
+                    self.io.create(&page)?
                 }
-                1 => self.io.delete(command.nsid).map(|()| 0),
-                _ => Err(INVALID_FIELD),
+                1 => return self.io.delete(command).map(|()| None),
+                _ => return Err(INVALID_FIELD),
             },
             AdminOpcode::NAMESPACE_ATTACHMENT => {
                 let mut list = [0; 4096];
@@ -105,51 +109,54 @@ impl<M: Media> Core<M> {
                 if select > 1 {
                     return Err(INVALID_FIELD);
                 }
-                self.io.attach(command.nsid, &list, select == 0).map(|()| 0)
+                self.io.attach(command.nsid, &list, select == 0)?;
+                0
             }
             AdminOpcode::FORMAT_NVM => {
                 self.io.format(command)?;
                 self.tests.end(Ended::Formatted, now);
-                Ok(0)
+                return Ok(None);
             }
             AdminOpcode::SANITIZE => {
                 self.io.changeable()?;
+                if self.io.is_formatting() {
+                    return Err(Status::FORMAT_IN_PROGRESS);
+                }
                 if self.sanitizer.begin(command.cdw10, now)? {
                     self.tests.settle(now);
                     self.tests.end(Ended::Sanitized, now);
-                    // The operation has begun: the log page tells how it ends.
-                    if let Err(status) = self.io.sanitize() {
-                        tracing::error!(%status, "a sanitize operation has failed: the medium has old data");
-                        self.sanitizer.fail();
-                    }
+                    // It goes on beside other commands: the log page tells how far it is, and how it ends.
+                    self.io.sanitize();
                 } else {
                     self.io.sanitized(true);
                 }
-                Ok(0)
+                0
             }
             AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD => {
                 let len = (u64::from(command.cdw10) + 1) * 4;
-                if len > self.io.mdts {
+                if len > self.io.mdts.min(firmware::LARGEST as u64) {
                     return Err(INVALID_FIELD);
                 }
                 let mut data = vec![0; len as usize];
                 self.receive(host, command, &mut data)?;
                 self.firmware.part(u64::from(command.cdw11) * 4, len)?.copy_from_slice(&data);
-                Ok(0)
+                0
             }
             AdminOpcode::FIRMWARE_COMMIT => {
                 if self.firmware.commit(command.cdw10)? {
                     let page = LogPageId::FIRMWARE_SLOT;
                     self.admin.notice(self.features.events, NoticeEvent::FIRMWARE_ACTIVATION, page);
                 }
-                Ok(0)
+                0
             }
             _ => {
                 if !matches!(command.nsid, 0 | u32::MAX) {
                     self.io.namespace(command.nsid)?;
                 }
-                self.tests.command(SelfTestCode(select as u8), command.nsid, now).map(|()| 0)
+                self.tests.command(SelfTestCode(select as u8), command.nsid, now)?;
+                0
             }
-        }
+        };
+        Ok(Some(done))
     }
 }

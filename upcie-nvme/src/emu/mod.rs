@@ -18,8 +18,11 @@
 //! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
 //! A step of the controller processes 4 MiB over all queues, and one command more at most; the next step goes on with the queue
-//! behind. Verify, Write Zeroes and Dataset Management, whose lengths have no limit, are carried out in pieces, and the queue's
-//! next commands wait for the last one. The rest of such a command is kept in memory that it allocates.
+//! behind. Commands that may name more than that (Verify, Write Zeroes, Dataset Management, Copy, Zone Management Send, transfers
+//! with a large `mdts=`) are carried out in pieces, and the queue's next commands wait for the last one. The rest of such a command
+//! is kept in memory that it allocates. Format NVM, the deletion of a namespace and Sanitize erase the medium piece by piece beside
+//! all queues; Identify Namespace (FPI) and the Sanitize Status log (SPROG) have the progress. A reset in the middle of a Format
+//! leaves a namespace that is not ready until it is formatted again or deleted; the others go on.
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
@@ -28,9 +31,9 @@
 //! with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in each round). Optional admin commands:
 //! Format NVM (512 and 4096 bytes, with metadata or without), namespace management and attachment within the medium and `nn=`,
 //! Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII characters), boot
-//! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms and a short
-//! self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller, also
-//! with a file. Compare and Write as a fused operation.
+//! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms at least and a
+//! short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller,
+//! also with a file. Compare and Write as a fused operation.
 //!
 //! # Controller memory buffer
 //! With `cmb=` BAR 2 is memory that a host maps, for submission and completion queues, PRP and scatter gather lists, and data
@@ -80,6 +83,7 @@ mod arbitration;
 mod boot;
 mod boot_feature;
 mod cancel;
+mod changed_zones;
 mod changes;
 mod checks;
 mod cmb;
@@ -90,6 +94,8 @@ mod data;
 mod data_features;
 mod doorbell_buffers;
 mod emulator;
+mod erasing;
+mod erasure;
 mod error;
 mod events;
 mod failing;
@@ -111,6 +117,7 @@ mod keys;
 mod layout;
 mod lines;
 mod lockstep;
+mod log_pages;
 mod logs;
 mod machine;
 mod manage;

@@ -35,9 +35,15 @@ pub(super) enum Away {
     Removed,
     /// The namespace exists, and is not attached to the controller.
     Detached,
-    /// The namespace is being formatted, until a host reads its Identify data: a command with the old block size in mind would
-    /// move more or less data than its host expects.
+    /// The namespace is being erased, by a Format NVM or because a fault plan has reformatted it.
     Formatting,
+    /// A fault plan has reformatted the namespace, and no host has read its Identify data since: a command with the old block size
+    /// in mind would move more or less data than its host expects.
+    Reformatted,
+    /// A reset has stopped a Format NVM when a part of the namespace was erased: it has to be formatted again.
+    Unformatted,
+    /// The namespace is being erased, and is gone then.
+    Deleting,
     /// All namespaces are being erased.
     Sanitizing,
     /// The last Sanitize has failed, and left old data.
@@ -108,14 +114,19 @@ impl Namespace {
         self.start + (all << self.shift) + slba * self.layout.metadata() as u64
     }
 
-    /// Returns `false` if its identifier is inactive: the namespace does not exist, or is not attached.
+    /// Returns `false` if its identifier is inactive: the namespace does not exist, is being deleted, or is not attached.
     pub fn is_active(&self) -> bool {
-        !matches!(self.away, Away::Removed | Away::Detached)
+        !matches!(self.away, Away::Removed | Away::Detached | Away::Deleting)
     }
 
-    /// Returns `true` if it exists, attached or not.
+    /// Returns `true` if it has its part of the medium: it exists, attached or not, or is being deleted.
     pub fn is_allocated(&self) -> bool {
         self.away != Away::Removed
+    }
+
+    /// Returns `true` if it exists, attached or not, and is not being deleted.
+    pub fn exists(&self) -> bool {
+        !matches!(self.away, Away::Removed | Away::Deleting)
     }
 
     /// Returns its size in blocks, whether it takes commands or not.
@@ -138,13 +149,16 @@ impl Namespace {
     }
 
     /// Returns the status of a command to it while it is away.
-    fn refusal(&self) -> Status {
+    pub fn refusal(&self) -> Status {
         match self.away {
-            Away::Formatting => Status::FORMAT_IN_PROGRESS,
+            Away::Formatting | Away::Reformatted => Status::FORMAT_IN_PROGRESS,
+            Away::Unformatted => Status::NAMESPACE_NOT_READY.with_do_not_retry(),
             Away::Sanitizing => Status::SANITIZE_IN_PROGRESS,
             Away::NotSanitized => Status::SANITIZE_FAILED.with_do_not_retry(),
             // Its identifier is inactive.
-            Away::Not | Away::Removed | Away::Detached => Status::INVALID_FIELD.with_do_not_retry(),
+            Away::Not | Away::Removed | Away::Detached | Away::Deleting => {
+                Status::INVALID_FIELD.with_do_not_retry()
+            }
         }
     }
 }

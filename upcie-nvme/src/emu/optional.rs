@@ -3,8 +3,9 @@
 use super::{
     HostMemory,
     data::Data,
-    io::Io,
+    io::{Io, PIECE},
     media::{Bytes, Media},
+    rest::Left,
 };
 use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
@@ -39,7 +40,7 @@ impl<M: Media> Io<M> {
         }
     }
 
-    /// Carries out one of the commands of this file.
+    /// Carries out one of the commands of this file, or a Verify, by the fields that matter to blocks without metadata.
     #[cold]
     #[inline(never)]
     pub(super) fn optional(
@@ -47,70 +48,72 @@ impl<M: Media> Io<M> {
         host: &mut impl HostMemory,
         opcode: NvmOpcode,
         nsid: u32,
-        data: Data,
+        pointers: (u64, u64),
         [cdw10, cdw11, cdw12]: [u32; 3],
     ) -> Result<u64, Status> {
-        let (slba, count) = (u64::from(cdw10) | u64::from(cdw11) << 32, u64::from(cdw12 & 0xffff) + 1);
+        let mut command = Command { cdw10, cdw11, cdw12, ..Command::io(opcode, nsid) };
+        command.set_data_pointer(pointers.0, pointers.1);
         match opcode {
-            NvmOpcode::COPY => return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12)),
-            NvmOpcode::VERIFY => {
-                let command = Command { cdw10, cdw11, cdw12, ..Command::io(opcode, nsid) };
-                return self.verify(&command, 0);
-            }
-            _ => {}
+            NvmOpcode::COPY => self.copy(host, &command),
+            NvmOpcode::VERIFY => self.verify(&command, 0),
+            NvmOpcode::COMPARE => self.compare(host, &command, 0),
+            _ => self.mark(&command),
         }
-        let namespace = *self.namespace(nsid)?;
-        if opcode == NvmOpcode::COMPARE && count << namespace.shift > self.mdts {
-            return Err(Status::INVALID_FIELD.with_do_not_retry());
-        }
-        let (offset, len) = namespace.range(slba, count)?;
-        if opcode == NvmOpcode::COMPARE {
-            return self.compare(host, data, offset, len);
-        }
+    }
+
+    /// Carries out a Write Uncorrectable.
+    pub(super) fn mark(&mut self, command: &Command) -> Result<u64, Status> {
+        let namespace = self.namespace(command.nsid)?;
+        let (offset, len) = namespace.range(command.slba(), command.block_count().into())?;
         self.writable()?;
         if self.marks.set(offset..offset + len) { Ok(MARK_BYTES) } else { Err(Status::INTERNAL_ERROR) }
     }
 
-    fn compare(
+    /// Carries out a Compare of blocks without metadata, or its next piece, after its first `done` blocks.
+    pub(super) fn compare(
         &mut self,
         host: &mut impl HostMemory,
-        data: Data,
-        offset: u64,
-        len: u64,
+        command: &Command,
+        done: u64,
     ) -> Result<u64, Status> {
+        let (offset, len) = self.range(*command)?;
+        let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
         self.readable(offset, len)?;
         if !self.media.moves_data() {
             return data.check(self.page, (len, false)).map(|()| 0);
         }
-        let (page, mut at) = (self.page, offset);
-        let (mut same, mut theirs) = (true, [0; CHUNK]);
+        let (page, shift) = (self.page, self.namespace(command.nsid)?.shift);
+        let first = done << shift;
+        let end = first.saturating_add(PIECE).min(len);
+        let (mut at, mut same, mut theirs) = (0, true, [0; CHUNK]);
         data.walk(host, page, (len, false), |host, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            self.each_chunk(at, part as u64, |_, done, mine| {
-                let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
-                host.read(iova + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-                same &= mine == theirs;
-                Ok(())
-            })?;
+            let (from, to) = (first.max(at), end.min(at + part as u64));
+            if from < to {
+                self.each_chunk(offset + from, to - from, |_, done, mine| {
+                    let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
+                    host.read(iova + (from - at) + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    same &= mine == theirs;
+                    Ok(())
+                })?;
+            }
             at += part as u64;
             Ok(())
         })?;
-        if same { Ok(len) } else { Err(Status::COMPARE_FAILURE) }
+        match same {
+            false => Err(Status::COMPARE_FAILURE),
+            true if end < len => Ok(self.put_off(*command, Left::After(end >> shift), end - first)),
+            true => Ok(end - first),
+        }
     }
 
-    /// Copies blocks of the namespace, which have no metadata, to the blocks from `to` on.
-    fn copy(
-        &mut self,
-        host: &mut impl HostMemory,
-        nsid: u32,
-        data: Data,
-        to: u64,
-        cdw12: CopyDword12,
-    ) -> Result<u64, Status> {
-        self.namespace(nsid)?;
+    /// Copies blocks of the namespace, which have no metadata.
+    pub(super) fn copy(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u64, Status> {
+        let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
+        self.namespace(command.nsid)?;
         let mut all = [CopyRange::default(); COPY_RANGES];
-        let ranges = self.copy_ranges(host, data, cdw12, &mut all)?;
-        self.copy_to(nsid, ranges, to, cdw12)
+        let ranges = self.copy_ranges(host, data, CopyDword12::from_bits(command.cdw12), &mut all)?;
+        self.copy_to(command, ranges)
     }
 
     /// Fetches the source ranges of a Copy into `all`. All checks and the copy itself take these: a host may answer differently
@@ -134,16 +137,11 @@ impl<M: Media> Io<M> {
         Ok(ranges)
     }
 
-    /// Copies the blocks of `ranges`, which have no metadata, to the blocks of the namespace from `to` on.
-    pub(super) fn copy_to(
-        &mut self,
-        nsid: u32,
-        ranges: &[CopyRange],
-        to: u64,
-        cdw12: CopyDword12,
-    ) -> Result<u64, Status> {
-        let namespace = *self.namespace(nsid)?;
+    /// Begins to copy the blocks of `ranges`, which have no metadata, to those that the command names.
+    pub(super) fn copy_to(&mut self, command: &Command, ranges: &[CopyRange]) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
         if !self.media.moves_data() {
+            self.copied = 0;
             return Ok(0);
         }
         // Check everything before the first block is copied.
@@ -160,20 +158,47 @@ impl<M: Media> Io<M> {
         if total > COPY_BLOCKS.into() {
             return Err(TOO_MUCH);
         }
-        let (mut target, len) = namespace.range(to, total)?;
+        namespace.range(command.slba(), total)?;
         self.writable()?;
-        let start = target;
-        for range in ranges {
-            let (offset, len) = namespace.range(range.slba, u64::from(range.nlb) + 1)?;
-            self.each_chunk(offset, len, |media, done, bytes| {
+        let ranges = ranges.iter().map(|range| (range.slba, u64::from(range.nlb) + 1));
+        self.copy_pieces(command, ranges, 0)
+    }
+
+    /// Copies ranges of blocks behind the first `done` ones that the command names, a piece of them at most.
+    pub(super) fn copy_pieces(
+        &mut self,
+        command: &Command,
+        mut ranges: impl Iterator<Item = (u64, u64)>,
+        done: u64,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        self.writable()?;
+        let (most, mut copied) = (PIECE >> namespace.shift, 0);
+        while let Some((slba, count)) = ranges.next() {
+            let part = count.min(most - copied);
+            let (offset, len) = namespace.range(slba, part)?;
+            let (target, _) = namespace.range(command.slba() + done + copied, part)?;
+            self.readable(offset, len)?;
+            self.each_chunk(offset, len, |media, at, bytes| {
                 let len = bytes.len();
-                media.write(&mut Bytes(bytes), target + done, 0, len)
+                media.write(&mut Bytes(bytes), target + at, 0, len)
             })?;
-            target += len;
+            copied += part;
+            if copied == most {
+                let begun = Some((slba + part, count - part)).filter(|(_, left)| *left > 0);
+                let ranges: Vec<_> = begun.into_iter().chain(ranges).collect();
+                if ranges.is_empty() {
+                    break;
+                }
+                let left = Left::Copy { ranges, done: done + copied };
+                return Ok(self.put_off(*command, left, (2 * copied) << namespace.shift));
+            }
         }
-        let through = self.write_through(cdw12.into_bits())?;
+        self.copied = done + copied;
+        let (start, len) = namespace.range(command.slba(), self.copied)?;
+        let through = self.write_through(command.cdw12)?;
         self.written(start, len);
-        Ok(2 * len + through)
+        Ok(((2 * copied) << namespace.shift) + through)
     }
 
     /// Reads bytes of the media, and calls `each` with the media, the position in the bytes, and some of them.

@@ -1,5 +1,5 @@
-//! Commands that may name more blocks than one step processes: Verify, Write Zeroes and Dataset Management are carried out in
-//! pieces, between which other queues are served.
+//! Commands that may name more blocks than one step processes: Verify, Write Zeroes, Dataset Management, Copy and Zone Management
+//! Send, and transfers where `mdts=` allows long ones, are carried out in pieces, between which other queues are served.
 //!
 //! A command that is carried out in part leaves its rest in [`Io::rest`], for its queue or its flight to keep. Each piece is checked
 //! as the command was, since namespaces and reservations may have changed meanwhile.
@@ -8,19 +8,16 @@ use super::{
     HostMemory,
     checks::Protection,
     data::Data,
-    io::{FLUSH_BYTES, Io},
+    io::{FLUSH_BYTES, Io, PIECE},
     media::Media,
     metadata::refuse_action,
-    optional::COPY_BLOCKS,
     rest::{IS_PART, Left, Rest},
 };
 use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
 
-/// Bytes that a piece reads and checks.
-const READ_PIECE: u64 = 1 << 20;
 /// Bytes that a piece zeroes. Most media make holes, which is fast; smaller pieces would make a deallocation of a whole file slow.
-const ZERO_PIECE: u64 = 4 << 20;
+pub(super) const ZERO_PIECE: u64 = 4 << 20;
 /// Bytes that a range of Dataset Management counts for: the medium is called for each.
 const RANGE_BYTES: u64 = 4096;
 
@@ -33,7 +30,7 @@ impl<M: Media> Io<M> {
     }
 
     /// Notes the rest of a command of which a piece of `bytes` bytes was processed; returns the bytes, marked.
-    fn put_off(&mut self, command: Command, left: Left, bytes: u64) -> u64 {
+    pub(super) fn put_off(&mut self, command: Command, left: Left, bytes: u64) -> u64 {
         self.rest = Some(Box::new(Rest { command, left }));
         bytes | IS_PART
     }
@@ -42,17 +39,17 @@ impl<M: Media> Io<M> {
     /// [`execute`](Self::execute) does.
     #[cold]
     #[inline(never)]
-    pub(super) fn resume(&mut self, sq: u16, rest: Rest) -> (Status, u64) {
+    pub(super) fn resume(&mut self, host: &mut impl HostMemory, sq: u16, rest: Rest) -> (Status, u64) {
         let Rest { command, left } = rest;
         let (opcode, nsid) = (NvmOpcode(command.opcode), command.nsid);
         let done = self.check_command(opcode, nsid).and_then(|()| match self.zoned(nsid) {
-            Some(index) => self.next_zoned_piece(index, &command, left),
-            None => self.next_piece(&command, left),
+            Some(index) => self.next_zoned_piece(host, index, &command, left),
+            None => self.next_piece(host, &command, left),
         });
         match done {
             Ok(bytes) => {
                 if bytes & IS_PART == 0 {
-                    self.place(&command, 0);
+                    self.place(&command);
                 }
                 (Status::SUCCESS, bytes)
             }
@@ -66,12 +63,60 @@ impl<M: Media> Io<M> {
     }
 
     /// Carries out the next piece of a command at a namespace that has its blocks.
-    pub(super) fn next_piece(&mut self, command: &Command, left: Left) -> Result<u64, Status> {
+    pub(super) fn next_piece(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        left: Left,
+    ) -> Result<u64, Status> {
         match left {
+            Left::Copy { ranges, done } => self.copy_pieces(command, ranges.into_iter(), done),
+            Left::Protected(copying) => self.go_on_copying(command, copying),
             Left::Ranges(ranges) => self.deallocate(*command, ranges.into_iter()),
-            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::VERIFY => self.verify(command, done),
-            Left::After(done) => self.write_zeroes(command, done),
+            // The namespace has no zones any more.
+            Left::Zones(_) => {
+                self.namespace(command.nsid)?;
+                Err(Status::INVALID_OPCODE.with_do_not_retry())
+            }
+            Left::After(done) => match NvmOpcode(command.opcode) {
+                NvmOpcode::VERIFY => self.verify(command, done),
+                NvmOpcode::WRITE_ZEROES => self.write_zeroes(command, done),
+                _ if self.has_metadata(command) => self.move_blocks(host, command, done, None),
+                NvmOpcode::COMPARE => self.compare(host, command, done),
+                _ => self.move_piece(host, command, done),
+            },
         }
+    }
+
+    /// Begins a long read or write of blocks without metadata.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn move_pieces(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: Command,
+    ) -> Result<u64, Status> {
+        self.move_piece(host, &command, 0)
+    }
+
+    /// Moves a piece of the data of a read or write, after its first `done` blocks.
+    pub(super) fn move_piece(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        done: u64,
+    ) -> Result<u64, Status> {
+        let shift = self.namespace(command.nsid)?.shift;
+        let (moved, len) = (done << shift, u64::from(command.block_count()) << shift);
+        Ok(match self.transfer(host, *command, (moved, PIECE), None)? {
+            Some(end) => self.put_off(*command, Left::After(end >> shift), end - moved),
+            None => {
+                let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
+                // A write that was flushed counts for more.
+                let through = if writes && self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
+                len - moved + through
+            }
+        })
     }
 
     /// Carries out a Verify, or its next piece, after its first `done` blocks.
@@ -81,7 +126,7 @@ impl<M: Media> Io<M> {
         let (offset, len) = namespace.range(slba, count)?;
         let protection = Protection::of(namespace.layout, command)?;
         refuse_action(protection.as_ref())?;
-        let (part, first) = ((count - done).min(READ_PIECE >> namespace.shift), done << namespace.shift);
+        let (part, first) = ((count - done).min(PIECE >> namespace.shift), done << namespace.shift);
         self.readable(offset + first, len - first)?;
         if namespace.layout.metadata() == 0 {
             self.each_chunk(offset + first, part << namespace.shift, |_, _, _| Ok(()))?;
@@ -111,7 +156,7 @@ impl<M: Media> Io<M> {
         let protection = Protection::of(namespace.layout, command)?;
         self.writable()?;
         // Protection information is made and written block by block.
-        let most = if protection.is_some() { READ_PIECE } else { ZERO_PIECE };
+        let most = if protection.is_some() { PIECE } else { ZERO_PIECE };
         let part = (count - done).min(most >> namespace.shift);
         let bytes = part << namespace.shift;
         self.media.zero(offset + (done << namespace.shift), bytes)?;
@@ -195,14 +240,12 @@ impl<M: Media> Io<M> {
         let named = (u64::from(cdw12 & 0xffff) + 1) << namespace.shift;
         match opcode {
             _ if namespace.keys => u64::from(cdw10).min(self.mdts),
-            NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE | NvmOpcode::ZONE_APPEND => {
-                named.min(self.mdts)
-            }
-            NvmOpcode::VERIFY => named.min(READ_PIECE),
+            NvmOpcode::ZONE_APPEND => named.min(self.append_limit),
+            NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE | NvmOpcode::VERIFY => named.min(PIECE),
             NvmOpcode::WRITE_ZEROES => named.min(ZERO_PIECE),
-            NvmOpcode::DATASET_MANAGEMENT => ZERO_PIECE,
+            NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::ZONE_MANAGEMENT_SEND => ZERO_PIECE,
             // Read and written.
-            NvmOpcode::COPY => u64::from(2 * COPY_BLOCKS) << namespace.shift,
+            NvmOpcode::COPY => 2 * PIECE,
             NvmOpcode::FLUSH => FLUSH_BYTES,
             _ => 0,
         }

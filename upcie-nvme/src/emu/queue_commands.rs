@@ -146,7 +146,7 @@ impl<M: Media> Core<M> {
         if sqid == 0 {
             if let Some(at) = self.admin.requests.iter().position(|&request| request == cid) {
                 self.admin.requests.remove(at);
-                self.admin.done.push_back(Done { dw0: 0, cid, status: Status::ABORT_REQUESTED });
+                self.admin.done.push_back((Done { dw0: 0, cid, status: Status::ABORT_REQUESTED }, 0));
                 return Ok(0);
             }
             return Ok(1);

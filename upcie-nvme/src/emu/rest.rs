@@ -1,5 +1,6 @@
 //! The rest of a command that was carried out in part ([pieces](super::pieces)), which its queue or its flight keeps.
 
+use super::metadata::Copying;
 use crate::spec::Command;
 
 /// Marks the number of bytes that a command processed: it is not finished, and [`Io::rest`](super::io::Io::rest) has its rest.
@@ -8,7 +9,7 @@ pub(super) const IS_PART: u64 = 1 << 61;
 /// The rest of a command.
 #[derive(Debug)]
 pub(super) struct Rest {
-    /// The command as its host sent it, but for the data pointer.
+    /// The command as its host sent it; without data pointer if the data was fetched.
     pub command: Command,
     pub left: Left,
 }
@@ -20,14 +21,28 @@ pub(super) enum Left {
     After(u64),
     /// Ranges: the first block and the number of blocks of each.
     Ranges(Vec<(u64, u64)>),
+    /// Ranges to copy, behind so many blocks that are copied.
+    Copy { ranges: Vec<(u64, u64)>, done: u64 },
+    /// Ranges to copy with their metadata.
+    Protected(Box<Copying>),
+    /// Zones from this index on.
+    Zones(usize),
+}
+
+impl Left {
+    /// Returns the number of blocks of `command` that are left to write, of a command that names the blocks that it writes.
+    pub fn blocks(&self, command: &Command) -> u64 {
+        match self {
+            Self::After(done) => u64::from(command.block_count()) - done,
+            Self::Copy { ranges, .. } => ranges.iter().map(|(_, blocks)| blocks).sum(),
+            Self::Ranges(_) | Self::Protected(_) | Self::Zones(_) => 0,
+        }
+    }
 }
 
 impl Rest {
-    /// Returns the number of blocks that are left of a command other than Dataset Management.
+    /// Returns the number of blocks that are left to write.
     pub fn blocks(&self) -> u64 {
-        match self.left {
-            Left::After(done) => u64::from(self.command.block_count()) - done,
-            Left::Ranges(_) => 0,
-        }
+        self.left.blocks(&self.command)
     }
 }

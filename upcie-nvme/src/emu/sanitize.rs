@@ -1,5 +1,6 @@
-//! Sanitize operations: their progress, and the log of the last one. The data is gone at once; the rest of the time is for show.
-//! If the medium does not erase it, the operation ends as failed, and no namespace takes commands until another one succeeds.
+//! Sanitize operations: their progress, and the log of the last one. An operation takes a while, for its progress to be seen, and
+//! longer if its medium does. If the medium does not erase the data, the operation ends as failed, and no namespace takes commands
+//! until another one succeeds.
 
 use crate::spec::{SanitizeAction, SanitizeState, SanitizeStateInformation, SanitizeStatusLog, Status};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) struct Sanitizer {
     state: SanitizeState,
     /// The beginning and the duration of the operation in progress.
     running: Option<(Duration, Duration)>,
+    /// The medium is erased, or has failed to be.
+    erased: bool,
     /// The operation in progress does not succeed, or the last one has not.
     failed: bool,
     /// The number of writes when it ended: the media was not written to while it stays.
@@ -41,9 +44,10 @@ impl Sanitizer {
         self.running.is_none() && self.failed
     }
 
-    /// Lets the operation in progress end as failed.
-    pub fn fail(&mut self) {
-        self.failed = true;
+    /// Notes that the medium is erased, or that this has failed: the operation in progress ends accordingly when its time is over.
+    pub fn erased(&mut self, succeeded: bool) {
+        self.erased = true;
+        self.failed |= !succeeded;
     }
 
     /// Begins an operation; returns `false` if the command begins none, and there is no failure any more.
@@ -64,15 +68,15 @@ impl Sanitizer {
         if dword >> 9 & 3 != 0 {
             return Err(INVALID_FIELD);
         }
-        (self.dword, self.failed) = (dword, false);
+        (self.dword, self.erased, self.failed) = (dword, false, false);
         self.running = Some((now, TAKES * passes));
         self.state = SanitizeState::new().with_operation(2);
         Ok(true)
     }
 
-    /// Ends the operation if its time is over; returns `true` if so. `writes` is the number of writes so far.
+    /// Ends the operation if its time is over and the medium erased; returns `true` if so. `writes` is the number of writes so far.
     pub fn settle(&mut self, now: Duration, writes: u64) -> bool {
-        let over = self.running.is_some_and(|(from, takes)| now >= from + takes);
+        let over = self.erased && self.running.is_some_and(|(from, takes)| now >= from + takes);
         if over {
             self.running = None;
             let passes = if self.dword & 7 == 3 && !self.failed { self.dword >> 4 & 0xf } else { 0 };
@@ -83,16 +87,16 @@ impl Sanitizer {
         over
     }
 
-    /// Returns the Sanitize Status log page.
-    pub fn page(&self, now: Duration, writes: u64) -> Vec<u8> {
+    /// Returns the Sanitize Status log page. `erased` is the share of the medium that is erased, in 1/65536.
+    pub fn page(&self, now: Duration, writes: u64, erased: u128) -> Vec<u8> {
         let mut log = SanitizeStatusLog::new_zeroed();
         let done = |(from, takes): (Duration, Duration)| {
             let share = (now.saturating_sub(from)).as_micros() * 65536 / takes.as_micros();
-            share.min(65535) as u16
+            share.min(erased).min(65535) as u16
         };
         log.progress = self.running.map_or(0xffff, done);
-        let erased = self.state.operation() == 1 && writes == self.writes;
-        log.status = self.state.with_global_data_erased(erased);
+        let is_clean = self.state.operation() == 1 && writes == self.writes;
+        log.status = self.state.with_global_data_erased(is_clean);
         log.command_dword_10 = self.dword;
         let estimates =
             [&mut log.time_for_overwrite, &mut log.time_for_block_erase, &mut log.time_for_crypto_erase];

@@ -8,7 +8,7 @@ use super::{
     faults::{Effects, Id, Injector},
     flight::{Done, Flight, Stage, halves},
     fused::{self, FUSE},
-    io::Io,
+    io::{Io, PIECE},
     media::Media,
     queue::{Cq, Fault, Sq},
 };
@@ -148,7 +148,7 @@ pub(super) fn advance_due<M: Media>(
     io.worked = 0;
     while done < STAGES && io.worked < most {
         let Some(at) = sq.next_due(now) else { break };
-        match advance(sq, cq, io, host, at, u64::MAX, now) {
+        match advance(sq, cq, io, host, at, PIECE, now) {
             Ok(Staged::Full) => break,
             Ok(staged) => posted |= staged == Staged::Posted,
             Err(fault) => {
@@ -246,7 +246,7 @@ fn carry_on<M: Media>(
 ) -> Result<Option<u64>, Status> {
     let done = match flight.rest.take() {
         Some(rest) => {
-            let done = io.resume(sq, *rest);
+            let done = io.resume(host, sq, *rest);
             io.progress(done, moved)
         }
         None => io.carry_out(host, sq, flight.command, (moved, piece), flight.effects.flip),

@@ -114,6 +114,7 @@ impl<M: Media> Core<M> {
         self.host_data.reset();
         self.firmware.reset();
         self.tests.reset();
+        self.io.interrupt_erasures();
         self.io.reservations.reset(self.io.controller);
         self.io.note_reservations();
         self.io.write_cache = true;

@@ -9,6 +9,7 @@
 use super::{
     Machine, Storage,
     boot::BootPartitions,
+    erasure::Erasure,
     key_value::Keys,
     marks::Marks,
     namespace::Namespace,
@@ -19,6 +20,7 @@ use super::{
     zones::Zones,
 };
 use std::{
+    collections::VecDeque,
     mem::swap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -30,6 +32,7 @@ struct Shared {
     media: Storage,
     namespaces: Vec<Namespace>,
     marks: Marks,
+    erasures: VecDeque<Erasure>,
     zones: Vec<Option<Zones>>,
     keys: Vec<Option<Keys>>,
     placement: Option<Box<Placement>>,
@@ -43,6 +46,7 @@ impl Shared {
         swap(&mut self.media, &mut io.media);
         swap(&mut self.namespaces, &mut io.namespaces);
         swap(&mut self.marks, &mut io.marks);
+        swap(&mut self.erasures, &mut io.erasures);
         swap(&mut self.zones, &mut io.zones);
         swap(&mut self.keys, &mut io.keys);
         swap(&mut self.placement, &mut io.placement);
@@ -74,6 +78,7 @@ impl Subsystem {
             media: Storage::nothing(),
             namespaces: Vec::new(),
             marks: Marks::default(),
+            erasures: VecDeque::new(),
             zones: Vec::new(),
             keys: Vec::new(),
             placement: None,

@@ -35,7 +35,7 @@ impl<M: Media> Io<M> {
             return match self.with_metadata(host, &command, flip) {
                 Ok(bytes) => {
                     if bytes & IS_PART == 0 {
-                        self.place(&command, bytes);
+                        self.place(&command);
                     }
                     self.progress((Status::SUCCESS, bytes), moved)
                 }
@@ -65,7 +65,7 @@ impl<M: Media> Io<M> {
         let through = if writes && self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
         self.worked += piece.min(self.tried_by(&command)) + through;
         if let Ok(None) = done {
-            self.place(&command, 0);
+            self.place(&command);
         }
         done.map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))
     }
@@ -88,7 +88,7 @@ impl<M: Media> Io<M> {
     }
 
     /// Moves a piece of the data of a read or write.
-    fn transfer(
+    pub(super) fn transfer(
         &mut self,
         host: &mut impl HostMemory,
         command: Command,
@@ -174,7 +174,7 @@ impl<M: Media> Io<M> {
             false => self.without_metadata(host, &command),
         }?;
         if bytes & IS_PART == 0 {
-            self.place(&command, bytes);
+            self.place(&command);
         }
         Ok(bytes)
     }
@@ -182,15 +182,11 @@ impl<M: Media> Io<M> {
     /// Carries out a command whose data has the form that its flags say, of blocks without metadata.
     fn without_metadata(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u64, Status> {
         let command = *command;
-        let Command { opcode, flags, nsid, cdw10, cdw11, cdw12, .. } = command;
+        let Command { opcode, flags, nsid, cdw10, cdw11, .. } = command;
         let data = Data::of(flags, (command.prp1(), command.prp2()), self.sgls)?;
         match NvmOpcode(opcode) {
             NvmOpcode::READ | NvmOpcode::WRITE if self.media.moves_data() => {
-                self.transfer(host, command, (0, u64::MAX), None)?;
-                let len = u64::from(command.block_count()) << self.namespace(nsid)?.shift;
-                // A write that was flushed counts for more.
-                let writes = NvmOpcode(opcode) == NvmOpcode::WRITE;
-                Ok(if writes && self.is_durable(cdw12) { len + FLUSH_BYTES } else { len })
+                self.move_piece(host, &command, 0)
             }
             NvmOpcode::READ => {
                 let (offset, len) = self.range(command)?;
@@ -205,9 +201,10 @@ impl<M: Media> Io<M> {
                 Ok(0)
             }
             NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
-            NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
-                self.optional(host, NvmOpcode(opcode), nsid, data, [cdw10, cdw11, cdw12])
-            }
+            NvmOpcode::COMPARE => self.compare(host, &command, 0),
+            NvmOpcode::COPY => self.copy(host, &command),
+            NvmOpcode::VERIFY => self.verify(&command, 0),
+            NvmOpcode::WRITE_UNCORRECTABLE => self.mark(&command),
             // The others have no data.
             NvmOpcode::FLUSH => self.flush(nsid),
             NvmOpcode::WRITE_ZEROES => self.write_zeroes(&command, 0),

@@ -12,7 +12,7 @@
 //! host has not yet read what there is.
 //!
 //! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the
-//! namespace.
+//! namespace; with that of a changed zone it is the namespace whose first zone the Changed Zone List names.
 
 use super::events::Admin;
 use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};
@@ -36,13 +36,17 @@ pub(super) fn run(
     match command.opcode {
         RAISE => {
             let event = AsyncEvent::from_bits(command.cdw10);
-            if let EventKind::Notice(notice) = event.subject() {
-                let is_wanted = admin.notice(wanted, notice, event.log_page());
-                if is_wanted && notice == NoticeEvent::NAMESPACE_ATTRIBUTES && command.cdw11 != 0 {
-                    admin.change(command.cdw11);
+            match event.subject() {
+                EventKind::Notice(NoticeEvent::ZONE_DESCRIPTOR) => {
+                    admin.change_zone(wanted, command.cdw11, 0);
                 }
-            } else {
-                admin.raise(event.kind(), event.information(), event.log_page());
+                EventKind::Notice(notice) => {
+                    let is_wanted = admin.notice(wanted, notice, event.log_page());
+                    if is_wanted && notice == NoticeEvent::NAMESPACE_ATTRIBUTES && command.cdw11 != 0 {
+                        admin.change(command.cdw11);
+                    }
+                }
+                _ => admin.raise(event.kind(), event.information(), event.log_page()),
             }
             Ok(0)
         }

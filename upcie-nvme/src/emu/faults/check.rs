@@ -42,6 +42,19 @@ fn check_namespace(fault: Fault, options: &Options, size: u64) -> Result<(), &'s
         Fault::ReformatNamespace { block_size, .. } if size < block_size.into() => {
             Err("block-size: a namespace has less than a block of that size (size=)")
         }
+        Fault::ReadOnlyZone { target, zone } | Fault::OfflineZone { target, zone } => {
+            let has_zones = match target {
+                Some(nsid) => options.zones.has(nsid - 1),
+                None => options.zones.any(),
+            };
+            match has_zones {
+                false => Err("the controller has no zones there: it needs zoned=true"),
+                true if u64::from(zone) >= size / options.zones.size => {
+                    Err("zone: the namespace has fewer zones (size=, zone-size=)")
+                }
+                true => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }

@@ -128,6 +128,8 @@ impl Effects {
             | Fault::RemoveNamespace(_)
             | Fault::ResizeNamespace { .. }
             | Fault::ReformatNamespace { .. }
+            | Fault::ReadOnlyZone { .. }
+            | Fault::OfflineZone { .. }
             | Fault::CloseConnection => {}
         }
     }

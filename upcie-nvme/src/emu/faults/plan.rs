@@ -229,6 +229,20 @@ pub enum Fault {
         /// The new block size in bytes: 512 or 4096.
         block_size: u32,
     },
+    /// Makes a zone of a zoned namespace read-only: it keeps its data, and takes no writes any more.
+    ReadOnlyZone {
+        /// The namespace; `None`: the one that the command names.
+        target: Option<u32>,
+        /// The zone, counted from 0.
+        zone: u32,
+    },
+    /// Takes a zone of a zoned namespace offline: its data is lost.
+    OfflineZone {
+        /// The namespace; `None`: the one that the command names.
+        target: Option<u32>,
+        /// The zone, counted from 0.
+        zone: u32,
+    },
     /// The server closes the client's connection, and serves the next one. A device in the driver's process is gone.
     CloseConnection,
 }
@@ -249,6 +263,8 @@ impl Fault {
                 | Self::RemoveNamespace(_)
                 | Self::ResizeNamespace { .. }
                 | Self::ReformatNamespace { .. }
+                | Self::ReadOnlyZone { .. }
+                | Self::OfflineZone { .. }
                 | Self::CloseConnection
         )
     }
@@ -258,7 +274,9 @@ impl Fault {
         match self {
             Self::RemoveNamespace(target)
             | Self::ResizeNamespace { target, .. }
-            | Self::ReformatNamespace { target, .. } => Some(target),
+            | Self::ReformatNamespace { target, .. }
+            | Self::ReadOnlyZone { target, .. }
+            | Self::OfflineZone { target, .. } => Some(target),
             _ => None,
         }
     }
@@ -293,6 +311,8 @@ impl Fault {
             Self::RemoveNamespace(_) => "remove-namespace",
             Self::ResizeNamespace { .. } => "resize-namespace",
             Self::ReformatNamespace { .. } => "reformat-namespace",
+            Self::ReadOnlyZone { .. } => "read-only-zone",
+            Self::OfflineZone { .. } => "offline-zone",
             Self::CloseConnection => "close-connection",
         }
     }

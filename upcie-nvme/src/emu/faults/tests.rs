@@ -81,6 +81,8 @@ fn every_kind_parses_by_its_name() {
         Fault::RemoveNamespace(Some(2)),
         Fault::ResizeNamespace { target: None, blocks: 8 },
         Fault::ReformatNamespace { target: Some(2), block_size: 4096 },
+        Fault::ReadOnlyZone { target: None, zone: 5 },
+        Fault::OfflineZone { target: Some(2), zone: 5 },
     ];
     for fault in faults {
         let keys = match fault {
@@ -89,6 +91,8 @@ fn every_kind_parses_by_its_name() {
             Fault::RemoveNamespace(Some(_)) => "target = 2",
             Fault::ResizeNamespace { .. } => "blocks = 8",
             Fault::ReformatNamespace { .. } => "target = 2\nblock-size = 4096",
+            Fault::ReadOnlyZone { .. } => "zone = 5",
+            Fault::OfflineZone { .. } => "target = 2\nzone = 5",
             Fault::Delay(_)
             | Fault::Reorder(_)
             | Fault::EarlyPhase(_)
@@ -143,6 +147,7 @@ fn a_wrong_file_is_an_error_with_line_and_key() {
         ("[[fault]]\nkind = \"resize-namespace\"\nblocks = \"1M\"", 3, &["blocks", "1M"]),
         ("[[fault]]\nkind = \"reformat-namespace\"\nblocks = 8", 1, &["block-size"]),
         ("[[fault]]\nkind = \"remove-namespace\"\ntarget = -1", 3, &["target", "-1"]),
+        ("[[fault]]\nkind = \"offline-zone\"\ntarget = 1", 1, &["zone"]),
         ("[[fault]]\nkind = \"drop\"\ntarget = 1", 3, &["target", "no such key here"]),
     ] {
         match text.parse::<FaultPlan>() {

@@ -202,6 +202,12 @@ fn parse_fault(keys: &Keys<'_, '_>) -> Result<Fault, Fail> {
             target: keys.integer("target")?,
             block_size: keys.need_integer("block-size")?,
         },
+        "read-only-zone" => {
+            Fault::ReadOnlyZone { target: keys.integer("target")?, zone: keys.need_integer("zone")? }
+        }
+        "offline-zone" => {
+            Fault::OfflineZone { target: keys.integer("target")?, zone: keys.need_integer("zone")? }
+        }
         "close-connection" => Fault::CloseConnection,
         _ => return Err(unknown()),
     })

@@ -7,6 +7,7 @@ use super::{
         io::Io,
         media::Media,
         queue::Sq,
+        rest::IS_PART,
     },
     FUSE,
 };
@@ -126,7 +127,7 @@ fn pair<M: Media>(
     ([compared, written], bytes + more)
 }
 
-/// Carries out a command out of line.
+/// Carries out a command out of line, all of its pieces at once: nothing may come in between.
 #[inline(never)]
 fn execute_one<M: Media>(
     io: &mut Io<M>,
@@ -134,5 +135,12 @@ fn execute_one<M: Media>(
     sq: u16,
     command: &Command,
 ) -> (Status, u64) {
-    io.execute(host, sq, *command)
+    let (mut status, mut bytes) = io.execute(host, sq, *command);
+    let mut before = 0;
+    while bytes & IS_PART != 0 {
+        let Some(rest) = io.take_rest(command.cid) else { break };
+        before += bytes & !IS_PART;
+        (status, bytes) = io.resume(host, sq, *rest);
+    }
+    (status, before + (bytes & !IS_PART))
 }

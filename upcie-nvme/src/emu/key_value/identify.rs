@@ -4,11 +4,12 @@ use super::Keys;
 use crate::spec::KeyValueNamespace;
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Returns the Identify data of a namespace with these keys, which may be write protected.
-pub(in super::super) fn page(keys: &Keys, is_protected: bool) -> Vec<u8> {
+/// Returns the Identify data of a namespace with these keys, which may be write protected. `format_progress` is FPI.
+pub(in super::super) fn page(keys: &Keys, is_protected: bool, format_progress: u8) -> Vec<u8> {
     let mut id = KeyValueNamespace::new_zeroed();
     (id.size, id.utilization) = keys.bytes();
     id.attributes = is_protected.into();
+    id.format_progress = format_progress;
     id.formats[0] = keys.format();
     id.as_bytes().to_vec()
 }

@@ -44,6 +44,16 @@ impl Keys {
         self.used = 0;
     }
 
+    /// Removes pairs that have taken `most` bytes, or one more, as far as there are some; returns their bytes.
+    pub fn forget(&mut self, most: u64) -> u64 {
+        let before = self.used;
+        while before - self.used < most {
+            let Some((_, value)) = self.pairs.pop_first() else { break };
+            self.used -= PAIR + value.len() as u64;
+        }
+        before - self.used
+    }
+
     /// Returns the bytes of the namespace, and those that its pairs take.
     pub fn bytes(&self) -> (u64, u64) {
         (self.capacity, self.used)

@@ -145,6 +145,12 @@ impl<M: Media> Media for Cached<M> {
         self.make_room()
     }
 
+    fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
+        // The medium has it at once: versions of erased units must not come back with a power cut.
+        self.settle(|count| Some(count - 1))?;
+        self.medium.erase(offset, len, most)
+    }
+
     fn flush(&mut self) -> Result<(), Status> {
         let settled = self.settle(|count| Some(count - 1));
         let flushed = self.medium.flush();

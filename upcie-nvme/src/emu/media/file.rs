@@ -23,6 +23,8 @@ use std::{
 
 /// Bytes to copy at a time between the file and memory that is not mapped.
 const BOUNCE: usize = 64 << 10;
+/// Bytes of a hole that is made at a time to erase more: it takes as long as a small one, but for the pages in the system's cache.
+const HOLE: u64 = 256 << 20;
 
 /// The status of flushes once one has failed.
 const LOST: Status = Status::WRITE_FAULT.with_do_not_retry();
@@ -100,6 +102,20 @@ impl Backing {
     pub fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status> {
         punch(&self.file, offset, len)
             .map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
+    }
+
+    /// Erases bytes from `offset` on: a large hole of the `len` bytes, or `most` of them where the file system has no holes.
+    /// Returns the number of bytes that are zeros.
+    pub fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
+        let hole = len.min(HOLE);
+        let erased = match make_hole(&self.file, offset, hole) {
+            Err(Errno::EOPNOTSUPP) => {
+                let part = len.min(most);
+                write_zeros(&self.file, offset, part).map(|()| part)
+            }
+            made => made.map(|()| hole).map_err(Into::into),
+        };
+        erased.map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
     }
 
     /// Puts all written data on stable storage. Once that has failed, each later call fails, too, until the file is opened again:
@@ -261,23 +277,35 @@ fn size_of(file: &File, len: u64, options: &Options) -> io::Result<Result<u64, S
 }
 
 /// Makes a hole, or writes zeros where the file system has no holes.
-fn punch(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match make_hole(file, offset, len) {
+        Err(Errno::EOPNOTSUPP) => write_zeros(file, offset, len),
+        made => made.map_err(Into::into),
+    }
+}
+
+/// Makes a hole.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has no holes, and the system's others.
+fn make_hole(file: &File, offset: u64, len: u64) -> Result<(), Errno> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     loop {
-        return match fallocate(file, flags, offset as i64, len as i64) {
-            Err(Errno::EINTR) => continue,
-            Err(Errno::EOPNOTSUPP) => {
-                let zeros = [0; BOUNCE];
-                while len > 0 {
-                    let part = len.min(BOUNCE as u64);
-                    file.write_all_at(&zeros[..part as usize], offset)?;
-                    (offset, len) = (offset + part, len - part);
-                }
-                Ok(())
-            }
-            result => result.map_err(Into::into),
-        };
+        match fallocate(file, flags, offset as i64, len as i64) {
+            Err(Errno::EINTR) => {}
+            made => return made,
+        }
     }
+}
+
+fn write_zeros(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+    let zeros = [0; BOUNCE];
+    while len > 0 {
+        let part = len.min(BOUNCE as u64);
+        file.write_all_at(&zeros[..part as usize], offset)?;
+        (offset, len) = (offset + part, len - part);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

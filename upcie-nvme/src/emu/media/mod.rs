@@ -63,6 +63,17 @@ pub trait Media: fmt::Debug + Send {
     /// The status with which the command completes.
     fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status>;
 
+    /// Erases bytes from `offset` on, as [`zero`](Self::zero) does: the first `most` of `len` bytes, or more of them if that takes
+    /// no longer. Returns the number of bytes that are erased, at least 1. It is called until all are: for a namespace that is
+    /// formatted or deleted, or for the whole medium.
+    ///
+    /// # Errors
+    /// The status with which the command completes.
+    fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
+        let part = len.min(most);
+        self.zero(offset, part).map(|()| part)
+    }
+
     /// Puts all written data on stable storage. Once a medium may have lost written data, it fails here for good, with Do Not
     /// Retry: a host takes one success for all the data that it wrote before.
     ///

@@ -144,6 +144,19 @@ impl Media for Storage {
         }
     }
 
+    fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
+        match &mut self.0 {
+            Kind::Null => Ok(len),
+            // The system frees pages one by one.
+            Kind::Memory(memory) => {
+                let part = len.min(most);
+                memory.zero(offset, part).map(|()| part).ok_or(Status::INTERNAL_ERROR)
+            }
+            Kind::File(file) => file.erase(offset, len, most),
+            Kind::Cached(cached) => cached.erase(offset, len, most),
+        }
+    }
+
     fn flush(&mut self) -> Result<(), Status> {
         match &mut self.0 {
             Kind::Null | Kind::Memory(_) => Ok(()),

@@ -10,6 +10,7 @@ use crate::{
     },
     spec::{Command, SglDescriptor, Status},
 };
+use std::ops::Range;
 use zerocopy::{FromZeros, IntoBytes};
 
 pub(super) const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
@@ -74,6 +75,8 @@ impl Blocks {
 /// The buffers that a command moves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
+    /// Blocks of the command.
+    count: u64,
     /// Bytes of the data buffer.
     pub(super) data: u64,
     /// Bytes of the metadata buffer.
@@ -92,7 +95,7 @@ impl Moved {
             (false, true) => (metadata, 0),
             (false, false) => (0, metadata),
         };
-        Self { data: count * (size + inside), metadata: count * apart, interleaved: inside != 0 }
+        Self { count, data: count * (size + inside), metadata: count * apart, interleaved: inside != 0 }
     }
 }
 
@@ -135,18 +138,31 @@ impl Buffers {
         Ok(Self { moved, page, data, metadata })
     }
 
-    /// Reads the blocks of a command from the host.
+    /// Returns the bytes of a block in the data buffer, and in that of metadata.
+    fn strides(&self) -> (u64, u64) {
+        let count = self.moved.count.max(1);
+        (self.moved.data / count, self.moved.metadata / count)
+    }
+
+    /// Reads blocks of a command from the host: those of `range`, counted from the first one.
     pub(super) fn fetch(
         &self,
         host: &mut impl HostMemory,
         layout: Layout,
-        count: u64,
+        range: &Range<u64>,
         flip: Option<(u64, u8)>,
     ) -> Result<Blocks, Status> {
+        let ((data, metadata), count) = (self.strides(), range.end - range.start);
         let mut blocks = Blocks::zeros(layout, count);
-        let mut all = vec![0; self.moved.data as usize];
+        let mut all = vec![0; (count * data) as usize];
         let mut memory = OneMemory::of(host);
-        self.data.fetch_in(&mut memory, host, self.page, &mut all)?;
+        self.data.fetch_part(
+            &mut memory,
+            host,
+            self.page,
+            (self.moved.data, range.start * data),
+            &mut all,
+        )?;
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
@@ -155,23 +171,27 @@ impl Buffers {
             false => blocks.data = all,
         }
         if self.moved.metadata != 0 {
+            let first = range.start * metadata;
             match self.metadata {
                 Metadata::At(mptr) => {
-                    memory.check(mptr, blocks.metadata.len())?;
-                    host.read(mptr, &mut blocks.metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    memory.check(mptr, self.moved.metadata as usize)?;
+                    let read = host.read(mptr.wrapping_add(first), &mut blocks.metadata);
+                    read.map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                 }
                 Metadata::List(list) => {
-                    list.fetch_in(&mut memory, host, self.page, &mut blocks.metadata)?;
+                    let place = (self.moved.metadata, first);
+                    list.fetch_part(&mut memory, host, self.page, place, &mut blocks.metadata)?;
                 }
             }
         }
         Ok(blocks)
     }
 
-    /// Writes the bytes of both buffers to the host.
+    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on.
     pub(super) fn put(
         &self,
         host: &mut impl HostMemory,
+        first: u64,
         all: &mut [u8],
         metadata: &mut [u8],
         flip: Option<(u64, u8)>,
@@ -179,17 +199,23 @@ impl Buffers {
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
             *byte ^= bit;
         }
+        let strides = self.strides();
         let mut memory = OneMemory::of(host);
-        self.data.store_in(&mut memory, host, self.page, all)?;
+        self.data.store_part(&mut memory, host, self.page, (self.moved.data, first * strides.0), all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
+        let first = first * strides.1;
         match self.metadata {
             Metadata::At(mptr) => {
-                memory.check(mptr, metadata.len())?;
-                host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)
+                memory.check(mptr, self.moved.metadata as usize)?;
+                let written = host.write(mptr.wrapping_add(first), metadata);
+                written.map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
-            Metadata::List(list) => list.store_in(&mut memory, host, self.page, metadata),
+            Metadata::List(list) => {
+                let place = (self.moved.metadata, first);
+                list.store_part(&mut memory, host, self.page, place, metadata)
+            }
         }
     }
 }

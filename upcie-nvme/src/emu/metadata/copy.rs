@@ -1,64 +1,23 @@
 //! Copy at a namespace whose blocks have metadata: source ranges of both formats, checks of what is read and of what is written.
 
-use super::buffers::{Blocks, INVALID_FIELD};
+use super::{
+    buffers::{Blocks, INVALID_FIELD},
+    copying::{Copying, Source},
+};
 use crate::{
     emu::{
         HostMemory,
         checks::Protection,
         data::Data,
-        io::Io,
+        io::{Io, PIECE},
         media::Media,
         namespace::Namespace,
         optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+        rest::Left,
     },
-    spec::{
-        ApplicationTagDword15, BlockTagDwords, Command, CopyDword12, CopyRange, NvmOpcode, ProtectionControl,
-        ProtectionFormat, Status, WideCopyRange,
-    },
+    spec::{Command, CopyDword12, CopyRange, ProtectionControl, ProtectionFormat, Status, WideCopyRange},
 };
 use zerocopy::FromBytes;
-
-/// A source range: its blocks, and the tags that they are checked for.
-struct Source {
-    slba: u64,
-    blocks: u64,
-    tags: u128,
-    application: ApplicationTagDword15,
-}
-
-impl From<CopyRange> for Source {
-    fn from(range: CopyRange) -> Self {
-        let (slba, blocks, tags) = (range.slba, u64::from(range.nlb) + 1, range.eilbrt.into());
-        let application = ApplicationTagDword15::new().with_lbat(range.elbat).with_lbatm(range.elbatm);
-        Self { slba, blocks, tags, application }
-    }
-}
-
-impl From<WideCopyRange> for Source {
-    fn from(range: WideCopyRange) -> Self {
-        let (slba, blocks, tags) = (range.slba, u64::from(range.nlb) + 1, range.tags());
-        let application = ApplicationTagDword15::new().with_lbat(range.elbat).with_lbatm(range.elbatm);
-        Self { slba, blocks, tags, application }
-    }
-}
-
-impl Source {
-    /// Returns the protection that a read of the range has.
-    fn protection(&self, namespace: &Namespace, control: u32) -> Result<Option<Protection>, Status> {
-        let BlockTagDwords { dword2, dword3, dword14 } = BlockTagDwords::new(self.tags);
-        let read = Command {
-            cdw2: dword2,
-            cdw3: dword3,
-            cdw10: self.slba as u32,
-            cdw11: (self.slba >> 32) as u32,
-            cdw12: control,
-            cdw14: dword14,
-            cdw15: self.application.into_bits(),
-            ..Command::io(NvmOpcode::READ, 0)
-        };
-        Protection::of(namespace.layout, &read)
-    }
-}
 
 impl<M: Media> Io<M> {
     /// Copies blocks of the namespace with their metadata. Nothing is written unless all that is read passes its checks.
@@ -77,7 +36,7 @@ impl<M: Media> Io<M> {
         }
         let sources = self.sources(host, namespace, command, dword)?;
         // Everything is checked before the first block is written.
-        let (mut loaded, mut total) = (Vec::with_capacity(sources.len()), 0);
+        let mut total = 0;
         for source in &sources {
             if source.blocks > COPY_RANGE_BLOCKS.into() {
                 return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
@@ -89,38 +48,84 @@ impl<M: Media> Io<M> {
         if total > COPY_BLOCKS.into() {
             return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
         }
-        let to = command.slba();
-        let (target, len) = namespace.range(to, total)?;
+        namespace.range(command.slba(), total)?;
         self.writable()?;
-        let mut first = 0;
-        for source in &sources {
-            let protection = source.protection(namespace, read.dword12())?;
-            let mut blocks = self.load(namespace, source.slba, source.blocks)?;
-            self.check(&mut blocks, protection.as_ref(), source.slba, 0)?;
-            match &write {
-                Some(write) if acts => insert(&mut blocks, write, first),
-                write => {
-                    let checked = blocks.each(|data, metadata, index| match write {
-                        Some(write) => write.check(data, metadata, first + index),
-                        None => Ok(()),
-                    });
-                    if let Err((index, status)) = checked {
-                        self.failing = Some(to + index);
-                        return Err(status);
-                    }
+        let layout = namespace.layout;
+        let copying = Copying { layout, sources, at: (0, 0), done: 0, writes: false };
+        self.go_on_copying(command, Box::new(copying))
+    }
+
+    /// Checks or copies the next piece of a Copy of blocks with metadata.
+    pub(in crate::emu) fn go_on_copying(
+        &mut self,
+        command: &Command,
+        mut copying: Box<Copying>,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        if namespace.layout != copying.layout {
+            // It was formatted meanwhile: its blocks are others.
+            return Err(Status::FORMAT_IN_PROGRESS);
+        }
+        self.writable()?;
+        let (most, mut moved) = (PIECE >> namespace.shift, 0);
+        loop {
+            let (index, begun) = copying.at;
+            let Some(source) = copying.sources.get(index) else {
+                if copying.writes {
+                    break;
                 }
+                (copying.at, copying.done, copying.writes) = ((0, 0), 0, true);
+                continue;
+            };
+            if moved >= most {
+                return Ok(self.put_off(*command, Left::Protected(copying), moved << namespace.shift));
             }
-            first += source.blocks;
-            loaded.push(blocks);
+            let part = (source.blocks - begun).min(most - moved);
+            let blocks = self.read_source(&namespace, command, source, (begun, part, copying.done))?;
+            copying.at = if begun + part < source.blocks { (index, begun + part) } else { (index + 1, 0) };
+            if copying.writes {
+                self.store(&namespace, command.slba() + copying.done, blocks)?;
+                moved += part;
+            }
+            copying.done += part;
+            moved += part;
         }
-        let mut at = to;
-        for (blocks, source) in loaded.into_iter().zip(&sources) {
-            self.store(namespace, at, blocks)?;
-            at += source.blocks;
-        }
+        self.copied = copying.done;
+        let (target, len) = namespace.range(command.slba(), copying.done)?;
         let through = self.write_through(command.cdw12)?;
         self.written(target, len);
-        Ok(2 * len + through)
+        Ok((moved << namespace.shift) + through)
+    }
+
+    /// Reads and checks blocks of a source range: `part` behind its first `begun` ones, of which the first is the block `first` of
+    /// the command. Makes their new protection information, or checks it.
+    fn read_source(
+        &mut self,
+        namespace: &Namespace,
+        command: &Command,
+        source: &Source,
+        (begun, part, first): (u64, u64, u64),
+    ) -> Result<Blocks, Status> {
+        let read = ProtectionControl::of_copy_source(CopyDword12::from_bits(command.cdw12));
+        let protection = source.protection(namespace, read)?;
+        let (offset, len) = namespace.range(source.slba + begun, part)?;
+        self.readable(offset, len)?;
+        let mut blocks = self.load(namespace, source.slba + begun, part)?;
+        self.check(&mut blocks, protection.as_ref(), source.slba, begun)?;
+        match Protection::of(namespace.layout, command)? {
+            Some(write) if write.is_action() => insert(&mut blocks, &write, first),
+            write => {
+                let checked = blocks.each(|data, metadata, index| match &write {
+                    Some(write) => write.check(data, metadata, first + index),
+                    None => Ok(()),
+                });
+                if let Err((index, status)) = checked {
+                    self.failing = Some(command.slba() + index);
+                    return Err(status);
+                }
+            }
+        }
+        Ok(blocks)
     }
 
     /// Reads the source ranges of a command: of format 1 with guards of 32 and 64 bits, of format 0 otherwise.

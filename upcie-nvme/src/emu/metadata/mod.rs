@@ -6,13 +6,17 @@
 
 mod buffers;
 mod copy;
+mod copying;
+
+pub(super) use copying::Copying;
 
 use super::{
     HostMemory,
     checks::Protection,
-    io::Io,
+    io::{Io, PIECE},
     media::{Bytes, Media},
     namespace::Namespace,
+    rest::Left,
 };
 use crate::spec::{Command, NvmOpcode, Status};
 use buffers::{Blocks, Buffers, INVALID_FIELD, Moved};
@@ -22,6 +26,18 @@ use std::ops::Range;
 const CHUNK: u64 = 64;
 
 const INVALID_PROTECTION: Status = Status::INVALID_PROTECTION_INFORMATION.with_do_not_retry();
+
+/// A piece of a Read, Write or Compare.
+#[derive(Debug)]
+struct Piece<'a> {
+    namespace: &'a Namespace,
+    protection: Option<Protection>,
+    command: &'a Command,
+    /// The buffers of the whole command.
+    buffers: &'a Buffers,
+    /// The blocks, counted from the first one of the command.
+    range: Range<u64>,
+}
 
 impl<M: Media> Io<M> {
     /// Returns `true` if a command is one of this file, at a namespace whose blocks have metadata.
@@ -60,8 +76,20 @@ impl<M: Media> Io<M> {
             NvmOpcode::WRITE_ZEROES => return self.write_zeroes(command, 0),
             _ => {}
         }
+        self.move_blocks(host, command, 0, flip)
+    }
+
+    /// Carries out a Read, Write or Compare of blocks with metadata, or its next piece, after its first `done` blocks.
+    pub(super) fn move_blocks(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        done: u64,
+        flip: Option<u64>,
+    ) -> Result<u64, Status> {
+        let (opcode, namespace) = (NvmOpcode(command.opcode), *self.namespace(command.nsid)?);
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
-        namespace.range(slba, count)?;
+        let (offset, len) = namespace.range(slba, count)?;
         let protection = Protection::of(namespace.layout, command)?;
         let moved = Moved::of(namespace.layout, protection.as_ref(), count);
         if moved.data > self.mdts {
@@ -69,83 +97,86 @@ impl<M: Media> Io<M> {
         }
         let buffers = Buffers::of(host, command, self.sgls, self.page, moved)?;
         let flip = flip.map(|bit| (bit % (moved.data * 8) / 8, 1 << (bit % 8)));
+        // The bit to flip may be anywhere in the data.
+        let most = if flip.is_some() { count } else { PIECE >> namespace.shift };
+        let end = done.saturating_add(most).min(count);
+        let piece = Piece { namespace: &namespace, protection, command, buffers: &buffers, range: done..end };
         match opcode {
-            NvmOpcode::READ => self.read_blocks(host, &namespace, protection, command, &buffers, flip),
-            NvmOpcode::WRITE => self.write_blocks(host, &namespace, protection, command, &buffers, flip),
-            _ => self.compare_blocks(host, &namespace, protection, command, &buffers),
+            NvmOpcode::READ => {
+                self.readable(offset, len)?;
+                self.read_blocks(host, &piece, flip)?;
+            }
+            NvmOpcode::WRITE => {
+                self.writable()?;
+                self.write_blocks(host, &piece, flip)?;
+            }
+            _ => {
+                refuse_action(protection.as_ref())?;
+                self.readable(offset, len)?;
+                self.compare_blocks(host, &piece)?;
+            }
         }
+        let bytes = moved.data / count * (end - done);
+        if end < count {
+            return Ok(self.put_off(*command, Left::After(end), bytes));
+        }
+        let mut through = 0;
+        match opcode {
+            NvmOpcode::READ => {
+                self.counters.reads += 1;
+                self.counters.bytes_read += len;
+            }
+            NvmOpcode::WRITE => {
+                through = self.write_through(command.cdw12)?;
+                self.written(offset, len);
+                self.counters.writes += 1;
+                self.counters.bytes_written += len;
+            }
+            _ => {}
+        }
+        Ok(bytes + through)
     }
 
     fn read_blocks(
         &mut self,
         host: &mut impl HostMemory,
-        namespace: &Namespace,
-        protection: Option<Protection>,
-        command: &Command,
-        buffers: &Buffers,
+        piece: &Piece<'_>,
         flip: Option<(u64, u8)>,
-    ) -> Result<u64, Status> {
-        let (slba, count) = (command.slba(), u64::from(command.block_count()));
-        let (offset, len) = namespace.range(slba, count)?;
-        self.readable(offset, len)?;
-        let mut blocks = self.load(namespace, slba, count)?;
-        self.check(&mut blocks, protection.as_ref(), slba, 0)?;
-        let mut all = if buffers.moved.interleaved { blocks.interleaved() } else { blocks.data };
-        buffers.put(host, &mut all, &mut blocks.metadata, flip)?;
-        self.counters.reads += 1;
-        self.counters.bytes_read += len;
-        Ok(buffers.moved.data)
+    ) -> Result<(), Status> {
+        let mut blocks = self.load_piece(piece)?;
+        let mut all = if piece.buffers.moved.interleaved { blocks.interleaved() } else { blocks.data };
+        piece.buffers.put(host, piece.range.start, &mut all, &mut blocks.metadata, flip)
     }
 
     fn write_blocks(
         &mut self,
         host: &mut impl HostMemory,
-        namespace: &Namespace,
-        protection: Option<Protection>,
-        command: &Command,
-        buffers: &Buffers,
+        piece: &Piece<'_>,
         flip: Option<(u64, u8)>,
-    ) -> Result<u64, Status> {
-        let (slba, count) = (command.slba(), u64::from(command.block_count()));
-        let (offset, len) = namespace.range(slba, count)?;
-        self.writable()?;
-        let mut blocks = buffers.fetch(host, namespace.layout, count, flip)?;
+    ) -> Result<(), Status> {
+        let Piece { namespace, protection, command, buffers, ref range } = *piece;
+        let (slba, first) = (command.slba(), range.start);
+        let mut blocks = buffers.fetch(host, namespace.layout, range, flip)?;
         match protection {
             Some(protection) if protection.is_action() => {
                 let _: Result<(), ()> = blocks.each(|data, metadata, index| {
-                    protection.insert(data, metadata, index);
+                    protection.insert(data, metadata, first + index);
                     Ok(())
                 });
             }
-            protection => self.check(&mut blocks, protection.as_ref(), slba, 0)?,
+            protection => self.check(&mut blocks, protection.as_ref(), slba, first)?,
         }
-        self.store(namespace, slba, blocks)?;
-        let through = self.write_through(command.cdw12)?;
-        self.written(offset, len);
-        self.counters.writes += 1;
-        self.counters.bytes_written += len;
-        Ok(buffers.moved.data + through)
+        self.store(namespace, slba + first, blocks)
     }
 
-    fn compare_blocks(
-        &mut self,
-        host: &mut impl HostMemory,
-        namespace: &Namespace,
-        protection: Option<Protection>,
-        command: &Command,
-        buffers: &Buffers,
-    ) -> Result<u64, Status> {
-        refuse_action(protection.as_ref())?;
-        let (slba, count) = (command.slba(), u64::from(command.block_count()));
-        let (offset, len) = namespace.range(slba, count)?;
-        self.readable(offset, len)?;
-        let mut theirs = buffers.fetch(host, namespace.layout, count, None)?;
-        let mut mine = self.load(namespace, slba, count)?;
-        self.check(&mut mine, protection.as_ref(), slba, 0)?;
+    fn compare_blocks(&mut self, host: &mut impl HostMemory, piece: &Piece<'_>) -> Result<(), Status> {
+        let layout = piece.namespace.layout;
+        let mut theirs = piece.buffers.fetch(host, layout, &piece.range, None)?;
+        let mut mine = self.load_piece(piece)?;
         // Protection information is checked, and not compared.
-        let place = namespace.layout.protection_place();
+        let place = layout.protection_place();
         let ignore = |blocks: &mut Blocks| {
-            for metadata in blocks.metadata.chunks_exact_mut(namespace.layout.metadata().max(1)) {
+            for metadata in blocks.metadata.chunks_exact_mut(layout.metadata().max(1)) {
                 place
                     .clone()
                     .and_then(|place| metadata.get_mut(place))
@@ -156,9 +187,17 @@ impl<M: Media> Io<M> {
         ignore(&mut theirs);
         ignore(&mut mine);
         match mine.data == theirs.data && mine.metadata == theirs.metadata {
-            true => Ok(buffers.moved.data),
+            true => Ok(()),
             false => Err(Status::COMPARE_FAILURE),
         }
+    }
+
+    /// Reads the blocks of a piece from the media, and checks them.
+    fn load_piece(&mut self, piece: &Piece<'_>) -> Result<Blocks, Status> {
+        let (slba, first) = (piece.command.slba(), piece.range.start);
+        let mut blocks = self.load(piece.namespace, slba + first, piece.range.end - first)?;
+        self.check(&mut blocks, piece.protection.as_ref(), slba, first)?;
+        Ok(blocks)
     }
 
     /// Checks blocks on the media: those of `range`, counted from the first one of the command, which is `slba`.

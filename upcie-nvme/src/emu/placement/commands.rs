@@ -1,13 +1,7 @@
 //! I/O Management Receive and Send, and the writes that are counted.
 
 use super::{
-    super::{
-        HostMemory,
-        data::Data,
-        formats::Layout,
-        io::{FLUSH_BYTES, Io},
-        media::Media,
-    },
+    super::{HostMemory, data::Data, formats::Layout, io::Io, media::Media},
     state::Write,
 };
 use crate::spec::{
@@ -27,10 +21,8 @@ fn stride(layout: Layout) -> u64 {
 }
 
 impl<M: Media> Io<M> {
-    /// Counts a write that has succeeded: its blocks fill the reclaim unit that its directive names. `bytes` are those that a
-    /// Copy counted for: read, written, and of its flush.
-    pub(in super::super) fn place(&mut self, command: &Command, bytes: u64) {
-        let flushed = if self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
+    /// Counts a write that has succeeded: its blocks fill the reclaim unit that its directive names.
+    pub(in super::super) fn place(&mut self, command: &Command) {
         let Some(placement) = &mut self.placement else { return };
         let index = command.nsid.wrapping_sub(1) as usize;
         let Some(namespace) = self.namespaces.get(index) else { return };
@@ -39,7 +31,7 @@ impl<M: Media> Io<M> {
             NvmOpcode::WRITE => command.block_count().into(),
             // Blocks that are deallocated are not written.
             NvmOpcode::WRITE_ZEROES if !dword.deac() => command.block_count().into(),
-            NvmOpcode::COPY => (bytes.saturating_sub(flushed) / 2) >> namespace.shift,
+            NvmOpcode::COPY => self.copied,
             _ => return,
         };
         let placed = dword.dtype() == DirectiveType::DATA_PLACEMENT.0;
@@ -68,15 +60,15 @@ impl<M: Media> Io<M> {
                 let mut header = HandleStatusHeader::new_zeroed();
                 header.count = placement.identifiers(index) as u16;
                 let mut status = header.as_bytes().to_vec();
-                for (identifier, unit_handle, left) in placement.states(index) {
+                let room = len as usize / size_of::<HandleStatus>();
+                for (identifier, unit_handle, left) in placement.states(index).take(room) {
                     let mut descriptor = HandleStatus::new_zeroed();
                     descriptor.placement_identifier = identifier;
                     descriptor.reclaim_unit_handle = unit_handle;
                     descriptor.available_media_writes = left / stride(layout);
                     status.extend(descriptor.as_bytes());
                 }
-                status.resize(len as usize, 0);
-                data.store(host, self.page, &status).map(|()| len)
+                data.store_padded(host, self.page, status, len).map(|()| len)
             }
             HANDLES => {
                 let count = (command.cdw10 >> 16) as usize + 1;

@@ -34,7 +34,6 @@ impl<M: Media> Core<M> {
         lists[0] = always | placed;
         lists[LIST] = always | if on { placed } else { 0 };
         lists[2 * LIST] = if on { placed } else { 0 };
-        lists.resize(len as usize, 0);
-        self.send(host, command, &lists).map(|()| 0)
+        self.send_padded(host, command, lists, len).map(|()| 0)
     }
 }

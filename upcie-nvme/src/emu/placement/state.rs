@@ -236,15 +236,17 @@ impl Placement {
     }
 
     /// Returns the users of each reclaim unit handle.
-    pub fn usage(&self) -> impl Iterator<Item = Usage> + '_ {
-        (0..self.options.handles).map(|handle| {
-            let users: Vec<_> = self.lists.iter().filter(|list| list.handles.contains(&handle)).collect();
-            match users.as_slice() {
-                [] => Usage::Unused,
-                users if users.iter().any(|list| list.by_host) => Usage::Host,
-                _ => Usage::Controller,
+    pub fn usage(&self) -> impl Iterator<Item = Usage> {
+        let mut all = vec![Usage::Unused; self.options.handles.into()];
+        for List { handles, by_host } in &self.lists {
+            for &handle in handles {
+                if let Some(usage) = all.get_mut(usize::from(handle)) {
+                    let is_hosts = *by_host || *usage == Usage::Host;
+                    *usage = if is_hosts { Usage::Host } else { Usage::Controller };
+                }
             }
-        })
+        }
+        all.into_iter()
     }
 
     /// Returns the reclaim unit handles of a new namespace: those that its host has chosen, or one that the controller does.

@@ -193,8 +193,7 @@ impl<M: Media> Io<M> {
             bytes.resize(ReservationStatus::EXTENDED, 0);
         }
         bytes.extend(all);
-        bytes.resize(len as usize, 0);
-        data.store(host, self.page, &bytes).map(|()| len)
+        data.store_padded(host, self.page, bytes, len).map(|()| len)
     }
 }
 

@@ -1,12 +1,15 @@
-//! A host can leave only so much in the admin queue.
+//! A host can leave only so much in the admin queue, and a step serves only so much of it.
 
 use super::{
     host::admin,
-    stepped::{ENABLED, Stepped},
+    stepped::{DATA, ENABLED, Stepped},
 };
 use crate::{
     emu::{Fault, FaultPlan, FaultRule},
-    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, FeatureId, FeatureSelect, LogPageId, Status},
+    spec::{
+        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Command, FeatureId, FeatureSelect,
+        LogPageId, Status,
+    },
 };
 
 /// Entries of the admin queue.
@@ -68,6 +71,25 @@ fn admin_commands_that_a_plan_keeps_are_bounded() {
     }
 }
 
+/// Deletions end one after another, also those that find no namespace any more.
+#[test]
+fn commands_that_wait_for_an_erasure_are_bounded() {
+    let mut stepped = Stepped::new("size=1M");
+    let delete = admin(AdminOpcode::NAMESPACE_MANAGEMENT.0, ALL_NAMESPACES, 1, 0);
+    let (mut sent, mut done) = (0, 0);
+    for _ in 0..100 {
+        while sent < 200 && !stepped.is_full() {
+            stepped.put(0, &Command { cid: sent, ..delete });
+            sent += 1;
+        }
+        stepped.ring(0);
+        stepped.step();
+        assert!(stepped.machine.core.io.erasures.len() <= ENTRIES);
+        done += std::iter::from_fn(|| stepped.next(0)).count();
+    }
+    assert!(done >= 50, "{done} of {sent} have ended");
+}
+
 /// Events of the type Immediate mask none of their type: each is reported by its own request.
 #[test]
 fn events_that_a_host_raises_are_bounded() {
@@ -86,4 +108,28 @@ fn events_that_a_host_raises_are_bounded() {
         stepped.next(0).is_some()
     });
     assert_eq!(reported.count(), 64);
+}
+
+/// A host that asks for more than a log page has gets zeros behind it, which take time, too.
+#[test]
+fn log_pages_count_as_transfers() {
+    const LIST: usize = DATA + (1 << 20);
+    let mut stepped = Stepped::new("size=1M");
+    let pages = (1..256).map(|page| stepped.memory.iova(DATA + page * 4096));
+    let list: Vec<u8> = pages.flat_map(u64::to_le_bytes).collect();
+    stepped.memory.set(LIST, &list);
+    let mut get = Command::get_log_page(LogPageId::SMART, ALL_NAMESPACES, 1 << 20, 0);
+    get.set_data_pointer(stepped.memory.iova(DATA), stepped.memory.iova(LIST));
+    for cid in 0..8 {
+        stepped.put(0, &Command { cid, ..get });
+    }
+    stepped.ring(0);
+    for cid in 0..8 {
+        stepped.memory.set(DATA + 4096, &[7; 8]);
+        stepped.step();
+        let done = stepped.next(0).map(|done| (done.cid, done.status()));
+        assert_eq!(done, Some((cid, Status::SUCCESS)));
+        assert_eq!(stepped.next(0), None, "one in each step");
+        assert_eq!(stepped.memory.bytes(DATA + 4096, 8), [0; 8]);
+    }
 }

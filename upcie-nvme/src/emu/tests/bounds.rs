@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     emu::Machine,
-    spec::{Arbitration, Command, DatasetRange, FeatureId, NvmOpcode, QueuePriority, Status},
+    spec::{
+        Arbitration, Command, CopyRange, DatasetRange, FeatureId, IntoBytes, NvmOpcode, QueuePriority,
+        SglDescriptor, Status,
+    },
 };
 
 /// The most bytes of a step: 4 MiB, and the command or the piece of one that exceeds them.
@@ -152,15 +155,20 @@ fn carry_out(stepped: &mut Stepped<Recorder>, command: Command, way: &str) -> Ve
     panic!("{way}: {command:?} does not end");
 }
 
-/// Asserts that the blocks of a range were zeroed once each, in order.
-fn zeroed(all: &[Operation], start: u64, len: u64, way: &str) {
+/// Asserts that the blocks of a range were zeroed or written once each, in order.
+fn changed(all: &[Operation], kind: Kind, (start, len): (u64, u64), way: &str) {
     let mut end = start;
-    for &(_, offset, len) in all.iter().filter(|done| done.0 == Kind::Zero) {
+    for &(_, offset, len) in all.iter().filter(|done| done.0 == kind) {
         if offset == end {
             end += len;
         }
     }
     assert_eq!(end, start + len, "{way}");
+}
+
+/// Returns the bytes that were read of the medium.
+fn read(all: &[Operation]) -> u64 {
+    all.iter().filter(|done| done.0 == Kind::Read).map(|done| done.2).sum()
 }
 
 #[test]
@@ -169,14 +177,13 @@ fn long_commands_are_carried_out_in_pieces() {
     for (way, mut stepped) in each("lba=4096") {
         let zeroes = Command::write_zeroes(1, 0, LONG);
         let all = carry_out(&mut stepped, zeroes, &way);
-        zeroed(&all, 0, len, &way);
+        changed(&all, Kind::Zero, (0, len), &way);
         if let Some(placement) = &stepped.machine.core.io.placement {
             assert_eq!(placement.counted().0, u128::from(len), "{way}: counted once");
         }
         let verify = Command { opcode: NvmOpcode::VERIFY.0, ..zeroes };
         let all = carry_out(&mut stepped, verify, &way);
-        let read: u64 = all.iter().filter(|done| done.0 == Kind::Read).map(|done| done.2).sum();
-        assert!(read >= len, "{way}: {read} bytes");
+        assert!(read(&all) >= len, "{way}: {} bytes", read(&all));
         // A range of whole pieces, a small one, and one that is parted elsewhere.
         let ranges = [(0, LONG / 2), (100_000, 1), (200_000, LONG / 2)];
         let list = ranges.map(|(slba, blocks)| DatasetRange::new(slba, blocks).to_bytes());
@@ -185,7 +192,72 @@ fn long_commands_are_carried_out_in_pieces() {
         deallocate.set_data_pointer(stepped.memory.iova(RANGES), 0);
         let all = carry_out(&mut stepped, deallocate, &way);
         for (slba, blocks) in ranges {
-            zeroed(&all, slba * 4096, u64::from(blocks) * 4096, &way);
+            changed(&all, Kind::Zero, (slba * 4096, u64::from(blocks) * 4096), &way);
+        }
+    }
+}
+
+#[test]
+fn copies_are_carried_out_in_pieces() {
+    const TARGET: u64 = 100_000;
+    for (way, mut stepped) in each("lba=4096") {
+        // The most blocks of a range, and of a command.
+        let ranges = [0, 20_000, 40_000, 60_000].map(|slba| CopyRange::new(slba, 2048));
+        stepped.memory.set(RANGES, ranges.as_bytes());
+        let mut copy = Command { cdw10: TARGET as u32, cdw12: 3, ..Command::io(NvmOpcode::COPY, 1) };
+        copy.set_data_pointer(stepped.memory.iova(RANGES), 0);
+        let all = carry_out(&mut stepped, copy, &way);
+        let len = 8192 * 4096;
+        changed(&all, Kind::Write, (TARGET * 4096, len), &way);
+        assert!(read(&all) >= len, "{way}: {} bytes", read(&all));
+        if let Some(placement) = &stepped.machine.core.io.placement {
+            assert_eq!(placement.counted().0, u128::from(len), "{way}: counted once");
+        }
+    }
+}
+
+/// Points a command to a megabyte of data, over and over.
+fn pointed_often(stepped: &mut Stepped<Recorder>, mut command: Command, by_sgl: bool) -> Command {
+    command.set_metadata_pointer(stepped.memory.iova(METADATA));
+    if by_sgl {
+        let block = SglDescriptor::new(SglDescriptor::DATA_BLOCK, stepped.memory.iova(DATA), 1 << 20);
+        let blocks = [block; (MOVED >> 20) as usize];
+        stepped.memory.set(LIST, blocks.as_bytes());
+        let (list, len) = (stepped.memory.iova(LIST), size_of_val(&blocks) as u32);
+        command.set_sgl(SglDescriptor::new(SglDescriptor::LAST_SEGMENT, list, len));
+        return command;
+    }
+    let pages: Vec<_> = (1..MOVED as usize / 4096).map(|page| DATA + page % 256 * 4096).collect();
+    for (at, part) in (LIST..).step_by(4096).zip(pages.chunks(511)) {
+        // The last entry of a list is the place of the next one.
+        let entries = part.iter().copied().chain([at + 4096]).map(|at| stepped.memory.iova(at));
+        let list: Vec<u8> = entries.flat_map(u64::to_le_bytes).collect();
+        stepped.memory.set(at, &list);
+    }
+    command.set_data_pointer(stepped.memory.iova(DATA), stepped.memory.iova(LIST));
+    command
+}
+
+/// Bytes of the long transfers, and their blocks.
+const MOVED: u64 = 8 << 20;
+const BLOCKS: u32 = (MOVED / 512) as u32;
+
+#[test]
+fn long_transfers_are_carried_out_in_pieces() {
+    for (way, mut stepped) in each("mdts=8M") {
+        for by_sgl in [false, true] {
+            let way = format!("{way}, by an SGL: {by_sgl}");
+            let write = pointed_often(&mut stepped, Command::write(1, 0, BLOCKS), by_sgl);
+            let before = stepped.machine.core.io.counters.bytes_written;
+            let all = carry_out(&mut stepped, write, &way);
+            changed(&all, Kind::Write, (0, MOVED), &way);
+            let counted = stepped.machine.core.io.counters.bytes_written - before;
+            assert_eq!(counted, MOVED, "{way}: counted once");
+            for opcode in [NvmOpcode::READ, NvmOpcode::COMPARE] {
+                let command = Command { opcode: opcode.0, ..write };
+                let all = carry_out(&mut stepped, command, &way);
+                assert!(read(&all) >= MOVED, "{way}: {} bytes of {command:?}", read(&all));
+            }
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use super::{
     data::{pattern, pointer, transfer},
-    host::{Host, PAGE, exact},
+    host::{Host, PAGE, admin, exact},
+    stepped::{DATA, Stepped},
 };
 use crate::{
     emu::Emulator,
-    spec::{Cns, Command, DatasetRange, FeatureId, FeatureSelect, Status},
+    spec::{AdminOpcode, Cns, Command, DatasetRange, FeatureId, FeatureSelect, Status},
 };
 use std::{
     fs,
@@ -211,4 +212,33 @@ fn a_file_is_served_to_its_last_block() {
     fs::write(&file.0, [1; 100]).unwrap();
     assert!(served("").unwrap_err().contains("less than a block"));
     assert!(fs::read(&file.0).unwrap() == [1; 100], "none of this changed it");
+}
+
+/// A hole takes no time, whatever its size: a large file is erased in a few steps.
+#[test]
+fn a_format_makes_large_holes() {
+    let file = TemporaryFile::new("format");
+    let mut stepped = Stepped::new(&format!("file={},size=1G", file.0.display()));
+    stepped.queue(1, 16);
+    stepped.memory.set(DATA, &[7; PAGE]);
+    let at = stepped.memory.iova(DATA);
+    let pointed = |mut command: Command| {
+        command.set_data_pointer(at, 0);
+        command
+    };
+    let ends = [0, (1 << 30) / 512 - 8];
+    for slba in ends {
+        assert_eq!(stepped.status(1, pointed(Command::write(1, slba, 8))), Status::SUCCESS);
+    }
+    stepped.put(0, &admin(AdminOpcode::FORMAT_NVM.0, 1, 0, 0));
+    stepped.ring(0);
+    let steps = (1..1000).find(|_| {
+        stepped.step();
+        stepped.next(0).is_some_and(|done| done.status() == Status::SUCCESS)
+    });
+    assert!(steps.is_some_and(|steps| (4..10).contains(&steps)), "{steps:?} steps");
+    for slba in ends {
+        assert_eq!(stepped.status(1, pointed(Command::read(1, slba, 8))), Status::SUCCESS);
+        assert_eq!(stepped.memory.bytes(DATA, PAGE), [0; PAGE], "block {slba}");
+    }
 }

@@ -10,6 +10,7 @@ mod cmb;
 mod data;
 mod doorbell_buffers;
 mod erasing;
+mod erasures;
 mod faults;
 mod files;
 mod fused;

@@ -210,6 +210,8 @@ fn changes_that_can_not_work_are_refused() {
         (resize(None, 0), "remove-namespace"),
         (resize(Some(1), 2049), "never becomes larger"),
         (reformat(1024), "512 or 4096"),
+        (Fault::ReadOnlyZone { target: None, zone: 0 }, "zoned=true"),
+        (Fault::OfflineZone { target: Some(3), zone: 0 }, "target"),
         (Fault::EventStorm(0), "no event"),
     ] {
         let plan = FaultPlan::new(0).rule(FaultRule::new(fault));
@@ -218,9 +220,20 @@ fn changes_that_can_not_work_are_refused() {
         let text = upcie_core::Chain(&error).to_string();
         assert!(text.contains(part) && text.contains("rule 1"), "{part}: {text}");
     }
-    let plan = FaultPlan::new(0).rule(FaultRule::new(reformat(4096)));
-    let error = crate::emu::spawn_with_faults(&"size=3584".parse().unwrap(), &plan).unwrap_err();
-    assert!(upcie_core::Chain(&error).to_string().contains("less than a block"), "{error}");
+    let beyond = Fault::OfflineZone { target: None, zone: 16 };
+    for (options, fault, part) in [
+        ("size=3584", reformat(4096), "less than a block"),
+        ("size=1M,zoned=true,zone-size=64K", beyond, "fewer zones"),
+        (
+            "size=1M,namespaces=2,zoned=false+true,zone-size=64K",
+            Fault::OfflineZone { target: Some(1), zone: 0 },
+            "zoned=true",
+        ),
+    ] {
+        let plan = FaultPlan::new(0).rule(FaultRule::new(fault));
+        let error = crate::emu::spawn_with_faults(&options.parse().unwrap(), &plan).unwrap_err();
+        assert!(upcie_core::Chain(&error).to_string().contains(part), "{error}");
+    }
     let lockstep = crate::emu::Lockstep::new(&"size=1M".parse().unwrap()).unwrap();
     let error = lockstep.inject(&FaultPlan::new(0).rule(FaultRule::new(Fault::CloseConnection))).unwrap_err();
     assert!(upcie_core::Chain(&error).to_string().contains("close-connection needs a server"), "{error}");

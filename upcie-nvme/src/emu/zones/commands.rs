@@ -8,15 +8,24 @@ use super::{
         media::Media,
         namespace::Away,
         optional::COPY_RANGES,
+        pieces::ZERO_PIECE,
         reservations::is_reservation,
-        rest::{IS_PART, Left},
+        rest::{IS_PART, Left, Rest},
     },
     Fields, HAS_RESULT, Zones,
     state::Place,
 };
 use crate::spec::{
     Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
+    ZoneState,
 };
+use std::ops::Range;
+
+/// Zones that a piece of a command looks at, and the bytes that each counts for.
+const ZONES_PIECE: u64 = 16 << 10;
+const ZONE_BYTES: u64 = 64;
+/// Bytes that a zone counts for that a report passes by.
+const SEEN_BYTES: u64 = 4;
 
 impl<M: Media> Io<M> {
     /// Ends a command that the path of plain namespaces has refused with `status`: carries it out if its namespace has zones, or
@@ -75,6 +84,12 @@ impl<M: Media> Io<M> {
         (namespace.zoned && namespace.away == Away::Not).then_some(index)
     }
 
+    /// Returns `true` for an active namespace that has zones, whether it takes commands or not.
+    pub(in super::super) fn has_zones(&self, nsid: u32) -> bool {
+        let namespace = self.namespaces.get(nsid.wrapping_sub(1) as usize);
+        namespace.is_some_and(|namespace| namespace.zoned && namespace.is_active())
+    }
+
     /// Makes the zones of namespaces empty whose part of the media is erased.
     pub(in super::super) fn renew_zones(&mut self, start: u64, len: u64) {
         for (zones, namespace) in self.zones.iter_mut().zip(&self.namespaces) {
@@ -118,9 +133,15 @@ impl<M: Media> Io<M> {
                 let place = self.zones(index)?.place_of_append(slba)?;
                 let mut fields = Fields { opcode: NvmOpcode::WRITE, ..fields };
                 (fields.dwords[0], fields.dwords[1]) = (place as u32, (place >> 32) as u32);
-                let bytes = self.write_zone(host, index, fields, place, blocks)?;
+                let (mut bytes, mut before) = (self.write_zone(host, index, fields, place, blocks)?, 0);
+                // All pieces at once: appends of other queues would take their places.
+                while bytes & IS_PART != 0 {
+                    let Rest { command, left } = *self.take_rest(fields.cid).ok_or(Status::INTERNAL_ERROR)?;
+                    before += bytes & !IS_PART;
+                    bytes = self.next_zoned_piece(host, index, &command, left)?;
+                }
                 self.result = place;
-                Ok(bytes | HAS_RESULT)
+                Ok((before + bytes) | HAS_RESULT)
             }
             NvmOpcode::COPY => self.copy_to_zone(host, index, fields),
             NvmOpcode::ZONE_MANAGEMENT_SEND => match ZoneSendDword13::from_bits(fields.dwords[3]) {
@@ -136,11 +157,13 @@ impl<M: Media> Io<M> {
                     return Err(Status::INVALID_FIELD.with_do_not_retry());
                 }
                 let data = Data::of(fields.flags, fields.pointers, self.sgls)?;
-                let report = self.zones(index)?.report(slba, len as usize, dword)?;
-                if !self.media.moves_data() {
-                    return data.check(self.page, (len, true)).map(|()| 0);
+                let (report, seen) = self.zones(index)?.report(slba, len as usize, dword)?;
+                if self.media.moves_data() {
+                    data.store_padded(host, self.page, report, len)?;
+                } else {
+                    data.check(self.page, (len, true))?;
                 }
-                data.store(host, self.page, &report).map(|()| len)
+                Ok(len + seen * SEEN_BYTES)
             }
             NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT => self.plainly(host, index, fields),
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
@@ -181,22 +204,44 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Carries out the next piece of a command. Each piece of a Write Zeroes is a write of its own: it fails if the write pointer
+    /// Carries out the next piece of a command. Each piece of one that writes is a write of its own: it fails if the write pointer
     /// has moved meanwhile.
     pub(in super::super) fn next_zoned_piece(
         &mut self,
+        host: &mut impl HostMemory,
         index: usize,
         command: &Command,
         left: Left,
     ) -> Result<u64, Status> {
-        let place = match left {
-            Left::After(done) if NvmOpcode(command.opcode) == NvmOpcode::WRITE_ZEROES => {
+        if let Left::Zones(next) = left {
+            self.writable()?;
+            let all = ZoneSendDword13::from_bits(command.cdw13).select_all();
+            let end = if all { self.zones(index)?.count() } else { next + 1 };
+            return self.change_zones(index, command, next..end);
+        }
+        let opcode = NvmOpcode(command.opcode);
+        let written = match &left {
+            Left::After(done) if matches!(opcode, NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES) => Some(*done),
+            Left::After(done) => {
                 let blocks = u64::from(command.block_count()) - done;
-                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+                self.zones(index)?.check_read(command.slba() + done, blocks)?;
+                None
+            }
+            Left::Copy { ranges, done } => {
+                let zones = self.zones(index)?;
+                ranges.iter().try_for_each(|&(slba, blocks)| zones.check_read(slba, blocks))?;
+                Some(*done)
             }
             _ => None,
         };
-        let bytes = self.with_blocks(index, |io| io.next_piece(command, left))?;
+        let place = match written {
+            Some(done) => {
+                let blocks = left.blocks(command);
+                Some(self.zones(index)?.begin_write(command.slba() + done, blocks)?)
+            }
+            None => None,
+        };
+        let bytes = self.with_blocks(index, |io| io.next_piece(host, command, left))?;
         if let Some(place) = place {
             self.end_write(index, place, bytes)?;
         }
@@ -243,8 +288,10 @@ impl<M: Media> Io<M> {
         })?;
         self.writable()?;
         let place = self.zones(index)?.begin_write(fields.slba(), blocks)?;
-        let bytes = self.with_blocks(index, |io| io.copy_to(fields.nsid, ranges, fields.slba(), dword))?;
-        self.zones(index)?.written(place);
+        let [cdw10, cdw11, cdw12, _] = fields.dwords;
+        let command = Command { cdw10, cdw11, cdw12, ..Command::io(fields.opcode, fields.nsid) };
+        let bytes = self.with_blocks(index, |io| io.copy_to(&command, ranges))?;
+        self.end_write(index, place, bytes)?;
         Ok(bytes)
     }
 
@@ -273,16 +320,50 @@ impl<M: Media> Io<M> {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         self.writable()?;
-        let lost = self.zones(index)?.manage(fields.slba(), dword)?;
+        let zones = self.zones(index)?.begin(fields.slba(), dword)?;
+        let [cdw10, cdw11, _, cdw13] = fields.dwords;
+        let command = Command { cdw10, cdw11, cdw13, ..Command::io(fields.opcode, fields.nsid) };
+        self.change_zones(index, &command, zones)
+    }
+
+    /// Changes zones as a Zone Management Send says, one after another, as far as a piece reaches. Those of all zones that are not
+    /// selected are left out.
+    fn change_zones(&mut self, index: usize, command: &Command, named: Range<usize>) -> Result<u64, Status> {
+        let dword = ZoneSendDword13::from_bits(command.cdw13);
+        let (action, all) = (dword.action(), dword.select_all());
         let namespace = *self.namespaces.get(index).ok_or(Status::INTERNAL_ERROR)?;
-        let mut bytes = 0;
-        for blocks in lost {
-            let (start, len) =
-                (blocks.start << namespace.shift, (blocks.end - blocks.start) << namespace.shift);
-            self.media.zero(namespace.start + start, len)?;
-            self.written(namespace.start + start, len);
-            bytes += len;
+        let (mut next, mut seen, mut erased) = (named.start, 0, 0);
+        while next < named.end {
+            let zones = self.zones(index)?;
+            let lost = zones.lost(next, action);
+            let blocks =
+                lost.as_ref().map_or(0, |lost| (lost.end - lost.start).min(ZERO_PIECE >> namespace.shift));
+            let len = blocks << namespace.shift;
+            if seen == ZONES_PIECE || erased > 0 && erased + len > ZERO_PIECE {
+                return Ok(self.put_off(*command, Left::Zones(next), erased + seen * ZONE_BYTES));
+            }
+            seen += 1;
+            if let Some(lost) = lost {
+                let offset = namespace.start + (lost.start << namespace.shift);
+                self.media.zero(offset, len)?;
+                self.written(offset, len);
+                self.zones(index)?.note_erased(next, blocks);
+                erased += len;
+                // The rest of it, or its change, is next.
+                continue;
+            }
+            if !all || zones.is_selected(next, action) {
+                zones.change(next, action)?;
+            }
+            next += 1;
         }
-        Ok(bytes)
+        Ok(erased + seen * ZONE_BYTES)
+    }
+
+    /// Makes a zone of a namespace read-only or offline, as a controller does whose medium fails there; returns its first block,
+    /// and `None` if nothing has changed.
+    pub(in super::super) fn fail_zone(&mut self, nsid: u32, zone: u32, state: ZoneState) -> Option<u64> {
+        let index = self.zoned(nsid)?;
+        self.zones.get_mut(index)?.as_mut()?.fail(zone as usize, state)
     }
 }

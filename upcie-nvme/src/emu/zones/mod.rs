@@ -3,6 +3,7 @@
 
 mod commands;
 mod identify;
+mod manage;
 mod report;
 mod state;
 

@@ -5,8 +5,14 @@ use crate::spec::{Status, ZoneDescriptor, ZoneFilter, ZoneReceiveDword13, ZoneRe
 use zerocopy::{FromZeros, IntoBytes};
 
 impl Zones {
-    /// Returns `len` bytes of the report that a Zone Management Receive asks for, from the zone of block `slba` on.
-    pub(super) fn report(&self, slba: u64, len: usize, dword: ZoneReceiveDword13) -> Result<Vec<u8>, Status> {
+    /// Returns the report that a Zone Management Receive asks for, from the zone of block `slba` on, as far as `len` bytes have
+    /// room for it, and the number of zones that it has looked at.
+    pub(super) fn report(
+        &self,
+        slba: u64,
+        len: usize,
+        dword: ZoneReceiveDword13,
+    ) -> Result<(Vec<u8>, u64), Status> {
         let first = self.index_of(slba)?;
         let filter = dword.filter();
         let is_known = filter == ZoneFilter::ALL || filter.state().is_some();
@@ -40,7 +46,8 @@ impl Zones {
             count = matching.count() as u64;
         }
         report[..8].copy_from_slice(&count.to_le_bytes());
-        report.resize(len, 0);
-        Ok(report)
+        let is_short = dword.partial() && filter == ZoneFilter::ALL;
+        let seen = if is_short { count } else { (self.count() - first) as u64 };
+        Ok((report, seen))
     }
 }

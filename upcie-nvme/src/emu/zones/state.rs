@@ -1,23 +1,25 @@
 //! The states of a namespace's zones: ZNS, "Zone State Machine".
 
 use super::super::options::{GRANULARITY, ZoneOptions};
-use crate::spec::{Status, ZoneAction, ZoneAttributes, ZoneDescriptor, ZoneSendDword13, ZoneState, ZoneType};
-use std::{collections::BTreeMap, ops::Range};
+use crate::spec::{Status, ZoneAttributes, ZoneDescriptor, ZoneSendDword13, ZoneState, ZoneType};
+use std::collections::BTreeMap;
 use zerocopy::FromZeros;
 
-const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
-const INVALID_TRANSITION: Status = Status::ZONE_INVALID_TRANSITION.with_do_not_retry();
+pub(super) const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+pub(super) const INVALID_TRANSITION: Status = Status::ZONE_INVALID_TRANSITION.with_do_not_retry();
 
 /// A zone. Blocks are counted from its first one.
 #[derive(Debug, Clone, Copy)]
-struct Zone {
-    state: ZoneState,
+pub(super) struct Zone {
+    pub(super) state: ZoneState,
     /// The write pointer.
-    pointer: u64,
+    pub(super) pointer: u64,
     /// The end of the blocks that may hold data: behind the write pointer if there is a random write area.
-    touched: u64,
+    pub(super) touched: u64,
+    /// The end of the blocks that a reset has erased, which has not emptied the zone yet.
+    pub(super) erased: u64,
     /// Set if the zone has a random write area.
-    area: bool,
+    pub(super) area: bool,
     /// The time at which it was opened implicitly, in openings.
     opened: u64,
 }
@@ -25,18 +27,18 @@ struct Zone {
 /// The zones of a namespace.
 #[derive(Debug)]
 pub(in super::super) struct Zones {
-    options: ZoneOptions,
+    pub(super) options: ZoneOptions,
     /// Blocks from a zone to the next, blocks that can be written, and blocks of a random write area and its granularity.
-    size: u64,
-    capacity: u64,
-    area: u64,
+    pub(super) size: u64,
+    pub(super) capacity: u64,
+    pub(super) area: u64,
     granularity: u64,
-    zones: Vec<Zone>,
-    open: u32,
+    pub(super) zones: Vec<Zone>,
+    pub(super) open: u32,
     active: u32,
     areas: u32,
     /// The zones that were opened implicitly, the first one first: the controller closes them when others are to be opened.
-    implicit: BTreeMap<u64, usize>,
+    pub(super) implicit: BTreeMap<u64, usize>,
     openings: u64,
     /// The descriptor extensions that were set, by the index of their zone.
     extensions: BTreeMap<usize, Vec<u8>>,
@@ -59,7 +61,8 @@ impl Place {
 impl Zones {
     /// Makes the empty zones of a namespace of `bytes` bytes in blocks of `1 << shift` bytes.
     pub fn new(options: &ZoneOptions, bytes: u64, shift: u8) -> Self {
-        let empty = Zone { state: ZoneState::EMPTY, pointer: 0, touched: 0, area: false, opened: 0 };
+        let state = ZoneState::EMPTY;
+        let empty = Zone { state, pointer: 0, touched: 0, erased: 0, area: false, opened: 0 };
         let count = (bytes / options.size) as usize;
         let mut zones = vec![empty; count];
         for zone in zones.iter_mut().rev().take(options.read_only as usize) {
@@ -100,7 +103,7 @@ impl Zones {
     }
 
     /// Returns the index of the zone that begins with a block.
-    fn beginning(&self, block: u64) -> Result<(usize, Zone), Status> {
+    pub(super) fn beginning(&self, block: u64) -> Result<(usize, Zone), Status> {
         match self.zone(block)? {
             (index, 0, zone) => Ok((index, zone)),
             _ => Err(INVALID_FIELD),
@@ -161,6 +164,8 @@ impl Zones {
     pub fn written(&mut self, place: Place) {
         let Some(zone) = self.zones.get_mut(place.index) else { return };
         zone.touched = zone.touched.max(place.end);
+        // A write begins at the write pointer, or behind it.
+        zone.erased = zone.erased.min(zone.pointer);
         let to = match zone.area {
             false => place.end,
             // A write beyond the area moves it along, and with it the write pointer.
@@ -180,91 +185,8 @@ impl Zones {
         }
     }
 
-    /// Carries out a Zone Management Send; returns the blocks whose data is lost.
-    pub fn manage(&mut self, slba: u64, dword: ZoneSendDword13) -> Result<Vec<Range<u64>>, Status> {
-        let action = dword.action();
-        if !dword.select_all() {
-            if action == ZoneAction::FLUSH_RANDOM_WRITE_AREA {
-                return self.flush_area(slba).map(|()| Vec::new());
-            }
-            let (index, zone) = self.beginning(slba)?;
-            return match action {
-                ZoneAction::OPEN => self.open_by_command(index, zone, dword).map(|()| Vec::new()),
-                _ => self.change(index, action).map(|lost| lost.into_iter().collect()),
-            };
-        }
-        if dword.allocate_random_write_area() {
-            return Err(INVALID_FIELD);
-        }
-        let all = |wanted: fn(ZoneState) -> bool, zones: &[Zone]| -> Vec<usize> {
-            zones.iter().enumerate().filter(|(_, zone)| wanted(zone.state)).map(|(index, _)| index).collect()
-        };
-        let named = match action {
-            ZoneAction::OPEN => {
-                let closed = all(|state| state == ZoneState::CLOSED, &self.zones);
-                // All or none of them; zones that were opened implicitly make room.
-                let stay = self.open as usize - self.implicit.len();
-                if self.options.max_open.is_some_and(|most| stay + closed.len() > most as usize) {
-                    return Err(Status::TOO_MANY_OPEN_ZONES);
-                }
-                for &index in &closed {
-                    self.open(index, ZoneState::EXPLICITLY_OPENED, false)?;
-                }
-                return Ok(Vec::new());
-            }
-            ZoneAction::CLOSE => all(ZoneState::is_open, &self.zones),
-            ZoneAction::FINISH => all(ZoneState::is_active, &self.zones),
-            ZoneAction::RESET => all(|state| state.is_active() || state == ZoneState::FULL, &self.zones),
-            ZoneAction::OFFLINE => all(|state| state == ZoneState::READ_ONLY, &self.zones),
-            _ => return Err(INVALID_FIELD),
-        };
-        let lost = named.into_iter().filter_map(|index| self.change(index, action).transpose());
-        lost.collect()
-    }
-
-    /// Closes, finishes, resets or takes offline a zone; returns the blocks whose data is lost.
-    fn change(&mut self, index: usize, action: ZoneAction) -> Result<Option<Range<u64>>, Status> {
-        let start = index as u64 * self.size;
-        let Some(zone) = self.zones.get_mut(index) else { return Err(INVALID_FIELD) };
-        let state = zone.state;
-        match action {
-            ZoneAction::CLOSE if state.is_open() => self.set(index, ZoneState::CLOSED),
-            ZoneAction::CLOSE if state == ZoneState::CLOSED => {}
-            ZoneAction::FINISH if state.has_write_pointer() => {
-                zone.pointer = self.capacity;
-                self.set(index, ZoneState::FULL);
-            }
-            ZoneAction::FINISH if state == ZoneState::FULL => {}
-            ZoneAction::RESET if state.is_active() || state == ZoneState::FULL => {
-                zone.pointer = 0;
-                let lost = start..start + std::mem::take(&mut zone.touched);
-                self.set(index, ZoneState::EMPTY);
-                return Ok(Some(lost).filter(|lost| !lost.is_empty()));
-            }
-            ZoneAction::RESET if state == ZoneState::EMPTY => {}
-            ZoneAction::OFFLINE if state == ZoneState::READ_ONLY => self.set(index, ZoneState::OFFLINE),
-            ZoneAction::OFFLINE if state == ZoneState::OFFLINE => {}
-            ZoneAction::CLOSE | ZoneAction::FINISH | ZoneAction::RESET | ZoneAction::OFFLINE => {
-                return Err(INVALID_TRANSITION);
-            }
-            _ => return Err(INVALID_FIELD),
-        }
-        Ok(None)
-    }
-
-    fn open_by_command(&mut self, index: usize, zone: Zone, dword: ZoneSendDword13) -> Result<(), Status> {
-        let area = dword.allocate_random_write_area();
-        if area && (self.area == 0 || !zone.area && zone.state != ZoneState::EMPTY) {
-            return Err(Status::INVALID_ZONE_OPERATION.with_do_not_retry());
-        }
-        if !zone.state.has_write_pointer() {
-            return Err(INVALID_TRANSITION);
-        }
-        self.open(index, ZoneState::EXPLICITLY_OPENED, area)
-    }
-
     /// Opens a zone that is not open in this way, if the limits allow it.
-    fn open(&mut self, index: usize, state: ZoneState, area: bool) -> Result<(), Status> {
+    pub(super) fn open(&mut self, index: usize, state: ZoneState, area: bool) -> Result<(), Status> {
         let Some(&Zone { state: before, area: has, .. }) = self.zones.get(index) else {
             return Err(INVALID_FIELD);
         };
@@ -320,7 +242,7 @@ impl Zones {
     }
 
     /// Commits the random write area of a zone up to a block.
-    fn flush_area(&mut self, last: u64) -> Result<(), Status> {
+    pub(super) fn flush_area(&mut self, last: u64) -> Result<(), Status> {
         let (index, offset, zone) = self.zone(last)?;
         if self.area == 0 {
             return Err(Status::INVALID_ZONE_OPERATION.with_do_not_retry());
@@ -342,7 +264,7 @@ impl Zones {
     }
 
     /// Changes the state of a zone, and counts.
-    fn set(&mut self, index: usize, state: ZoneState) {
+    pub(super) fn set(&mut self, index: usize, state: ZoneState) {
         let Some(zone) = self.zones.get_mut(index) else { return };
         let before = std::mem::replace(&mut zone.state, state);
         self.open = self.open + u32::from(state.is_open()) - u32::from(before.is_open());

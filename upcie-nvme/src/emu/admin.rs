@@ -9,7 +9,6 @@ use super::{
     identify,
     io::PIECE,
     media::Media,
-    placement,
     queue::{Fault, Sq},
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,

@@ -34,7 +34,7 @@ impl<M: Media> Io<M> {
             Ok(true) => self.flush_media().map(|flushed| bytes += flushed),
             Err(status) => Err(status),
         };
-        self.release(&erasure);
+        self.release_erased(&erasure);
         (bytes, Some((erasure, result)))
     }
 
@@ -118,7 +118,7 @@ impl<M: Media> Io<M> {
     }
 
     /// Lets the namespaces of an erasure that has ended take commands. Those that it has not erased are as they were before.
-    fn release(&mut self, erasure: &Erasure) {
+    fn release_erased(&mut self, erasure: &Erasure) {
         for (place, &(index, before)) in erasure.named.iter().enumerate() {
             let Some(namespace) = self.namespaces.get_mut(index) else { continue };
             let is_erased = place < erasure.ended;
@@ -146,7 +146,7 @@ impl<M: Media> Io<M> {
             if let Some((_, before)) = begun {
                 *before = Away::Unformatted;
             }
-            self.release(&erasure);
+            self.release_erased(&erasure);
         }
     }
 

@@ -158,8 +158,8 @@ fn namespaces_are_formatted_one_after_another() {
     let (status, all) = run(&mut stepped, |stepped| {
         let left = [1, 2].map(|nsid| stepped.machine.core.io.unformatted(nsid));
         match left {
-            [2.., 100] => seen[0] = true,
-            [1, 2..] => {
+            [2..=u8::MAX, 100] => seen[0] = true,
+            [1, 2..=u8::MAX] => {
                 seen[1] = true;
                 assert_eq!(read(stepped, 1), Status::FORMAT_IN_PROGRESS);
             }

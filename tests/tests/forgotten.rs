@@ -8,7 +8,7 @@ use std::{
     ops::Range,
     os::unix::net::UnixStream,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use upcie_core::{
     open,
@@ -18,6 +18,7 @@ use upcie_core::{
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 use upcie_tests::{
     deadline,
+    futures::poll_once,
     io::{create, only, read},
     left_out,
     process::{Directory, Server},
@@ -80,6 +81,38 @@ fn a_forgotten_queue_keeps_its_id_and_its_buffers() {
     };
     says(&error, &["in use"]);
     assert!(others.iter().all(|other| other.id() != id));
+}
+
+#[test]
+fn a_forgotten_future_keeps_its_queue_and_its_buffer() {
+    let (controller, namespace) = controller();
+    let queue = controller.queue_pair().depth(4).create_async().unwrap();
+    let buffer = controller.alloc(4096).unwrap();
+    let taken = addresses(&buffer);
+    let mut future = queue.read(&namespace, 0, buffer);
+    assert!(poll_once(&mut future).is_pending());
+    mem::forget(future);
+    // The command completes, and nobody takes its result.
+    let end = Instant::now() + deadline();
+    while queue.in_flight() > 0 {
+        assert!(Instant::now() < end, "the read does not complete");
+        queue.progress().unwrap();
+    }
+    let id = queue.id();
+    drop(queue);
+    nothing_is_reused(&controller, &namespace, &[taken]);
+    let others: Vec<QueuePair<u64>> =
+        (1..controller.max_queue_pairs()).map(|_| create(controller.queue_pair())).collect();
+    assert!(others.iter().all(|other| other.id() != id));
+    says(&controller.queue_pair().create::<u64>().unwrap_err(), &["in use"]);
+}
+
+#[test]
+fn forgotten_events_stay_taken() {
+    let (controller, namespace) = controller();
+    mem::forget(controller.events().unwrap());
+    says(&controller.events().unwrap_err(), &["asynchronous events", "drop it first"]);
+    namespace.flush().unwrap();
 }
 
 #[test]

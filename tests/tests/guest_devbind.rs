@@ -261,6 +261,17 @@ fn swap_keeps_a_function_from_being_taken() {
     let swap = Swap(disk.clone());
     let name = disk.file_name().unwrap().to_str().unwrap();
     has(&devbind("list"), &[&format!("{name} is swap"), "QEMU NVMe Ctrl", "512 MiB"]);
+    // Tools finding A5: advice to bind the function would take the swap away.
+    for address in [BDF.to_owned(), format!("sysfs:{BDF}"), format!("noiommu:{BDF}")] {
+        let output = Command::new(programs().join("upcie")).args(["info", &address]).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        has(&error, &[&address, "class 0108", "bound to nvme", &format!("{name} is swap")]);
+        assert!(!error.contains("devbind"), "{error}");
+    }
+    let list = Command::new(programs().join("upcie")).arg("list").output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    has(&list, &["transports: none while it is in use", &format!("{name} is swap")]);
     let text = refused(&format!("bind vfio-pci {OTHER} {BDF}"));
     has(&text, &[&format!("{BDF} is in use: {name} is swap"), "--force"]);
     // The file system is unmounted in this mount namespace; the kernel still knows it from another one.

@@ -2,16 +2,26 @@
 //! and each reaction keeps its slot and buffer until the controller has let go of them.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 use upcie_nvme::{
     Controller, Error, Failure, Io, Namespace, QueuePair, Wait,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     queue::OnTimeout,
-    spec::{AdminOpcode, Command, NvmOpcode, Status},
+    spec::{AdminOpcode, Command, ControllerStatus, NvmOpcode, ShutdownStatus, Status, offset},
 };
-use upcie_tests::{deadline, io::only, says};
+use upcie_tests::{
+    deadline,
+    io::only,
+    odd::{self, Registers},
+    process::within,
+    says,
+};
 
 /// The deadline of commands, which other commands keep on a busy machine.
 const LIMIT: Duration = Duration::from_millis(400);
@@ -227,6 +237,34 @@ fn a_bring_up_of_slow_commands_has_one_deadline() {
     let opened = Controller::builder().timeout(EACH * 3 / 2).from_device(device);
     let error = opened.map(drop).unwrap_err();
     assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+}
+
+/// Registers that answer reads of CSTS late from a time on, and tell of a shutdown that never ends.
+struct NeverShutDown(Arc<AtomicBool>);
+
+impl Registers for NeverShutDown {
+    fn read(&mut self, at: u64, data: &mut [u8]) {
+        if at != offset::CSTS as u64 || !self.0.load(Ordering::Relaxed) {
+            return;
+        }
+        // Slow on purpose: the register's own deadline is kept.
+        thread::sleep(Duration::from_millis(200));
+        let bits = u32::from_le_bytes((&*data).try_into().expect("a register of 32 bits"));
+        let status = ControllerStatus::from_bits(bits).with_shst(ShutdownStatus::OCCURRING);
+        data.copy_from_slice(&status.into_bits().to_le_bytes());
+    }
+}
+
+/// Soundness finding 5: the last handle's drop read the clock after 1000 looks, which took minutes here.
+#[test]
+fn slow_registers_do_not_stretch_a_drop() {
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let controller = odd::open("size=1M", NeverShutDown(is_slow.clone()), deadline()).unwrap();
+    is_slow.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    within(4 * deadline(), move || drop(controller));
+    // Ten seconds for the shutdown; then it is disabled, which works.
+    assert!(start.elapsed() < deadline(), "{:?}", start.elapsed());
 }
 
 /// A reset's deadline is the sum of this one and the times that the controller states.

@@ -59,6 +59,21 @@ fn impossible_jobs_are_refused_in_one_line() {
     });
 }
 
+/// One queue pair of two entries, one vector, and the least MDTS.
+#[test]
+fn a_minimal_controller_is_enough_for_one_unit_at_a_time() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:size=16M,queues=1,depth=2,vectors=1,mdts=8K".parse().expect("an address");
+    for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
+        let job = ["--rw=randwrite", "--verify=crc32c", "--iodepth=1", wait];
+        let done = fio(&emu).job(&job).run().passed(wait);
+        assert!(total(&done[0], "write") > 0 && total(&done[0], "read") > 0, "{}", done[0]);
+    }
+    fio(&emu).job(&["--rw=randread", "--iodepth=2"]).run().refused("two units", &["iodepth=2", "CAP.MQES"]);
+}
+
 /// fio writes zones from their write pointers on, within the limit of open zones, and resets full ones.
 #[test]
 fn zones_are_written_in_order() {

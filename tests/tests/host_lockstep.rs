@@ -171,6 +171,50 @@ fn a_reset_forgets_the_queues_and_the_driver_says_so() {
     assert!(matches!(error.failure(), Failure::Disabled { .. }), "{error}");
 }
 
+/// Soundness finding 14: a fault was noticed after the wait's whole timeout. In simulated time the promised limit is exact.
+#[test]
+fn a_wait_notices_faults_within_100_ms() {
+    // Without a fault in it: a reset by somebody else.
+    for fault in [Some(Fault::Fatal), Some(Fault::AllOnes(None)), None] {
+        for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_micros(20))] {
+            let pair = pair("size=1M", None);
+            let mut queue: QueuePair<u64> =
+                pair.controller.queue_pair().depth(8).interrupt(1).create().unwrap();
+            match fault {
+                Some(fault) => {
+                    let plan = FaultPlan::new(0).rule(FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0));
+                    pair.clock.device.inject(&plan).unwrap();
+                }
+                // SAFETY: the driver's commands name memory of its own, and none is in flight.
+                None => unsafe { pair.clock.device.reset() }.unwrap(),
+            }
+            queue.turn().unwrap().flush(&pair.namespace, 1).unwrap();
+            let start = pair.clock.now();
+            let error = queue.wait(how, Duration::from_secs(30)).unwrap_err();
+            let took = pair.clock.now() - start;
+            assert!(took <= Duration::from_millis(100), "{fault:?}, {how:?}: after {took:?}: {error}");
+        }
+    }
+}
+
+/// A list of several pages had a deadline for each of its commands.
+#[test]
+fn a_list_of_namespaces_has_one_deadline() {
+    let each = Duration::from_secs(20);
+    // One page is full, so the driver asks for the next.
+    let pair = pair("size=4K,namespaces=1024", None);
+    assert_eq!(pair.controller.namespace_ids().unwrap().len(), 1024);
+    let slow = FaultRule::new(Fault::Delay(each)).queue(0).opcode(AdminOpcode::IDENTIFY.0);
+    pair.clock.device.inject(&FaultPlan::new(0).rule(slow)).unwrap();
+    let start = pair.clock.now();
+    let error = pair.controller.namespace_ids().unwrap_err();
+    let took = pair.clock.now() - start;
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+    assert!(took >= each && took < 2 * each, "{took:?}");
+    // The default, which is for the whole list.
+    says(&error, &["30s"]);
+}
+
 #[test]
 fn a_reset_that_fails_ends_in_time() {
     for (fault, lets_go) in [(Fault::NeverReady, true), (Fault::AllOnes(None), false)] {

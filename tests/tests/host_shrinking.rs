@@ -1,5 +1,5 @@
 //! Servers whose BAR is in a file that can't be sealed, and that shrink it while it is mapped: the tools end
-//! with an error, not by a signal.
+//! with an error, not by a signal. Programs that don't ask for that keep their signal handlers.
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
@@ -9,6 +9,7 @@ use nix::sys::{
 use std::{
     fs::File,
     io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{
@@ -19,13 +20,15 @@ use std::{
     },
     path::PathBuf,
     process::Command,
+    ptr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     thread,
 };
-use upcie_core::device::Address;
+use upcie_core::{device::Address, memory::survive_shrinking};
+use upcie_nvme::Controller;
 use upcie_tests::{
     left_out,
     process::{Directory, Process, Server, programs},
@@ -149,4 +152,35 @@ fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
         let is_named = said.contains("shrank the file") || said.contains("no completion within");
         assert!(is_named, "{doorbells} {words:?}: {said}");
     }
+}
+
+/// Returns the address of each signal's handler.
+fn handlers() -> Vec<usize> {
+    let handler = |signal| {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: nothing is changed, and there is room for the answer. A signal that can't be asked for leaves zeroes.
+        unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+        // SAFETY: all zeroes is a valid value, and the call may have filled it in.
+        unsafe { action.assume_init() }.sa_sigaction
+    };
+    (1..=libc::SIGRTMAX()).map(handler).collect()
+}
+
+/// Signal handlers belong to the program: a client and a server install none unless it asks for that.
+#[test]
+fn a_program_keeps_its_signal_handlers() {
+    let before = handlers();
+    // Both are in this process.
+    let controller = Controller::open("emu:size=1M").unwrap();
+    controller.namespace(1).unwrap().write_at(0, &[7; 512]).unwrap();
+    drop(controller);
+    assert_eq!(handlers(), before);
+    survive_shrinking().unwrap();
+    let after = handlers();
+    let changed: Vec<i32> = (1..)
+        .zip(after.iter().zip(&before))
+        .filter(|(_, (now, then))| now != then)
+        .map(|(signal, _)| signal)
+        .collect();
+    assert_eq!(changed, [libc::SIGBUS]);
 }

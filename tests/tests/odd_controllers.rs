@@ -237,7 +237,7 @@ fn one_queue_pair_of_two_entries_serves_everything() {
 /// Soundness part B (g): a device that completes a command now and then holds no call for ever.
 #[test]
 fn a_blocking_call_ends_on_a_slow_device() {
-    // Each batch of 31 commands is in time, but 9 batches take longer than 1 s plus a second for each 2 MiB.
+    // Each batch of 31 commands is in time, but 9 batches take longer than 1 s plus a second for each MiB.
     let address = "emu:size=4M,mdts=8K,latency=700ms";
     let controller = Controller::builder().timeout(Duration::from_secs(1)).open(address).unwrap();
     let namespace = controller.namespace(1).unwrap();

@@ -157,6 +157,7 @@ fn limits_of_the_device_are_named_in_errors() {
         ("info vfio:0000:ff:1f.7", "0000:ff:1f.7"),
         ("perf vfio-user:/absent/socket", "/absent/socket"),
         ("write 0000:ff:1f.7 /dev/null", "upcie list"),
+        ("p2p emu emu", "an address space of its own"),
         ("perf emu --count 1 --log=a=b=c", "UPCIE_LOG"),
     ] {
         let error = fails(1, run(arguments));

@@ -3,6 +3,7 @@
 mod program;
 
 use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -113,6 +114,29 @@ fn more_threads_than_cores_are_reported() {
     let text =
         String::from_utf8(succeeds(run(&format!("perf emu --threads {} --count 1000", cores + 1)))).unwrap();
     assert!(text.contains("they take turns"), "{text}");
+}
+
+/// Tools finding A4: of threads that ran 11 % of the time perf said that polling never sleeps. Two that poll on one core have
+/// half of it each, at most.
+#[test]
+fn threads_that_share_a_core_are_reported_as_starved() {
+    // The program inherits the only core of this thread.
+    let this = Pid::from_raw(0);
+    let all = sched_getaffinity(this).unwrap();
+    let core = (0..CpuSet::count()).find(|&core| all.is_set(core).unwrap()).expect("a core");
+    let mut one = CpuSet::new();
+    one.set(core).unwrap();
+    sched_setaffinity(this, &one).unwrap();
+    let dir = Dir::made("starved");
+    let arguments = "emu --threads 2 --wait poll --time 500ms";
+    let (report, svg) = drawn(arguments, &dir, 0);
+    let [text] = problems(&report, "starved")[..] else { panic!("{report}") };
+    assert!(text.contains(" ran only ") && text.ends_with("measure the scheduler, not the device"), "{text}");
+    assert!(svg.contains(" ran only "), "the image of the run");
+    assert_eq!(problems(&report, "cores").len(), 1, "{report}");
+    let text = String::from_utf8(succeeds(run(&format!("perf {arguments}")))).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("! ") && line.contains(" ran only ")), "{text}");
+    assert!(text.contains("other threads had it") && !text.contains("never sleeps"), "{text}");
 }
 
 /// Issue 9, tools A4. The default wait mode depends on the load of the cores, so only the reason is checked;

@@ -182,6 +182,9 @@ fn impossible_bindings_are_refused_before_any_change() {
     let refusal = |driver: &str| text(&kernel.binder().bind(&function, driver).unwrap_err());
     has(&refusal("vfio-pci"), &["no IOMMU", "intel_iommu=on", "--unsafe-noiommu", "uio_pci_generic"]);
     has(&refusal("e1000"), &["no PCI driver e1000", "modprobe e1000"]);
+    // The kernel's modules have underscores where some drivers have hyphens.
+    has(&refusal("vfio_pci"), &["did you mean vfio-pci?"]);
+    has(&refusal("uio-pci-generic"), &["did you mean uio_pci_generic?"]);
     for name in ["", "../nvme", "-x", "a b", "nvme\n", "."] {
         has(&refusal(name), &["a name like vfio-pci"]);
     }

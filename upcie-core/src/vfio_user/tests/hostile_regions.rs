@@ -121,7 +121,7 @@ fn a_sealable_bar_is_sealed() {
     server.join().unwrap();
 }
 
-/// Soundness finding 7: in a program without a handler of SIGBUS such a file is not mapped. `hostile_server` in tests/
+/// Soundness finding 7: in a program without a handler of SIGBUS such a file is not mapped. `host_shrinking` in tests/
 /// has the cases with a handler.
 #[test]
 fn a_shrinkable_bar_is_accessed_by_message() {

@@ -1,11 +1,10 @@
 //! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
 
-use super::{Controller, Inner, late::Late, lent::LentMemory, lock};
+use super::{Controller, Inner, Limit, lent::LentMemory, lock};
 use crate::{
     Error, Result,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
 };
-use std::time::Duration;
 use upcie_core::{dma::DmaBuf, gate::Pass};
 use zerocopy::IntoBytes;
 
@@ -24,6 +23,8 @@ impl Controller {
     /// The controller keeps the memory, over resets too, until [`take_host_memory`](Self::take_host_memory) or until it is
     /// dropped. If it has some already, returns the bytes of that.
     ///
+    /// All of it takes the controller's timeout at most, the wait for other threads that lend or take included.
+    ///
     /// ```
     /// let controller = upcie_nvme::Controller::open("emu:size=1M,hmb=1M")?;
     /// assert_eq!(controller.lend_host_memory(64 << 20)?, 1 << 20);
@@ -38,22 +39,25 @@ impl Controller {
     pub fn lend_host_memory(&self, most: usize) -> Result<usize> {
         let inner = &self.inner;
         inner.check_owner(LEND)?;
-        let _pass = inner.enter_host_buffer(LEND)?;
+        let mut limit = inner.limit();
+        let _pass = inner.enter_host_buffer(&limit, LEND)?;
         let buffer = &inner.host_buffer;
         if let Some(bytes) = buffer.confirmed() {
             return Ok(bytes);
         }
         // After an earlier call that failed the controller may have memory.
-        inner.end_lending()?;
+        inner.end_lending(&mut limit)?;
+        let budget = limit.budget();
         let made = inner.make_host_buffer(most as u64)?;
+        drop(budget);
         *lock(&buffer.lent) = made;
         loop {
             let resets = inner.resets.count();
             let Some(command) = inner.lending(false) else { return Ok(0) };
-            if let Err(error) = inner.send_lending(&command, inner.timeout()) {
+            if let Err(error) = inner.send_lending(&command, &mut limit) {
                 // A refusal may say that the controller has the memory; after any other error it may have it.
                 if error.status().is_some() {
-                    inner.end_lending()?;
+                    inner.end_lending(&mut limit)?;
                 }
                 return Err(error);
             }
@@ -66,7 +70,7 @@ impl Controller {
             }
             drop(lent);
             // It has the memory if the command came after the reset, and would refuse to be given it again.
-            inner.disable_host_buffer()?;
+            inner.disable_host_buffer(&mut limit)?;
         }
     }
 
@@ -85,8 +89,9 @@ impl Controller {
     pub fn take_host_memory(&self) -> Result<()> {
         let inner = &self.inner;
         inner.check_owner(TAKE)?;
-        let _pass = inner.enter_host_buffer(TAKE)?;
-        inner.end_lending()
+        let mut limit = inner.limit();
+        let _pass = inner.enter_host_buffer(&limit, TAKE)?;
+        inner.end_lending(&mut limit)
     }
 }
 
@@ -116,10 +121,8 @@ impl PreferredSizes {
 }
 
 impl Inner {
-    fn enter_host_buffer(&self, operation: &str) -> Result<Pass<'_, ()>> {
-        let mut watch = self.stopwatch();
-        let limit = self.timeout();
-        self.link.enter(&self.host_buffer.calls, &mut watch, limit, || operation.into(), "lent memory")
+    fn enter_host_buffer(&self, limit: &Limit<'_>, operation: &str) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.host_buffer.calls, limit, || operation.into(), "lent memory")
     }
 
     /// Allocates what the controller wishes; `None` if it wishes nothing.
@@ -173,20 +176,20 @@ impl Inner {
     }
 
     /// Tells the controller to let go of the memory, if it may have some.
-    fn end_lending(&self) -> Result<()> {
+    fn end_lending(&self, limit: &mut Limit<'_>) -> Result<()> {
         match &mut *lock(&self.host_buffer.lent) {
             Some(lent) => lent.confirmed = false,
             None => return Ok(()),
         }
-        self.disable_host_buffer()?;
+        self.disable_host_buffer(limit)?;
         *lock(&self.host_buffer.lent) = None;
         Ok(())
     }
 
     /// Tells the controller to use no memory of the host.
-    fn disable_host_buffer(&self) -> Result<()> {
+    fn disable_host_buffer(&self, limit: &mut Limit<'_>) -> Result<()> {
         let command = Command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0);
-        self.admin_late(&command, DmaBuf::empty(), TAKE, self.timeout(), Late::Nothing).map(drop)
+        self.admin_data(&command, DmaBuf::empty(), TAKE, limit).map(drop)
     }
 
     /// Returns the command that lends the memory, if there is some. `again`: the controller had it before a reset.
@@ -204,14 +207,14 @@ impl Inner {
         })
     }
 
-    fn send_lending(&self, command: &Command, after: Duration) -> Result<()> {
-        self.admin_late(command, DmaBuf::empty(), LEND, after, Late::Nothing).map(drop)
+    fn send_lending(&self, command: &Command, limit: &mut Limit<'_>) -> Result<()> {
+        self.admin_data(command, DmaBuf::empty(), LEND, limit).map(drop)
     }
 
     /// Returns the memory to the controller, which a reset has made forget it.
-    pub(super) fn restore_host_buffer(&self) -> Result<()> {
+    pub(super) fn restore_host_buffer(&self, limit: &mut Limit<'_>) -> Result<()> {
         let Some(command) = self.lending(true) else { return Ok(()) };
-        let lent = self.send_lending(&command, self.timeout());
+        let lent = self.send_lending(&command, limit);
         if lent.is_err() {
             lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.confirmed = false);
         }

@@ -1,6 +1,5 @@
 //! The one deadline of a call: for every command that it sends, and every thread that it waits for.
 
-use super::Inner;
 use crate::Error;
 use std::time::Duration;
 use upcie_core::{
@@ -102,25 +101,6 @@ impl<'c> Limit<'c> {
     pub(crate) fn tell(&self, mut error: Error) -> Error {
         error.set_deadline(self.named);
         error
-    }
-}
-
-impl Inner {
-    /// Starts the deadline of a call: the controller's timeout.
-    pub(crate) fn limit(&self) -> Limit<'_> {
-        self.limit_of(self.timeout())
-    }
-
-    /// Starts a deadline of `time`.
-    pub(crate) fn limit_of(&self, time: Duration) -> Limit<'_> {
-        Limit::new(self.clock(), time)
-    }
-
-    /// Starts the deadline of a call that moves so many bytes of data: the controller's timeout, and a second for each MiB.
-    pub(crate) fn limit_for(&self, bytes: u64) -> Limit<'_> {
-        let mut limit = self.limit();
-        limit.allow_bytes(bytes);
-        limit
     }
 }
 

@@ -3,20 +3,20 @@
 use super::{
     Namespace,
     blocking::{Order, What, run},
+    reservation_report::{ReservationReport, decode},
     retries::Tries,
 };
 use crate::{
     Error, Result,
+    controller::Limit,
     spec::{
-        Command, ExtendedRegisteredController, NvmOpcode, OptionalCommands, PersistenceChange,
-        RegisteredController, ReservationAcquireAction, ReservationAcquireData, ReservationAcquireDword10,
-        ReservationCapabilities, ReservationRegisterAction, ReservationRegisterData,
-        ReservationRegisterDword10, ReservationReleaseAction, ReservationReleaseData,
-        ReservationReleaseDword10, ReservationStatus, ReservationType, Status,
+        Command, NvmOpcode, OptionalCommands, PersistenceChange, ReservationAcquireAction,
+        ReservationAcquireData, ReservationAcquireDword10, ReservationCapabilities,
+        ReservationRegisterAction, ReservationRegisterData, ReservationRegisterDword10,
+        ReservationReleaseAction, ReservationReleaseData, ReservationReleaseDword10, ReservationType, Status,
     },
 };
-use std::fmt;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Bytes that the first command of a report asks for.
 const PIECE: usize = 4096;
@@ -49,53 +49,6 @@ const READS: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Reservations {
     namespace: Namespace,
-}
-
-/// The identifier of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HostId {
-    /// An identifier of 64 bits.
-    Short(u64),
-    /// An identifier of 128 bits: the bytes that the host has set.
-    Extended([u8; 16]),
-}
-
-/// Prints hexadecimal digits: `0x7`, or 32 of them.
-impl fmt::Display for HostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Short(id) => write!(f, "{id:#x}"),
-            Self::Extended(id) => id.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-        }
-    }
-}
-
-/// A registrant on a controller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Registrant {
-    /// The controller that the host uses; `None` if it uses none now.
-    pub controller: Option<u16>,
-    /// The host holds the reservation.
-    pub holds: bool,
-    /// The host.
-    pub host: HostId,
-    /// The host's key.
-    pub key: u64,
-}
-
-/// The reservation and the registrants of a namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReservationReport {
-    /// A number that changes with each change of registrations; it wraps.
-    pub generation: u32,
-    /// The type of the reservation, if one is held.
-    pub kind: Option<ReservationType>,
-    /// Registrations and the reservation outlast a loss of power.
-    pub persists: bool,
-    /// The registrants, each once for each controller that it uses.
-    pub registrants: Vec<Registrant>,
 }
 
 impl Namespace {
@@ -224,14 +177,16 @@ impl Reservations {
     /// Reports the reservation and the registrants, in the form of the host identifiers in use.
     ///
     /// # Errors
-    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
+    /// Those of [`Namespace::read`], the timeout being that of all commands together;
+    /// [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
     pub fn report(&self) -> Result<ReservationReport> {
-        let first = self.report_as(false);
+        let mut limit = self.namespace.controller.limit();
+        let first = self.report_as(false, &mut limit);
         let is_other = |error: &Error| error.status() == Some(Status::HOST_ID_INCONSISTENT);
-        if first.as_ref().err().is_some_and(is_other) { self.report_as(true) } else { first }
+        if first.as_ref().err().is_some_and(is_other) { self.report_as(true, &mut limit) } else { first }
     }
 
-    fn report_as(&self, extended: bool) -> Result<ReservationReport> {
+    fn report_as(&self, extended: bool, limit: &mut Limit<'_>) -> Result<ReservationReport> {
         let (controller, nsid) = (&self.namespace.controller, self.namespace.nsid());
         self.namespace.check_usable()?;
         let what = || format!("{} of namespace {nsid}", NvmOpcode::RESERVATION_REPORT);
@@ -240,7 +195,7 @@ impl Reservations {
         for _ in 0..READS {
             let command = Command::reservation_report(nsid, len as u32, extended);
             let mut bytes = vec![0; len];
-            self.run(&command, &mut bytes, &what, Tries::of(controller))?;
+            self.run(&command, &mut bytes, &what, Tries::of(controller), limit)?;
             match decode(&bytes, extended) {
                 Ok(report) => return Ok(report),
                 Err(needs) if needs > most => break,
@@ -293,16 +248,23 @@ impl Reservations {
             let (action, nsid) = (action.unwrap_or("an unknown action"), self.namespace.nsid());
             format!("{opcode} ({:02X}h, {action}) of namespace {nsid}", command.opcode)
         };
-        self.run(command, data, &what, Tries::NONE)
+        self.run(command, data, &what, Tries::NONE, &mut self.namespace.controller.limit())
     }
 
     /// Runs a command with `data`, which the controller reads or fills, by way of a buffer of whole pages.
-    fn run(&self, command: &Command, data: &mut [u8], what: What<'_>, tries: Tries) -> Result<()> {
+    fn run(
+        &self,
+        command: &Command,
+        data: &mut [u8],
+        what: What<'_>,
+        tries: Tries,
+        limit: &mut Limit<'_>,
+    ) -> Result<()> {
         let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
         let len = data.len();
-        let mut buffer = controller.whole_pages(len)?;
+        let mut buffer = controller.whole_pages(len, limit)?;
         buffer.write_at(0, data);
-        run(controller, &mut buffer, what, 0, (tries, Order::Any), |turn, held, _| {
+        run(controller, &mut buffer, what, limit, (tries, Order::Any), |turn, held, _| {
             // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.submit_reservation_held(extent, command, held, len, 0) }.map(|()| false)
@@ -316,83 +278,5 @@ impl Reservations {
     fn lacks(&self, reason: &str) -> Error {
         let reason = format!("namespace {}: {reason}", self.namespace.nsid());
         Error::unsupported(self.namespace.controller.name(), reason)
-    }
-}
-
-/// Returns the report in `bytes`, or the bytes that it needs to be whole.
-fn decode(bytes: &[u8], extended: bool) -> Result<ReservationReport, usize> {
-    let (header, size) = match extended {
-        false => (size_of::<ReservationStatus>(), size_of::<RegisteredController>()),
-        true => (ReservationStatus::EXTENDED, size_of::<ExtendedRegisteredController>()),
-    };
-    let (status, _) = ReservationStatus::read_from_prefix(bytes).map_err(|_| header)?;
-    let count = usize::from(status.registered_controllers.get());
-    let needs = header + count * size;
-    let all = bytes.get(header..needs).ok_or(needs)?.chunks_exact(size);
-    let registrants = all.filter_map(|bytes| match extended {
-        false => RegisteredController::read_from_bytes(bytes)
-            .ok()
-            .map(|one| registrant(one.controller_id, one.status, HostId::Short(one.host_id), one.key)),
-        true => ExtendedRegisteredController::read_from_bytes(bytes)
-            .ok()
-            .map(|one| registrant(one.controller_id, one.status, HostId::Extended(one.host_id), one.key)),
-    });
-    Ok(ReservationReport {
-        generation: status.generation,
-        kind: status.kind(),
-        persists: status.persists & 1 != 0,
-        registrants: registrants.collect(),
-    })
-}
-
-fn registrant(controller: u16, status: u8, host: HostId, key: u64) -> Registrant {
-    let controller = Some(controller).filter(|&id| id != u16::MAX);
-    Registrant { controller, holds: status & 1 != 0, host, key }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use upcie_core::testing::Random;
-
-    #[test]
-    fn both_forms_of_a_report_are_decoded() {
-        let mut short = vec![0; 24 + 2 * 24];
-        (short[0], short[4], short[5], short[9]) = (9, 2, 2, 1);
-        short[24..26].fill(0xff);
-        (short[26], short[32], short[40]) = (1, 7, 8);
-        (short[48], short[56], short[64]) = (3, 4, 5);
-        let report = decode(&short, false).unwrap();
-        assert_eq!((report.generation, report.kind), (9, Some(ReservationType::EXCLUSIVE_ACCESS)));
-        let first = Registrant { controller: None, holds: true, host: HostId::Short(7), key: 8 };
-        let second = Registrant { controller: Some(3), holds: false, host: HostId::Short(4), key: 5 };
-        assert_eq!((report.persists, report.registrants), (true, vec![first, second]));
-        let mut extended = vec![0; 64 + 64];
-        (extended[5], extended[64], extended[72], extended[80]) = (1, 2, 6, 9);
-        let report = decode(&extended, true).unwrap();
-        let mut id = [0; 16];
-        id[0] = 9;
-        let only = Registrant { controller: Some(2), holds: false, host: HostId::Extended(id), key: 6 };
-        assert_eq!((report.kind, report.persists, report.registrants), (None, false, vec![only]));
-        assert_eq!(HostId::Extended(id).to_string(), "09000000000000000000000000000000");
-    }
-
-    #[test]
-    fn a_report_that_is_cut_off_names_its_length() {
-        let mut bytes = vec![0; 4096];
-        (bytes[5], bytes[6]) = (0xff, 0xff);
-        assert_eq!(decode(&bytes, false), Err(24 + 65535 * 24));
-        assert_eq!(decode(&bytes, true), Err(64 + 65535 * 64));
-        assert_eq!(decode(&bytes[..8], false), Err(24));
-        let mut random = Random(3);
-        for _ in 0..1000 {
-            let mut bytes = vec![0; random.below(1024)];
-            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
-            let extended = random.below(2) == 1;
-            match decode(&bytes, extended) {
-                Ok(report) => assert!(report.registrants.len() * 24 <= bytes.len()),
-                Err(needs) => assert!(needs > bytes.len()),
-            }
-        }
     }
 }

@@ -9,9 +9,11 @@
 //! | Store, Delete | no | another writer may have changed the key since |
 //! | Dataset Management | no | the blocks may have been written since |
 
-use crate::{Result, controller::Inner, spec::Status};
-use std::time::Duration;
-use upcie_core::deadline::Stopwatch;
+use crate::{
+    Result,
+    controller::{Inner, Limit},
+    spec::Status,
+};
 
 /// The repetitions that a call has left.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Tries {
     }
 
     /// Decides whether a command that `failed` with a status is sent again. Waits for the time that the status asks for first;
-    /// if that ends after the `limit`, as counted by its stopwatch, the command is not sent again.
+    /// if that ends after the `limit`, the command is not sent again.
     ///
     /// # Errors
     /// The controller is gone or fails.
@@ -40,7 +42,7 @@ impl Tries {
         &mut self,
         controller: &Inner,
         failed: (Status, u64),
-        limit: (&mut Stopwatch<'_>, Duration),
+        limit: &mut Limit<'_>,
         what: &dyn Fn() -> String,
     ) -> Result<bool> {
         let (status, tag) = failed;

@@ -200,7 +200,7 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emu;
+    use crate::{Failure, emu};
     use std::{sync::mpsc, time::Duration};
     use upcie_core::{
         clock::{Clock, SystemClock},
@@ -270,6 +270,10 @@ mod tests {
             tells.send(()).unwrap();
         });
         told.recv_timeout(LONG).expect("it ends");
+        let count = |within| vectors.count(&*device, 1, &mut Limit::new(&SystemClock, within));
+        let error = count(Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
         drop(wiring);
+        assert_eq!(count(LONG).unwrap(), 1);
     }
 }

@@ -94,7 +94,9 @@ pub(super) fn zeroes(
     what: What<'_>,
 ) -> Result<()> {
     let (mut sent, mut limit) = (0, controller.limit());
-    limit.allow_seconds(blocks / u64::from(extent.max_zeroes.max(1)));
+    // A command stays within a zone.
+    let zone = if extent.is_zoned() { extent.zones.blocks } else { u64::MAX };
+    limit.allow_seconds(blocks / u64::from(extent.max_zeroes).min(zone).max(1));
     let how = (Tries::NONE, Order::of_writes(extent));
     run(controller, &mut DmaBuf::empty(), what, &mut limit, how, |turn, _, _| {
         let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());

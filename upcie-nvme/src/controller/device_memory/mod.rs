@@ -127,3 +127,26 @@ impl DeviceMemory {
         Ok(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Controller;
+    use std::time::Duration;
+
+    #[test]
+    fn a_call_behind_another_thread_keeps_its_deadline() {
+        let options = Controller::builder().timeout(Duration::from_secs(1));
+        let controller = options.open("emu:size=1M").unwrap();
+        let memory = &controller.inner().device_memory;
+        // Another thread seems to enable both.
+        let none = || Duration::ZERO;
+        let held = (memory.buffer.0.enter(none).unwrap(), memory.persistent.0.enter(none).unwrap());
+        for error in [controller.cmb().map(drop).unwrap_err(), controller.pmr().map(drop).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.contains("waiting for calls of other threads") && text.contains("1s"), "{text}");
+        }
+        drop(held);
+        controller.cmb().unwrap();
+        controller.pmr().unwrap();
+    }
+}

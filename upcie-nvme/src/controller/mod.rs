@@ -270,7 +270,7 @@ impl Controller {
     /// Returns the ids of the namespaces that are active on this controller, ascending.
     ///
     /// # Errors
-    /// The controller's status, or a timeout.
+    /// The controller's status, or a timeout of the whole list.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
         self.inner.active_namespaces(&mut self.inner.limit())
     }

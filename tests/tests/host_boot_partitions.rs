@@ -1,15 +1,18 @@
 //! Boot partitions of the embedded controller: unlocked by a feature, replaced and activated by Firmware Commit, read by properties
 //! and by the log page.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
 use upcie_nvme::{
     Controller, ErrorKind, LogQuery,
     spec::{
-        BootPartitionLog, BootPartitionWriteProtection, CommitAction, FirmwareCommit, LogPageId, Status,
-        SupportedLogPages,
+        BootPartitionLog, BootPartitionProperty, BootPartitionWriteProtection, BootReadStatus, CommitAction,
+        FirmwareCommit, LogPageId, Status, SupportedLogPages, offset,
     },
 };
-use upcie_tests::says;
+use upcie_tests::{
+    odd::{self, Registers},
+    says,
+};
 
 const SIZE: u64 = 384 << 10;
 const EMU: &str = "emu:size=1M,boot-partitions=384K";
@@ -183,4 +186,28 @@ fn ranges_and_images_that_do_not_fit_are_refused() {
         let error = Controller::open(format!("emu:size=1M,{options}").as_str()).unwrap_err();
         says(&error, &[part]);
     }
+}
+
+/// Registers that tell of a read that never ends.
+struct Reading;
+
+impl Registers for Reading {
+    fn read(&mut self, at: u64, data: &mut [u8]) {
+        if at != offset::BPINFO as u64 {
+            return;
+        }
+        let bits = u32::from_le_bytes((&*data).try_into().expect("a register of 32 bits"));
+        let property = BootPartitionProperty::from_bits(bits).with_brs(BootReadStatus::IN_PROGRESS);
+        data.copy_from_slice(&property.into_bits().to_le_bytes());
+    }
+}
+
+/// It had 30 s, whatever the timeout.
+#[test]
+fn a_read_that_does_not_end_has_the_timeout() {
+    let controller =
+        odd::open("size=1M,boot-partitions=256K", Reading, Duration::from_secs(4)).expect("a controller");
+    let error = controller.read_boot_partition(0, 0, &mut [0; 4096]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    says(&error, &["waiting for an earlier read of a boot partition", "no answer within 4s"]);
 }

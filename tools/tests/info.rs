@@ -80,6 +80,26 @@ fn every_tool_works_on_a_minimal_controller() {
     for how in ["", "--wait irq", "--wait poll", "--rw randrw --verify --destructive"] {
         succeeds(run(&format!("perf {emu} --runtime 200ms {how}")));
     }
+    for verb in [
+        "log ADDR",
+        "log ADDR smart-log",
+        "log ADDR error-log",
+        "id ADDR ctrl",
+        "id ADDR ns --namespace 1",
+        "ns list ADDR",
+        "feature ADDR get number-of-queues",
+        "feature ADDR set temperature-threshold threshold=350",
+    ] {
+        let shown = succeeds(run(&verb.replace("ADDR", &emu)));
+        assert!(!shown.is_empty(), "{verb}");
+    }
+    // By default it asked for two threads and 32 commands in flight, and took the refusal for a lost device.
+    for how in ["--time 500ms", "--time 2 --kill 400ms"] {
+        let start = Instant::now();
+        let text = String::from_utf8(succeeds(run(&format!("soak {emu} {how} --destructive")))).unwrap();
+        assert!(text.contains("no block is wrong"), "{text}");
+        assert!(start.elapsed() < LIMIT, "{how}: {:?}", start.elapsed());
+    }
 }
 
 /// An `nvme-emu` process, which is killed when dropped.

@@ -71,6 +71,8 @@ fn impossible_soaks_are_refused() {
         ("soak emu --threads 0", "use 1 to 62"),
         ("soak emu --length 1000", "a multiple of the block size"),
         ("soak emu --offset 2T", "below the 1 GiB"),
+        ("soak emu:queues=1 --threads 2", "the device granted 1"),
+        ("soak emu:depth=2 --depth 2", "at most 1 command in a queue"),
         ("soak --server colour=red --kill 1", "\"colour\" is not an option"),
     ] {
         let message = fails(1, run(arguments));

@@ -58,7 +58,7 @@ struct upcie_heap_opts {
 
 struct upcie_opts {
 	uint32_t size;       /* sizeof(struct upcie_opts) */
-	uint32_t timeout_ms; /* limit of an admin or synchronous command; default 30,000 */
+	uint32_t timeout_ms; /* limit of an admin or synchronous call, 1 s more for each MiB of data; default 30,000 */
 	uint16_t queues;     /* I/O queue pairs to ask for; default 64 */
 	uint16_t reserved[3];
 };

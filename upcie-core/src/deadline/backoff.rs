@@ -92,6 +92,13 @@ impl<'c> Backoff<'c> {
         self.limit
     }
 
+    /// Returns the rest of the limit, and counts the time so far in full: for a wait that goes on by other means than
+    /// [`pause`](Self::pause), and asks for this every 250 ms at least.
+    pub fn left(&mut self) -> Duration {
+        self.waited = self.watch.waited().saturating_sub(self.since);
+        self.limit.saturating_sub(self.waited)
+    }
+
     /// Waits a little; returns `false` when the time is up, except once, for a last look.
     #[must_use]
     pub fn pause(&mut self) -> bool {

@@ -76,10 +76,16 @@ pub struct Budget {
 impl Budget {
     /// Limits the messages of the calling thread to `time` in total, from now on.
     pub fn new(time: Duration) -> Self {
+        Self::rest(time, time)
+    }
+
+    /// Limits the messages of the calling thread to `left` in total, from now on: the rest of a deadline of `whole`, which
+    /// is the one that errors name.
+    pub fn rest(left: Duration, whole: Duration) -> Self {
         let before = LIMIT.get();
-        let end = spent().saturating_add(time);
+        let end = spent().saturating_add(left);
         if end < before.end {
-            LIMIT.set(Limit { end, whole: time });
+            LIMIT.set(Limit { end, whole });
         }
         Self { before }
     }

@@ -25,6 +25,14 @@ fn the_tighter_budget_holds() {
 }
 
 #[test]
+fn the_rest_of_a_deadline_names_the_whole() {
+    let _budget = Budget::rest(SECOND, 5 * SECOND);
+    assert_eq!((Budget::left(), MessageWatch::new(9 * SECOND).limit()), (SECOND, 5 * SECOND));
+    charge(SECOND);
+    assert!(MessageWatch::new(9 * SECOND).slice().is_none());
+}
+
+#[test]
 fn a_stop_within_a_message_counts_as_one_slice() {
     let clock = ManualClock::default();
     let mut watch = MessageWatch::of(Stopwatch::of(&clock), SECOND);
@@ -116,4 +124,18 @@ fn a_wait_within_a_wait_counts_in_full() {
     while stopped.pause() {}
     drop(stopped);
     assert_eq!(whole.waited(), 36 * SECOND + Duration::from_millis(250));
+}
+
+/// A wait for another thread was an interval of 250 ms for all other stopwatches of its thread.
+#[test]
+fn a_wait_by_other_means_counts_in_full() {
+    let clock = ManualClock::default();
+    let mut whole = Stopwatch::of(&clock);
+    let mut backoff = Backoff::of_memory(Stopwatch::of(&clock), Duration::MAX, 10 * SECOND);
+    // Like a gate, which asks every 100 ms.
+    while !backoff.left().is_zero() {
+        clock.sleep(SECOND / 10);
+    }
+    drop(backoff);
+    assert_eq!(whole.waited(), 10 * SECOND);
 }

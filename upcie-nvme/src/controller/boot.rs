@@ -1,11 +1,11 @@
 //! Boot partitions, read by the controller's properties (Base, "Boot Partitions"): without queues of their own.
 
-use super::{Controller, Inner, transitions};
+use super::{Controller, Inner, Limit, transitions};
 use crate::{
     Error, Result,
     spec::{BootPartitionProperty, BootPartitionSelect, BootReadStatus, offset},
 };
-use std::{mem::ManuallyDrop, time::Duration};
+use std::mem::ManuallyDrop;
 use upcie_core::dma::DmaBuf;
 
 /// Unit of BPROF and BPRSZ in bytes, and the alignment of the buffer.
@@ -14,8 +14,6 @@ const UNIT: u64 = 4096;
 const SIZE_UNIT: u64 = 128 << 10;
 /// Bytes of one read.
 const PIECE: u64 = 128 << 10;
-/// Time for one read: it has no limit of its own, and media may be slow.
-const PATIENCE: Duration = Duration::from_secs(30);
 const READ: &str = "reading a boot partition";
 
 /// The boot partitions of a controller: two of one size.
@@ -56,6 +54,9 @@ impl Controller {
     /// and BPINFO (Base, "Boot Partition Read Select"). The log page 15h
     /// ([`BootPartitionLog`](crate::spec::BootPartitionLog)) has the same bytes by an admin command.
     ///
+    /// It takes the controller's timeout and a second for each MiB at most, the wait for other threads that read included, and
+    /// the timeout for each 128 KiB.
+    ///
     /// An image gets into a partition by [`download_firmware`](Self::download_firmware) and a
     /// [`FirmwareCommit`](crate::spec::FirmwareCommit) that replaces the partition.
     ///
@@ -87,15 +88,17 @@ impl Controller {
                 partitions.size
             ));
         }
-        let mut watch = inner.stopwatch();
-        let _alone = inner.enter_boot_reads(&mut watch, PATIENCE, READ)?;
+        let mut limit = inner.limit_for(data.len() as u64);
+        let _alone = inner.enter_boot_reads(&limit, READ)?;
+        let _budget = limit.budget();
         let piece = PIECE.min((data.len() as u64).next_multiple_of(UNIT)).max(UNIT);
         let mut buffer = inner.heap().alloc_aligned(piece as usize, UNIT as usize)?;
         // The controller is given one address: memory in pieces serves a page at a time.
         let piece = if buffer.is_linear() { piece } else { UNIT } as usize;
         let mut at = at;
         for part in data.chunks_mut(piece) {
-            buffer = inner.read_boot_piece(id, at, (part.len() as u64).next_multiple_of(UNIT), buffer)?;
+            let (len, mut limit) = ((part.len() as u64).next_multiple_of(UNIT), limit.part(inner.timeout()));
+            buffer = inner.read_boot_piece(id, at, len, buffer, &mut limit)?;
             buffer.read_at(0, part);
             at += part.len() as u64;
         }
@@ -113,7 +116,15 @@ impl Inner {
     }
 
     /// Reads `len` bytes, which are in the buffer's first contiguous ones then.
-    fn read_boot_piece(&self, id: u8, at: u64, len: u64, buffer: DmaBuf) -> Result<DmaBuf> {
+    fn read_boot_piece(
+        &self,
+        id: u8,
+        at: u64,
+        len: u64,
+        buffer: DmaBuf,
+        limit: &mut Limit<'_>,
+    ) -> Result<DmaBuf> {
+        let _budget = limit.budget();
         let registers = self.registers();
         let select = BootPartitionSelect::new()
             .with_bprsz((len / UNIT) as u16)
@@ -122,13 +133,14 @@ impl Inner {
         let status = || Ok::<_, Error>(self.boot_property()?.brs());
         // A read of somebody else may be under way: neither property may change before its end.
         let idle = || Ok::<_, Error>(status()? != BootReadStatus::IN_PROGRESS);
-        transitions::wait(
-            registers.clock(),
-            PATIENCE,
-            self.name(),
-            "waiting for an earlier read of a boot partition",
-            idle,
-        )?;
+        let wait = |limit: &mut Limit<'_>, operation: &str| {
+            let waited = transitions::wait(registers.clock(), limit.left(), self.name(), operation, idle);
+            waited.map_err(|error| limit.tell(error))
+        };
+        wait(limit, "waiting for an earlier read of a boot partition")?;
+        if limit.left().is_zero() {
+            return Err(Error::timeout(self.name(), READ, limit.whole()));
+        }
         // SAFETY: the address names `buffer`, which is the controller's from the next write on, and `len` bytes of it are
         // contiguous; it is not given back, read or freed before the read has ended.
         unsafe { registers.write_u64(offset::BPMBL, buffer.iova(0)) }?;
@@ -137,7 +149,7 @@ impl Inner {
         let buffer = ManuallyDrop::new(buffer);
         // SAFETY: the read that this begins writes to the memory that BPMBL names.
         unsafe { registers.write_u32(offset::BPRSEL, select.into_bits()) }?;
-        transitions::wait(registers.clock(), PATIENCE, self.name(), READ, idle)?;
+        wait(limit, READ)?;
         let buffer = ManuallyDrop::into_inner(buffer);
         match status()? {
             BootReadStatus::COMPLETED => Ok(buffer),

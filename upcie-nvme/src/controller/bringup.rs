@@ -1,8 +1,8 @@
 //! Bring-up: from a device to a running controller.
 
 use super::{
-    Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Notice, Properties, QueueIds,
-    Registers, Subsystem,
+    Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Limit, Link, Notice, Properties,
+    QueueIds, Registers, Subsystem,
     admin::ENTRIES,
     device_memory,
     effects::Effects,
@@ -26,7 +26,7 @@ use crate::{
 };
 use std::sync::Arc;
 use upcie_core::{
-    deadline::{Budget, Stopwatch},
+    deadline::Budget,
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
     irq::IrqKind,
@@ -148,25 +148,19 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     // From here on a failure drops `inner`, which stops the controller.
     enable(&inner.link, &inner.properties)?;
     // One timeout for all admin commands from here on.
-    let (timeout, clock) = (inner.link.options.timeout, inner.link.options.clock.clone());
-    let mut watch = Stopwatch::of(&*clock);
-    let mut left = || timeout.saturating_sub(watch.waited());
-    identify_controller(&mut inner)?;
-    inner.link.options.timeout = left();
-    identify_limits(&mut inner)?;
-    inner.link.options.timeout = left();
-    negotiate_queues(&mut inner)?;
+    let (timeout, clock) = (inner.timeout(), inner.shared_clock().clone());
+    let mut limit = Limit::new(&*clock, timeout);
+    identify_controller(&mut inner, &mut limit)?;
+    identify_limits(&mut inner, &mut limit)?;
+    negotiate_queues(&mut inner, &mut limit)?;
     if let (Some(arbitration), None) = (inner.link.options.arbitration, inner.properties.no_io) {
-        inner.link.options.timeout = left();
         let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
-        inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
+        inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)", &mut limit)?;
     }
-    inner.link.options.timeout = left();
     if inner.properties.no_io.is_none() {
         inner.check_sgl(inner.sgl_use())?;
     }
-    inner.tell_behavior()?;
-    inner.link.options.timeout = timeout;
+    inner.tell_behavior(&mut limit)?;
     Ok(inner)
 }
 
@@ -174,9 +168,9 @@ fn unsupported(device: &str, reason: impl Into<String>) -> Error {
     Error::unsupported(device, reason)
 }
 
-fn identify_controller(inner: &mut Inner) -> Result<()> {
+fn identify_controller(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
     let command = Command::identify(Cns::CONTROLLER, 0, 0);
-    let page = inner.identify_page(&command, "Identify (controller)")?;
+    let page = inner.identify_page(&command, "Identify (controller)", limit)?;
     let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
     inner.properties.no_io = inner.properties.no_io.or(entry_sizes(&identify));
     let mdts = identify.max_transfer(inner.link.registers.capabilities().page_size_min());
@@ -194,12 +188,12 @@ fn identify_controller(inner: &mut Inner) -> Result<()> {
 }
 
 /// Reads the limits that MDTS does not cover, from controllers that may report them.
-fn identify_limits(inner: &mut Inner) -> Result<()> {
+fn identify_limits(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
     if inner.properties.version < Version::of(2, 0, 0) || inner.properties.no_io.is_some() {
         return Ok(());
     }
     let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
-    let page = match inner.identify_page(&command, "Identify (limits of the NVM command set)") {
+    let page = match inner.identify_page(&command, "Identify (limits of the NVM command set)", limit) {
         Ok(page) => page,
         Err(error) if error.status().is_some() => return Ok(()),
         Err(error) => return Err(error),
@@ -210,14 +204,15 @@ fn identify_limits(inner: &mut Inner) -> Result<()> {
     Ok(())
 }
 
-fn negotiate_queues(inner: &mut Inner) -> Result<()> {
+fn negotiate_queues(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
     if inner.properties.no_io.is_some() {
         return Ok(());
     }
     let wanted = u32::from(inner.link.options.queues.max(1));
     let feature = NumberOfQueues::of(wanted, wanted);
     let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
-    let granted = match inner.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)") {
+    let what = "Set Features (Number of Queues)";
+    let granted = match inner.admin_data(&command, DmaBuf::empty(), what, limit) {
         Ok((granted, _)) => NumberOfQueues::from_bits(granted),
         Err(error) => {
             let Some(status) = error.status() else { return Err(error) };

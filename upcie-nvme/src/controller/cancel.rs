@@ -12,13 +12,14 @@ impl Controller {
     ///
     /// # Errors
     /// [`Failure::Argument`](crate::Failure::Argument) if the controller does not have the command by its log page Commands
-    /// Supported and Effects, which each controller with this command has; the controller does not answer.
+    /// Supported and Effects, which each controller with this command has; the controller does not answer within the timeout.
     pub fn cancel(&self) -> Result<Cancel<'static>> {
         if !self.inner.has_effects_page() {
             let reason = "Cancel: the controller does not have it, nor the log page Commands Supported and Effects (05h)";
             return Err(Error::argument(self.name(), reason));
         }
-        self.inner.check_io_command(Csi::NVM, NvmOpcode::CANCEL.0, "Cancel", self.inner.timeout())?;
+        let mut limit = self.inner.limit();
+        self.inner.check_io_command(Csi::NVM, NvmOpcode::CANCEL.0, "Cancel", &mut limit)?;
         Ok(Cancel::new(self.inner.live().controller))
     }
 }

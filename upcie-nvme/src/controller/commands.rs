@@ -1,6 +1,6 @@
 //! Admin commands, and what Identify tells.
 
-use super::{Inner, admin::Sent, late::Late, pending::Pending};
+use super::{Inner, Limit, admin::Sent, late::Late, pending::Pending};
 use crate::{
     Error, Failure, Result,
     spec::{Cns, Command, CompletionEntry, Csi, NamespaceDescriptors, Status},
@@ -9,7 +9,7 @@ use crate::{
 use std::{fmt, time::Duration};
 use upcie_core::{
     clock::{Clock, SharedClock},
-    deadline::{Backoff, Budget, Stopwatch},
+    deadline::Backoff,
     dma::DmaBuf,
     events::emit,
 };
@@ -24,21 +24,26 @@ impl fmt::Debug for Hex {
 }
 
 impl Inner {
-    /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
+    /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes, within `limit`.
     /// Returns dword 0 of the completion and the buffer.
-    pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
-        self.admin_late(command, data, what, self.timeout(), Late::Nothing)
+    pub(crate) fn admin_data(
+        &self,
+        command: &Command,
+        data: DmaBuf,
+        what: &str,
+        limit: &mut Limit<'_>,
+    ) -> Result<(u32, DmaBuf)> {
+        self.admin_late(command, data, what, limit, Late::Nothing)
     }
 
-    /// Runs an admin command like [`admin_data`](Self::admin_data), within `after`; `late` is the meaning of an answer
-    /// after that. A command that misses its deadline keeps its slot and its buffer until the controller answers or is
-    /// reset.
+    /// Runs an admin command like [`admin_data`](Self::admin_data); `late` is the meaning of an answer after the deadline. A
+    /// command that misses its deadline keeps its slot and its buffer until the controller answers or is reset.
     pub(super) fn admin_late(
         &self,
         command: &Command,
         data: DmaBuf,
         what: &str,
-        after: Duration,
+        limit: &mut Limit<'_>,
         late: Late,
     ) -> Result<(u32, DmaBuf)> {
         let mut command = *command;
@@ -47,16 +52,15 @@ impl Inner {
             let transfer = data.prepared();
             command.set_data_pointer(transfer.iova, transfer.second);
         }
-        let mut watch = self.stopwatch();
-        let done = self.exchange(&command, data, what, after, late);
+        let done = self.exchange(&command, data, what, limit, late);
         if done.is_ok() {
             // The controller answers again, and may have answered earlier deletions.
-            self.finish_deletions(after.saturating_sub(watch.waited()));
+            self.finish_deletions(limit);
         }
         done.map_err(|(error, _)| error)
     }
 
-    /// Runs an admin command whose data pointer is set, with a deadline of its own. Commands of other threads run beside it.
+    /// Runs an admin command whose data pointer is set, within `limit`. Commands of other threads run beside it.
     ///
     /// # Errors
     /// The `bool` says whether the command was sent: if so, the controller may still carry it out.
@@ -65,10 +69,10 @@ impl Inner {
         command: &Command,
         data: DmaBuf,
         what: &str,
-        after: Duration,
+        limit: &mut Limit<'_>,
         late: Late,
     ) -> Result<(u32, DmaBuf), (Error, bool)> {
-        let (entry, data) = self.exchange_whole(command, data, what, after, late)?;
+        let (entry, data) = self.exchange_whole(command, data, what, limit, late)?;
         if entry.is_success() {
             return Ok((entry.dw0, data));
         }
@@ -82,15 +86,14 @@ impl Inner {
         command: &Command,
         data: DmaBuf,
         what: &str,
-        after: Duration,
+        limit: &mut Limit<'_>,
         late: Late,
     ) -> Result<(CompletionEntry, DmaBuf), (Error, bool)> {
         self.check_owner(what).map_err(|error| (error, false))?;
         let mut pending = Pending::new(self, late);
-        let _budget = Budget::new(after);
-        let watch = self.stopwatch();
-        let mut backoff = Backoff::of_memory(watch, after, after);
-        let tag = match self.send(command, data, what, (watch, after), &mut backoff, &mut pending) {
+        let _budget = limit.budget();
+        let mut backoff = limit.backoff(Duration::MAX);
+        let tag = match self.send(command, data, what, limit, &mut backoff, &mut pending) {
             Ok(tag) => tag,
             Err(error) => {
                 pending.end();
@@ -109,10 +112,8 @@ impl Inner {
                 let reset = || Error::reset_call(self.link.name.to_string(), what);
                 break Err(self.check_alive(&|| what.into()).err().unwrap_or_else(reset));
             }
-            if let Err(mut error) = self.pause(&mut backoff, &|| what.into()) {
-                // The limit includes the wait for other threads.
-                error.set_deadline(after);
-                break Err(error);
+            if let Err(error) = self.pause(&mut backoff, &|| what.into()) {
+                break Err(limit.tell(error));
             }
         };
         // The answer may have come at the last moment, through another thread.
@@ -141,22 +142,25 @@ impl Inner {
     /// creation or deletion of a queue pair is sent only while that goes on.
     ///
     /// # Errors
-    /// Nothing was sent.
+    /// Nothing was sent. That is so, too, when earlier commands of the call have used up its time.
     fn send(
         &self,
         command: &Command,
         mut data: DmaBuf,
         what: &str,
-        (mut watch, after): (Stopwatch<'_>, Duration),
+        limit: &mut Limit<'_>,
         backoff: &mut Backoff<'_>,
         pending: &mut Pending<'_>,
     ) -> Result<u64> {
         let step = pending.step();
+        if limit.left().is_zero() {
+            return Err(Error::timeout(self.link.name.to_string(), what, limit.whole()));
+        }
         loop {
-            self.wait_for_reset(watch, after, &|| what.into())?;
+            self.wait_for_reset(limit, &|| what.into())?;
             self.check_pci_error(&|| what.into())?;
             let rings = self.admin.rings();
-            let mut rings = self.link.enter(rings, &mut watch, after, || what.into(), "admin commands")?;
+            let mut rings = self.link.enter(rings, limit, || what.into(), "admin commands")?;
             if self.resets.is_elsewhere() {
                 continue;
             }
@@ -179,7 +183,8 @@ impl Inner {
                 Sent::Later(back) => data = back,
             }
             drop(rings);
-            self.pause(backoff, &|| format!("{what}: waiting for admin commands of other threads"))?;
+            let what = || format!("{what}: waiting for admin commands of other threads");
+            self.pause(backoff, &what).map_err(|error| limit.tell(error))?;
         }
     }
 
@@ -196,11 +201,6 @@ impl Inner {
 
     pub(crate) fn shared_clock(&self) -> &SharedClock {
         &self.link.options.clock
-    }
-
-    /// Starts to measure by the controller's clock.
-    pub(crate) fn stopwatch(&self) -> Stopwatch<'_> {
-        Stopwatch::of(self.link.clock())
     }
 
     /// Reaps completions that came after their deadline, without sending anything.
@@ -229,44 +229,36 @@ impl Inner {
         if backoff.is_due(LOOK) { self.check_alive(what) } else { Ok(()) }
     }
 
-    /// Returns a buffer of whole pages, with `len` bytes at least; empty for 0 bytes.
-    pub(crate) fn whole_pages(&self, len: usize) -> Result<DmaBuf> {
+    /// Returns a buffer of whole pages, with `len` bytes at least, within `limit`; empty for 0 bytes.
+    pub(crate) fn whole_pages(&self, len: usize, limit: &mut Limit<'_>) -> Result<DmaBuf> {
         if len == 0 {
             return Ok(DmaBuf::empty());
         }
+        let _budget = limit.budget();
         let page = 1 << self.page_shift();
         Ok(self.memory.heap.alloc_aligned(len.next_multiple_of(page), page)?)
     }
 
-    /// Runs an Identify command and returns its page of data.
-    pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
-        self.identify_within(command, what, self.timeout())
-    }
-
-    /// Runs an Identify command like [`identify_page`](Self::identify_page), within `after`.
-    pub(crate) fn identify_within(
+    /// Runs an Identify command within `limit`, and returns its page of data.
+    pub(crate) fn identify_page(
         &self,
         command: &Command,
         what: &str,
-        after: Duration,
+        limit: &mut Limit<'_>,
     ) -> Result<Box<[u8; 4096]>> {
+        let _budget = limit.budget();
         let buffer = self.memory.heap.alloc(4096)?;
-        let (_, data) = self.admin_late(command, buffer, what, after, Late::Nothing)?;
+        let (_, data) = self.admin_data(command, buffer, what, limit)?;
         let mut page = Box::new([0; 4096]);
         data.read_at(0, &mut *page);
         Ok(page)
     }
 
     /// Asks for the command set of a namespace.
-    pub(crate) fn command_set(&self, nsid: u32) -> Result<Csi> {
-        self.command_set_within(nsid, self.timeout())
-    }
-
-    /// Asks for the command set of a namespace like [`command_set`](Self::command_set), within `after`.
-    pub(crate) fn command_set_within(&self, nsid: u32, after: Duration) -> Result<Csi> {
+    pub(crate) fn command_set(&self, nsid: u32, limit: &mut Limit<'_>) -> Result<Csi> {
         // Optional before version 1.3: a controller without the list has the NVM command set only.
         let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
-        let page = match self.identify_within(&command, "Identify (namespace descriptors)", after) {
+        let page = match self.identify_page(&command, "Identify (namespace descriptors)", limit) {
             Ok(page) => page,
             Err(error) if error.status().is_some() => return Ok(Csi::NVM),
             Err(error) => return Err(error),

@@ -1,9 +1,6 @@
 //! The end of a queue pair: its memory, and that of its commands, is free once the controller has let go of it.
 
-use super::{
-    Inner,
-    queue_ids::{DELETE_TIMEOUT, Ticket},
-};
+use super::{Inner, Limit, queue_ids::Ticket};
 use crate::engine::{Queue, Retired};
 use upcie_core::dma::DmaBuf;
 
@@ -35,16 +32,17 @@ impl<'q, T> Unsettled<'q, T> {
         std::mem::forget(self);
     }
 
-    /// Deletes the queue pair on the controller, unless a reset has done that. Returns `true` if the controller uses the memory
-    /// no more.
-    fn delete(&mut self) -> bool {
+    /// Deletes the queue pair on the controller within `limit`, unless a reset has done that. Returns `true` if the controller uses
+    /// the memory no more.
+    fn delete(&mut self, limit: &mut Limit<'_>) -> bool {
         let inner = self.inner;
         if !self.queue.is_over() {
             inner.reap_late();
-            inner.finish_deletions(DELETE_TIMEOUT);
             let ticket = inner.queue_ids.begin_deletion(self.queue.qid());
             self.ticket = Some(ticket);
-            if inner.take_back(ticket, DELETE_TIMEOUT).is_ok() {
+            // Before those that others have left: these must not use up the time.
+            if inner.take_back(ticket, limit).is_ok() {
+                inner.finish_deletions(limit);
                 return true;
             }
             // A reset that began meanwhile deletes it, too.
@@ -52,15 +50,16 @@ impl<'q, T> Unsettled<'q, T> {
                 return false;
             }
         }
-        self.end_by_reset()
+        self.end_by_reset(limit)
     }
 
-    /// Waits for the end of a reset, which deletes the queue pair. Returns `true` if the controller uses the memory no more.
-    fn end_by_reset(&self) -> bool {
+    /// Waits for the end of a reset, which deletes the queue pair, within `limit`. Returns `true` if the controller uses the memory
+    /// no more.
+    fn end_by_reset(&self, limit: &Limit<'_>) -> bool {
         let (inner, ids) = (self.inner, &self.inner.queue_ids);
         let what = || "closing a queue pair".into();
         // Its success does not matter, nor whether it ends in time.
-        let _ = inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &what);
+        let _ = inner.wait_for_reset(limit, &what);
         if self.ticket.is_some_and(|ticket| ids.is_gone(ticket)) {
             return true;
         }
@@ -85,12 +84,17 @@ impl<T> Drop for Unsettled<'_, T> {
 }
 
 impl Inner {
-    /// Ends a queue pair: deletes it on the controller, unless a reset has done that. Returns `true` if the controller uses
-    /// the queue's memory no more, nor `held`, which commands in flight use. Otherwise, and after a panic, the queue's memory
-    /// and `held` are kept until the controller lets go of them, and `held` is empty.
-    pub(crate) fn end_queue<T>(&self, queue: &mut Queue<T>, held: &mut DmaBuf) -> bool {
+    /// Ends a queue pair: deletes it on the controller within `limit`, unless a reset has done that. Returns `true` if the
+    /// controller uses the queue's memory no more, nor `held`, which commands in flight use. Otherwise, and after a panic, the
+    /// queue's memory and `held` are kept until the controller lets go of them, and `held` is empty.
+    pub(crate) fn end_queue<T>(
+        &self,
+        queue: &mut Queue<T>,
+        held: &mut DmaBuf,
+        limit: &mut Limit<'_>,
+    ) -> bool {
         let mut ending = Unsettled::new(self, queue, held, None);
-        let has_let_go = ending.delete();
+        let has_let_go = ending.delete(limit);
         if has_let_go {
             ending.settle();
         }
@@ -126,7 +130,8 @@ mod tests {
         let (inner, mut held) = (controller.inner(), DmaBuf::empty());
         for is_taken_up in [false, true] {
             let sgl = (None, SglUse::Never);
-            let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, inner.timeout()).unwrap();
+            let mut limit = inner.limit();
+            let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, &mut limit).unwrap();
             controller.reset().unwrap();
             // A deletion that began once the controller had stopped, and waited for the rest of the reset in vain.
             let ticket = inner.queue_ids.begin_deletion(queue.qid());
@@ -135,7 +140,7 @@ mod tests {
                 assert_eq!(inner.queue_ids.resume(), [ticket]);
             }
             let ending = Unsettled::new(inner, &mut queue, &mut held, Some(ticket));
-            assert!(ending.end_by_reset());
+            assert!(ending.end_by_reset(&limit));
             ending.settle();
             assert_eq!(inner.queue_ids.is_gone(ticket), !is_taken_up, "who has taken it up frees the id");
         }

@@ -5,7 +5,7 @@
 //! with Retain Asynchronous Event cleared: `try_next` reads the page before it hands out the event, so nothing that happens
 //! after the program has looked is lost.
 
-use super::{Controller, Inner};
+use super::{Controller, Inner, Limit};
 use crate::{
     Error, Result,
     spec::{
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
-    deadline::{Budget, nap},
+    deadline::nap,
     dma::DmaBuf,
     irq::{EventFd, wait_readable},
 };
@@ -161,25 +161,27 @@ impl Controller {
     ///
     /// # Errors
     /// [`Failure::InUse`](crate::Failure::InUse) while another [`Events`] of the controller exists. The controller's status, a
-    /// timeout, or an error of turning interrupts on.
+    /// timeout of all of it, or an error of turning interrupts on.
     pub fn events(&self) -> Result<Events> {
         let inner = &self.inner;
         let what = "turning asynchronous events on";
         inner.check_owner(what)?;
+        let mut limit = inner.limit();
+        let _budget = limit.budget();
         let bell = Arc::new(EventFd::new()?);
         let interrupt = match inner.vectors.kind() {
-            Some(_) => Some(Interrupt::new(inner, &bell)?),
+            Some(_) => Some(Interrupt::new(inner, &bell, &mut limit)?),
             None => None,
         };
-        let limit = usize::from(inner.properties.identify.aerl) + 1;
-        if !inner.admin.events().begin(limit, bell) {
+        let most = usize::from(inner.properties.identify.aerl) + 1;
+        if !inner.admin.events().begin(most, bell) {
             let way_out = "another `Events` of the controller exists: use that one, or drop it first";
             return Err(Error::in_use(self.name(), what, way_out));
         }
         // From here on a failure drops `events`, which ends it.
         let events = Events { controller: self.clone(), interrupt };
-        inner.configure_events()?;
-        inner.reap_now(what)?;
+        inner.configure_events(&mut limit)?;
+        inner.reap_now(what, &limit)?;
         events.arm()?;
         Ok(events)
     }
@@ -187,7 +189,7 @@ impl Controller {
 
 impl Inner {
     /// Asks the controller for every event that it offers.
-    fn configure_events(&self) -> Result<()> {
+    fn configure_events(&self, limit: &mut Limit<'_>) -> Result<()> {
         let identify = &self.properties.identify;
         let with_region = self.properties.version >= Version::of(1, 4, 0);
         let warnings = if with_region { WARNINGS.0 | WARNINGS.1 } else { WARNINGS.0 };
@@ -196,17 +198,17 @@ impl Inner {
             .with_telemetry(identify.lpa & LPA_TELEMETRY != 0);
         let command = Command::set_features(FeatureId::ASYNC_EVENT_CONFIGURATION, wanted.into_bits());
         let what = "Set Features (Asynchronous Event Configuration)";
-        self.admin_data(&command, DmaBuf::empty(), what).map(drop)
+        self.admin_data(&command, DmaBuf::empty(), what, limit).map(drop)
     }
 
     /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller has cleared
     /// both, and the table of admin commands was released.
-    pub(super) fn request_events(&self) -> Result<()> {
+    pub(super) fn request_events(&self, limit: &mut Limit<'_>) -> Result<()> {
         if !self.admin.events().is_wanted() {
             return Ok(());
         }
-        self.configure_events()?;
-        self.reap_now("requesting asynchronous events again")
+        self.configure_events(limit)?;
+        self.reap_now("requesting asynchronous events again", limit)
     }
 
     /// Reaps the admin queue for events, without waiting, if a program wants events.
@@ -218,10 +220,8 @@ impl Inner {
     }
 
     /// Reaps the admin queue, once other threads have left it.
-    fn reap_now(&self, what: &str) -> Result<()> {
-        let rings = self.admin.rings();
-        let (mut watch, limit) = (self.stopwatch(), self.timeout());
-        let mut rings = self.link.enter(rings, &mut watch, limit, || what.into(), "admin commands")?;
+    fn reap_now(&self, what: &str, limit: &Limit<'_>) -> Result<()> {
+        let mut rings = self.link.enter(self.admin.rings(), limit, || what.into(), "admin commands")?;
         let reaped = self.admin.reap(&mut rings, self.affected());
         drop(rings);
         // If the queue is closed, the controller's state tells the reason.
@@ -230,7 +230,11 @@ impl Inner {
 
     /// Reads the log page of an event, which lets the controller report the next one of its type. `None` for a page whose
     /// length is not known here or that other readers of it would miss, and if the controller refuses it.
-    fn read_event_log(&self, (event, dword1): (AsyncEvent, u32)) -> Result<Option<Box<[u8]>>> {
+    fn read_event_log(
+        &self,
+        (event, dword1): (AsyncEvent, u32),
+        limit: &mut Limit<'_>,
+    ) -> Result<Option<Box<[u8]>>> {
         let mut nsid = ALL_NAMESPACES;
         let bytes = match event.log_page() {
             LogPageId::ERROR_INFORMATION => (u32::from(self.properties.identify.elpe) + 1).min(ERRORS) * 64,
@@ -244,7 +248,7 @@ impl Inner {
         };
         let command = Command::get_log_page(event.log_page(), nsid, bytes, 0);
         let what = format!("Get Log Page of {}", event.log_page());
-        match self.admin_data(&command, self.memory.heap.alloc(4096)?, &what) {
+        match self.admin_data(&command, self.memory.heap.alloc(4096)?, &what, limit) {
             Ok((_, data)) => {
                 let mut log = vec![0; bytes as usize];
                 data.read_at(0, &mut log);
@@ -261,19 +265,24 @@ impl Inner {
 }
 
 impl Events {
-    /// Returns the next event, if one has arrived. Reads its log page first ([`Event::log`]), which takes an admin command.
+    /// Returns the next event, if one has arrived. Reads its log page first ([`Event::log`]), which takes an admin command: all of
+    /// it takes the controller's timeout at most, the wait for admin commands of other threads included.
     ///
     /// # Errors
     /// The controller is gone or fails, or it refused the request for events or did not answer the read of the log page in time.
     /// The event is not lost: the next call tries again.
     pub fn try_next(&mut self) -> Result<Option<Event>> {
+        self.take(&mut self.controller.inner.limit())
+    }
+
+    fn take(&self, limit: &mut Limit<'_>) -> Result<Option<Event>> {
         let inner = &self.controller.inner;
         let what = "taking an asynchronous event";
         inner.check_owner(what)?;
-        let _budget = Budget::new(inner.timeout());
+        let _budget = limit.budget();
         // In this order no interrupt is lost: forget earlier ones, ask for the next, look.
         self.arm()?;
-        inner.reap_now(what)?;
+        inner.reap_now(what, limit)?;
         let queue = inner.admin.events();
         if let Some(status) = queue.take_refusal() {
             return Err(Error::of_status(inner.name(), "Asynchronous Event Request", status));
@@ -282,7 +291,7 @@ impl Events {
             inner.check_alive_once(&|| what.into())?;
             return Ok(None);
         };
-        let log = inner.read_event_log((raw, dword1))?;
+        let log = inner.read_event_log((raw, dword1), limit)?;
         if raw.subject() == EventKind::Notice(NoticeEvent::NAMESPACE_ATTRIBUTES) {
             // A change between the event and the read of its log was masked.
             inner.subsystem.make_stale();
@@ -296,17 +305,21 @@ impl Events {
     /// Waits for the next event, at most `timeout`; `None` if none came. Sleeps until the admin queue's interrupt, and looks
     /// every 50 ms whether the controller is well. Without interrupts it looks for events every millisecond.
     ///
+    /// An event that arrives within `timeout` is taken as by [`try_next`](Self::try_next). So all of it takes `timeout` and, if the
+    /// controller is slow to answer, its own timeout.
+    ///
     /// # Errors
     /// Those of [`try_next`](Self::try_next).
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Event>> {
-        let controller = self.controller.clone();
-        let clock = controller.inner.clock();
-        let mut watch = controller.inner.stopwatch();
+        let inner = &self.controller.inner;
+        let (clock, each) = (inner.clock(), inner.timeout());
+        let whole = timeout.saturating_add(each);
+        let mut limit = inner.limit_of(whole);
         loop {
-            if let Some(event) = self.try_next()? {
+            if let Some(event) = self.take(&mut limit.part(each))? {
                 return Ok(Some(event));
             }
-            let waited = watch.waited();
+            let waited = whole.saturating_sub(limit.left());
             let left = timeout.saturating_sub(waited);
             if left.is_zero() {
                 return Ok(None);
@@ -338,8 +351,8 @@ impl Events {
 }
 
 impl Interrupt {
-    fn new(inner: &Inner, bell: &EventFd) -> Result<Self> {
-        let waiter = Waiter::new(0, inner.vector(0)?, inner.clock())?;
+    fn new(inner: &Inner, bell: &EventFd, limit: &mut Limit<'_>) -> Result<Self> {
+        let waiter = Waiter::new(0, inner.vector(0, limit)?, inner.clock())?;
         let failed = |e: Errno| {
             let what = "waiting for asynchronous events (raise `ulimit -n` if too many files are open)";
             upcie_core::Error::os("epoll", what, e)

@@ -1,6 +1,6 @@
 //! Admin commands as structures.
 
-use super::Controller;
+use super::{Controller, Limit};
 use crate::{
     Error, Result,
     spec::{AdminCommand, DataDirection, FirmwareDownload},
@@ -35,6 +35,15 @@ impl Controller {
     /// # Errors
     /// Those of [`execute`](Self::execute).
     pub fn execute_within<C: AdminCommand>(&self, command: &C, timeout: Duration) -> Result<C::Answer> {
+        self.execute_limited(command, &mut self.inner.limit_of(timeout))
+    }
+
+    /// Runs an admin command like [`execute`](Self::execute), as a part of a call.
+    pub(super) fn execute_limited<C: AdminCommand>(
+        &self,
+        command: &C,
+        limit: &mut Limit<'_>,
+    ) -> Result<C::Answer> {
         if let Some(reason) = command.refusal(self.identify()) {
             return Err(Error::argument(self.name(), format!("{}: {reason}", C::OPCODE)));
         }
@@ -42,7 +51,7 @@ impl Controller {
             DataDirection::FromController => vec![0; command.returns()],
             _ => command.data().into_owned(),
         };
-        let dword0 = self.admin_within(&command.command(), &mut data, timeout)?;
+        let dword0 = self.admin_limited(&command.command(), &mut data, limit)?;
         let invalid = || Error::protocol(self.name(), C::OPCODE.to_string(), "the answer is inconsistent");
         command.answer(dword0, data).ok_or_else(invalid)
     }
@@ -51,6 +60,9 @@ impl Controller {
     /// [`FirmwareCommit`](crate::spec::FirmwareCommit) puts it into a slot. The image is filled up with zeros to whole dwords.
     /// `progress` is called with the bytes that the controller has, and may end the download: the result is then its
     /// `Break`, and a commit would be of a part of the image.
+    ///
+    /// It takes the controller's timeout and a second for each MiB of the image at most, and the timeout for each part; the
+    /// time in `progress` does not count.
     ///
     /// # Errors
     /// [`Failure::Argument`](crate::Failure::Argument) for an empty image or one above 4 GiB, or a controller that takes none;
@@ -72,13 +84,14 @@ impl Controller {
             return Err(Error::protocol(self.name(), "Firmware Image Download", reason));
         }
         let part = (PART.min(self.max_transfer()) / unit * unit).max(unit);
-        let mut have = 0;
+        let (mut have, mut limit) = (0, self.inner.limit_for(image.len() as u64));
         for data in image.chunks(part) {
             let mut data = data.to_vec();
             data.resize(data.len().next_multiple_of(4), 0);
-            self.execute(&FirmwareDownload { offset: have as u32, data: &data })?;
+            let command = FirmwareDownload { offset: have as u32, data: &data };
+            self.execute_limited(&command, &mut limit.part(self.inner.timeout()))?;
             have += data.len();
-            if progress(have.min(image.len())).is_break() {
+            if limit.outside(|| progress(have.min(image.len()))).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -1,7 +1,7 @@
 //! The stop that a reset begins with.
 
 use super::{
-    Inner,
+    Inner, Limit,
     stopping::{ResetKind, check_subsystem_reset, disable, reset_function},
     transitions,
 };
@@ -12,16 +12,17 @@ use crate::{
 use upcie_core::pci::{self, ConfigSpace, command};
 
 impl Inner {
-    /// Stops the controller, which then uses no memory. The epoch of its queues is over.
-    pub(super) fn halt(&self, kind: ResetKind) -> Result<()> {
+    /// Stops the controller, which then uses no memory. The epoch of its queues is over. The times that the controller states
+    /// for this do not count.
+    pub(super) fn halt(&self, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
         let registers = &self.link.registers;
-        match kind {
+        limit.outside(|| match kind {
             ResetKind::Controller => disable(&self.device, registers),
             ResetKind::Function => reset_function(&self.device, registers),
             ResetKind::Subsystem => self.reset_subsystem(),
-        }?;
+        })?;
         if self.turn_on_again()? {
-            self.vectors.wire_again(&*self.device, self.stopwatch(), self.timeout())?;
+            self.vectors.wire_again(&*self.device, limit)?;
         }
         Ok(())
     }

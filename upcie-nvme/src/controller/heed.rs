@@ -2,9 +2,8 @@
 //! after those that change what it can do.
 
 use super::{
-    Inner,
+    Inner, Limit,
     effects::{ADMIN, Page, mandatory, of_admin, of_io},
-    late::Late,
 };
 use crate::{
     Error, Result,
@@ -13,7 +12,7 @@ use crate::{
         IdentifyController, LogPageId,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use zerocopy::FromBytes;
 
 /// LPA: the controller has the log page.
@@ -46,7 +45,7 @@ impl Inner {
     ///
     /// # Errors
     /// The controller does not answer.
-    fn effects_page(&self, set: Csi, after: Duration) -> Result<Page> {
+    fn effects_page(&self, set: Csi, limit: &mut Limit<'_>) -> Result<Page> {
         if !self.has_effects_page() {
             return Ok(None);
         }
@@ -58,8 +57,8 @@ impl Inner {
         };
         let mut command = Command::get_log_page(LogPageId::COMMANDS_SUPPORTED, ALL_NAMESPACES, LEN as u32, 0);
         command.cdw14 = u32::from(set.0) << 24;
-        let buffer = self.whole_pages(LEN)?;
-        let page = match self.admin_late(&command, buffer, what, after, Late::Nothing) {
+        let buffer = self.whole_pages(LEN, limit)?;
+        let page = match self.admin_data(&command, buffer, what, limit) {
             Ok((_, data)) => {
                 let mut bytes = vec![0; LEN];
                 data.read_at(0, &mut bytes);
@@ -79,12 +78,12 @@ impl Inner {
     pub(super) fn admin_effects(
         &self,
         opcode: AdminOpcode,
-        after: Duration,
+        limit: &mut Limit<'_>,
     ) -> Result<Option<CommandEffects>> {
         if ADMIN.contains(&opcode) {
             return Ok(None);
         }
-        let page = self.effects_page(Csi::NVM, after)?;
+        let page = self.effects_page(Csi::NVM, limit)?;
         let said = page.and_then(|page| of_admin(&page, opcode));
         match said {
             Some(effects) if !effects.supported() => {
@@ -99,11 +98,17 @@ impl Inner {
     ///
     /// # Errors
     /// The controller does not have it, or does not answer.
-    pub(crate) fn check_io_command(&self, set: Csi, opcode: u8, what: &str, after: Duration) -> Result<()> {
+    pub(crate) fn check_io_command(
+        &self,
+        set: Csi,
+        opcode: u8,
+        what: &str,
+        limit: &mut Limit<'_>,
+    ) -> Result<()> {
         if mandatory(set).contains(&opcode) {
             return Ok(());
         }
-        match self.effects_page(set, after)?.and_then(|page| of_io(&page, set, opcode)) {
+        match self.effects_page(set, limit)?.and_then(|page| of_io(&page, set, opcode)) {
             Some(effects) if !effects.supported() => {
                 let reason = missing(opcode, "submit_raw");
                 Err(Error::argument(self.name(), format!("{what}: {reason}")))
@@ -116,12 +121,12 @@ impl Inner {
     /// the controller if it can't do any more what it could at bring-up.
     ///
     /// # Errors
-    /// The controller does not answer.
+    /// The controller does not answer, or the call has no time left to ask.
     pub(super) fn heed(
         &self,
         opcode: AdminOpcode,
         effects: Option<CommandEffects>,
-        after: Duration,
+        limit: &mut Limit<'_>,
     ) -> Result<()> {
         let changes = effects.is_some_and(|effects| effects.controller_capability_change());
         if changes || opcode == AdminOpcode::FIRMWARE_COMMIT {
@@ -131,7 +136,7 @@ impl Inner {
             return Ok(());
         }
         let command = Command::identify(Cns::CONTROLLER, 0, 0);
-        let page = self.identify_within(&command, "Identify (controller)", after)?;
+        let page = self.identify_page(&command, "Identify (controller)", limit)?;
         let now = IdentifyController::read_from_bytes(&page[..]).expect("one page");
         if relied_on(&now) == relied_on(self.identify()) {
             return Ok(());

@@ -1,12 +1,11 @@
 //! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
 
-use super::{Controller, Inner, late::Late, lent::LentMemory, lock};
+use super::{Controller, Inner, Limit, lent::LentMemory, lock};
 use crate::{
     Error, Result,
     engine::Retired,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
 };
-use std::time::Duration;
 use upcie_core::{dma::DmaBuf, gate::Pass};
 use zerocopy::IntoBytes;
 
@@ -25,6 +24,8 @@ impl Controller {
     /// The controller keeps the memory, over resets too, until [`take_host_memory`](Self::take_host_memory) or until it is
     /// dropped. If it has some already, returns the bytes of that.
     ///
+    /// All of it takes the controller's timeout at most, the wait for other threads that lend or take included.
+    ///
     /// ```
     /// let controller = upcie_nvme::Controller::open("emu:size=1M,hmb=1M")?;
     /// assert_eq!(controller.lend_host_memory(64 << 20)?, 1 << 20);
@@ -39,22 +40,25 @@ impl Controller {
     pub fn lend_host_memory(&self, most: usize) -> Result<usize> {
         let inner = &self.inner;
         inner.check_owner(LEND)?;
-        let _pass = inner.enter_host_buffer(LEND)?;
+        let mut limit = inner.limit();
+        let _pass = inner.enter_host_buffer(&limit, LEND)?;
         let buffer = &inner.host_buffer;
         if let Some(bytes) = buffer.confirmed() {
             return Ok(bytes);
         }
         // After an earlier call that failed the controller may have memory.
-        inner.end_lending()?;
+        inner.end_lending(&mut limit)?;
+        let budget = limit.budget();
         let made = inner.make_host_buffer(most as u64)?;
+        drop(budget);
         *lock(&buffer.lent) = made;
         loop {
             let resets = inner.resets.count();
             let Some(command) = inner.lending(false) else { return Ok(0) };
-            if let Err(error) = inner.send_lending(&command, inner.timeout()) {
+            if let Err(error) = inner.send_lending(&command, &mut limit) {
                 // A refusal may say that the controller has the memory; after any other error it may have it.
                 if error.status().is_some() {
-                    inner.end_lending()?;
+                    inner.end_lending(&mut limit)?;
                 }
                 return Err(error);
             }
@@ -67,7 +71,7 @@ impl Controller {
             }
             drop(lent);
             // It has the memory if the command came after the reset, and would refuse to be given it again.
-            inner.disable_host_buffer()?;
+            inner.disable_host_buffer(&mut limit)?;
         }
     }
 
@@ -86,8 +90,9 @@ impl Controller {
     pub fn take_host_memory(&self) -> Result<()> {
         let inner = &self.inner;
         inner.check_owner(TAKE)?;
-        let _pass = inner.enter_host_buffer(TAKE)?;
-        inner.end_lending()
+        let mut limit = inner.limit();
+        let _pass = inner.enter_host_buffer(&limit, TAKE)?;
+        inner.end_lending(&mut limit)
     }
 }
 
@@ -117,10 +122,8 @@ impl PreferredSizes {
 }
 
 impl Inner {
-    fn enter_host_buffer(&self, operation: &str) -> Result<Pass<'_, ()>> {
-        let mut watch = self.stopwatch();
-        let limit = self.timeout();
-        self.link.enter(&self.host_buffer.calls, &mut watch, limit, || operation.into(), "lent memory")
+    fn enter_host_buffer(&self, limit: &Limit<'_>, operation: &str) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.host_buffer.calls, limit, || operation.into(), "lent memory")
     }
 
     /// Allocates what the controller wishes; `None` if it wishes nothing.
@@ -174,12 +177,12 @@ impl Inner {
     }
 
     /// Tells the controller to let go of the memory, if it may have some.
-    fn end_lending(&self) -> Result<()> {
+    fn end_lending(&self, limit: &mut Limit<'_>) -> Result<()> {
         match &mut *lock(&self.host_buffer.lent) {
             Some(lent) => lent.confirmed = false,
             None => return Ok(()),
         }
-        self.disable_host_buffer()?;
+        self.disable_host_buffer(limit)?;
         let lent = lock(&self.host_buffer.lent).take();
         if let Some(LentMemory { mut pieces, list, unanswered: true, .. }) = lent {
             pieces.push(list);
@@ -189,9 +192,9 @@ impl Inner {
     }
 
     /// Tells the controller to use no memory of the host.
-    fn disable_host_buffer(&self) -> Result<()> {
+    fn disable_host_buffer(&self, limit: &mut Limit<'_>) -> Result<()> {
         let command = Command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0);
-        self.admin_late(&command, DmaBuf::empty(), TAKE, self.timeout(), Late::Nothing).map(drop)
+        self.admin_data(&command, DmaBuf::empty(), TAKE, limit).map(drop)
     }
 
     /// Returns the command that lends the memory, if there is some. `again`: the controller had it before a reset.
@@ -209,8 +212,8 @@ impl Inner {
         })
     }
 
-    fn send_lending(&self, command: &Command, after: Duration) -> Result<()> {
-        let sent = self.admin_late(command, DmaBuf::empty(), LEND, after, Late::Nothing).map(drop);
+    fn send_lending(&self, command: &Command, limit: &mut Limit<'_>) -> Result<()> {
+        let sent = self.admin_data(command, DmaBuf::empty(), LEND, limit).map(drop);
         if sent.as_ref().is_err_and(|error| error.status().is_none()) {
             lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.unanswered = true);
         }
@@ -218,9 +221,9 @@ impl Inner {
     }
 
     /// Returns the memory to the controller, which a reset has made forget it.
-    pub(super) fn restore_host_buffer(&self) -> Result<()> {
+    pub(super) fn restore_host_buffer(&self, limit: &mut Limit<'_>) -> Result<()> {
         let Some(command) = self.lending(true) else { return Ok(()) };
-        let lent = self.send_lending(&command, self.timeout());
+        let lent = self.send_lending(&command, limit);
         if lent.is_err() {
             lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.confirmed = false);
         }

@@ -1,7 +1,8 @@
 //! A controller behind its handles: its parts, and its end.
 
 use super::{
-    Admin, Cmb, DeviceMemory, HostMemory, Link, Notice, Properties, QueueIds, Registers, Subsystem, Vectors,
+    Admin, Cmb, DeviceMemory, HostMemory, Limit, Link, Notice, Properties, QueueIds, Registers, Subsystem,
+    Vectors,
     device_memory::{self, Owner},
     effects::Effects,
     features::Features,
@@ -21,7 +22,7 @@ use crate::{
 };
 use std::{fmt, sync::Arc, time::Duration};
 use upcie_core::{
-    deadline::{Budget, Stopwatch},
+    deadline::Budget,
     device::Claim,
     dma::{DmaSpace, Heap},
     gate::{Gate, Pass},
@@ -154,40 +155,46 @@ impl Inner {
 
     /// Enters the section in which one thread at a time rewrites part of a block, like
     /// [`enter_blocking`](Self::enter_blocking).
-    pub(crate) fn enter_edges(
-        &self,
-        watch: &mut Stopwatch<'_>,
-        limit: Duration,
-        operation: &str,
-    ) -> Result<Pass<'_, ()>> {
-        self.link.enter(&self.calls.edges, watch, limit, || operation.into(), "partial block writes")
+    pub(crate) fn enter_edges(&self, limit: &Limit<'_>, operation: &str) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.calls.edges, limit, || operation.into(), "partial block writes")
     }
 
     /// Enters the section in which one thread at a time reads a boot partition, like
     /// [`enter_edges`](Self::enter_edges).
-    pub(super) fn enter_boot_reads(
-        &self,
-        watch: &mut Stopwatch<'_>,
-        limit: Duration,
-        operation: &str,
-    ) -> Result<Pass<'_, ()>> {
-        self.link.enter(&self.calls.boot, watch, limit, || operation.into(), "reads of boot partitions")
+    pub(super) fn enter_boot_reads(&self, limit: &Limit<'_>, operation: &str) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.calls.boot, limit, || operation.into(), "reads of boot partitions")
     }
 
-    /// Returns the time that a command may take.
+    /// Returns the time that a call may take, beside that for its data.
     pub(crate) fn timeout(&self) -> Duration {
         self.link.options.timeout
     }
 
+    /// Starts the deadline of a call: the controller's timeout.
+    pub(crate) fn limit(&self) -> Limit<'_> {
+        self.limit_of(self.timeout())
+    }
+
+    /// Starts a deadline of `time`.
+    pub(crate) fn limit_of(&self, time: Duration) -> Limit<'_> {
+        Limit::new(self.clock(), time)
+    }
+
+    /// Starts the deadline of a call that moves so many bytes of data: the controller's timeout, and a second for each MiB.
+    pub(crate) fn limit_for(&self, bytes: u64) -> Limit<'_> {
+        let mut limit = self.limit();
+        limit.allow_bytes(bytes);
+        limit
+    }
+
     /// Enters the queue pair of the blocking calls for `operation` once the calls of other threads have
-    /// ended: within `limit`, as counted by `watch`.
+    /// ended, within `limit`.
     pub(crate) fn enter_blocking(
         &self,
-        watch: &mut Stopwatch<'_>,
-        limit: Duration,
+        limit: &Limit<'_>,
         operation: &dyn Fn() -> String,
     ) -> Result<Pass<'_, Option<Queue<u64>>>> {
-        self.link.enter(&self.calls.queue, watch, limit, operation, "calls")
+        self.link.enter(&self.calls.queue, limit, operation, "calls")
     }
 
     /// Returns `true` if the controller was brought up with weighted round robin.
@@ -201,8 +208,8 @@ impl Inner {
     }
 
     /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
-    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<Cmb>> {
-        self.device_memory.for_submission(self.owner())
+    pub(crate) fn buffer_for_submission(&self, limit: &mut Limit<'_>) -> Result<Arc<Cmb>> {
+        self.device_memory.for_submission(self.owner(), limit)
     }
 
     pub(crate) fn is_inherited(&self) -> bool {
@@ -225,10 +232,9 @@ impl Inner {
     }
 
     /// Returns the eventfd of an interrupt vector.
-    pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
+    pub(crate) fn vector(&self, vector: u16, limit: &mut Limit<'_>) -> Result<Arc<EventFd>> {
         self.check_owner("turning interrupts on")?;
-        let (watch, limit) = (self.stopwatch(), self.link.options.timeout);
-        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), watch, limit, vector)
+        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), limit, vector)
     }
 
     /// Stops the controller, unless it is another driver's by now.

@@ -1,11 +1,10 @@
 //! The way to a controller: its name, its registers, and the process that drives it.
 
-use super::{ControllerBuilder, Registers, shared_look::SharedLook};
+use super::{ControllerBuilder, Limit, Registers, shared_look::SharedLook};
 use crate::{Error, Result, engine::Live};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use upcie_core::{
     clock::Clock,
-    deadline::Stopwatch,
     gate::{Gate, Pass},
 };
 
@@ -36,26 +35,19 @@ impl Link {
         self.registers.clock()
     }
 
-    pub(super) fn stopwatch(&self) -> Stopwatch<'_> {
-        Stopwatch::of(self.clock())
-    }
-
-    /// Enters `gate` for `operation`, at most `limit` as counted by `watch`. `whose` names what the thread inside
-    /// does.
+    /// Enters `gate` for `operation`, within `limit`. `whose` names what the thread inside does.
     pub(super) fn enter<'g, T>(
         &self,
         gate: &'g Gate<T>,
-        watch: &mut Stopwatch<'_>,
-        limit: Duration,
+        limit: &Limit<'_>,
         operation: impl FnOnce() -> String,
         whose: &str,
     ) -> Result<Pass<'g, T>> {
-        let entered = gate.enter(|| limit.saturating_sub(watch.waited()));
-        entered.ok_or_else(|| {
+        limit.enter(gate).ok_or_else(|| {
             Error::timeout(
                 self.name.to_string(),
                 format!("{}: waiting for {whose} of other threads", operation()),
-                limit,
+                limit.whole(),
             )
         })
     }

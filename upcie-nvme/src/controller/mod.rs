@@ -24,6 +24,7 @@ mod inner;
 mod late;
 mod lent;
 mod let_go;
+mod limit;
 mod link;
 mod lock;
 mod memory;
@@ -67,6 +68,7 @@ pub use device_memory::{Cmb, Pmr};
 pub use events::{Event, Events};
 use inner::Calls;
 pub(crate) use inner::Inner;
+pub(crate) use limit::Limit;
 use link::Link;
 pub(crate) use lock::lock;
 use memory::HostMemory;
@@ -130,7 +132,7 @@ impl Controller {
     /// Its registers are inconsistent, it can't be mapped (as
     /// [requested](ControllerBuilder::cmb_caching)), or it only works without an IOMMU.
     pub fn cmb(&self) -> Result<Option<Arc<Cmb>>> {
-        self.inner.device_memory.buffer(self.inner.owner())
+        self.inner.device_memory.buffer(self.inner.owner(), &mut self.inner.limit())
     }
 
     /// Returns the persistent memory region (PMR), mapped and enabled by the first call; `None` if there is
@@ -139,7 +141,7 @@ impl Controller {
     /// # Errors
     /// An error of [`cmb`](Self::cmb), or the region does not become ready.
     pub fn pmr(&self) -> Result<Option<Arc<Pmr>>> {
-        self.inner.device_memory.persistent(self.inner.owner())
+        self.inner.device_memory.persistent(self.inner.owner(), &self.inner.limit())
     }
 
     /// Returns the controller's address, as errors name it.
@@ -226,8 +228,7 @@ impl Controller {
     pub fn vectors(&self) -> Result<u16> {
         self.inner.check_owner("turning interrupts on")?;
         let inner = &self.inner;
-        let (most, limit) = (inner.properties.most_vectors(), inner.link.options.timeout);
-        inner.vectors.count(&*inner.device, most, inner.stopwatch(), limit)
+        inner.vectors.count(&*inner.device, inner.properties.most_vectors(), &mut inner.limit())
     }
 
     /// Returns the heap that [`alloc`](Self::alloc) takes from.
@@ -274,7 +275,7 @@ impl Controller {
     ///   supports (NN) or 2^20.
     /// - The controller's status, or a timeout of the whole list.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
-        self.inner.active_namespaces()
+        self.inner.active_namespaces(&mut self.inner.limit())
     }
 
     /// Returns the ids of the namespaces that exist in the NVM subsystem, ascending, attached to this controller or not: Identify
@@ -283,7 +284,7 @@ impl Controller {
     /// # Errors
     /// Those of [`namespace_ids`](Self::namespace_ids).
     pub fn allocated_namespace_ids(&self) -> Result<Vec<u32>> {
-        self.inner.allocated_namespaces()
+        self.inner.allocated_namespaces(&mut self.inner.limit())
     }
 
     /// Returns a handle to the controller of a namespace.

@@ -1,11 +1,10 @@
 //! The lists of namespaces: Identify returns them page by page.
 
-use super::Inner;
+use super::{Inner, Limit};
 use crate::{
     Error, Result,
     spec::{Cns, Command},
 };
-use std::time::Duration;
 
 /// Ids in a page of a list of namespaces.
 pub(crate) const IDS: usize = 1024;
@@ -22,21 +21,21 @@ const ALLOCATED: List = (Cns::ALLOCATED_NAMESPACES, "Identify (allocated namespa
 
 impl Inner {
     /// Returns the ids of active namespaces that are greater than `above`, [`IDS`] at most, ascending.
-    pub(crate) fn active_above(&self, above: u32, after: Duration) -> Result<Vec<u32>> {
-        self.listed_above(ACTIVE, above, after)
+    pub(crate) fn active_above(&self, above: u32, limit: &mut Limit<'_>) -> Result<Vec<u32>> {
+        self.listed_above(ACTIVE, above, limit)
     }
 
-    pub(crate) fn active_namespaces(&self) -> Result<Vec<u32>> {
-        self.listed(ACTIVE)
+    pub(crate) fn active_namespaces(&self, limit: &mut Limit<'_>) -> Result<Vec<u32>> {
+        self.listed(ACTIVE, limit)
     }
 
-    pub(crate) fn allocated_namespaces(&self) -> Result<Vec<u32>> {
-        self.listed(ALLOCATED)
+    pub(crate) fn allocated_namespaces(&self, limit: &mut Limit<'_>) -> Result<Vec<u32>> {
+        self.listed(ALLOCATED, limit)
     }
 
     /// Reads a page of a list.
-    fn listed_above(&self, (cns, what): List, above: u32, after: Duration) -> Result<Vec<u32>> {
-        let page = self.identify_within(&Command::identify(cns, above, 0), what, after)?;
+    fn listed_above(&self, (cns, what): List, above: u32, limit: &mut Limit<'_>) -> Result<Vec<u32>> {
+        let page = self.identify_page(&Command::identify(cns, above, 0), what, limit)?;
         let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
         let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
         if ids.first().is_some_and(|&first| first <= above) || !ids.is_sorted_by(|a, b| a < b) {
@@ -45,17 +44,9 @@ impl Inner {
         Ok(ids)
     }
 
-    /// Reads a whole list, within the time of one command.
-    fn listed(&self, list: List) -> Result<Vec<u32>> {
-        let (mut watch, limit) = (self.stopwatch(), self.timeout());
-        let all = join(self.properties.identify.nn, |above| {
-            let left = limit.saturating_sub(watch.waited());
-            self.listed_above(list, above, left).map_err(|mut error| {
-                // That of the whole list.
-                error.set_deadline(limit);
-                error
-            })
-        })?;
+    /// Reads a whole list.
+    fn listed(&self, list: List, limit: &mut Limit<'_>) -> Result<Vec<u32>> {
+        let all = join(self.properties.identify.nn, |above| self.listed_above(list, above, limit))?;
         all.map_err(|reason| Error::protocol(self.link.name.to_string(), list.1, reason))
     }
 }

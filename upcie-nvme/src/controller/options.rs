@@ -50,8 +50,9 @@ impl ControllerBuilder {
         self
     }
 
-    /// Limits the time of a command on the admin queue or of the blocking calls, and of each answer of a vfio-user server.
-    /// 30 s by default; the crate's documentation has a table of all deadlines.
+    /// Limits the time of each call that waits for the controller, whatever number of commands it sends (a call that moves data
+    /// has a second more for each MiB), and of each answer of a vfio-user server. 30 s by default; the crate's documentation has
+    /// a table of all deadlines.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

@@ -1,6 +1,6 @@
 //! Admin commands that the caller builds.
 
-use super::{Controller, effects::alone as alone_by_effects, late::Late, policy};
+use super::{Controller, Limit, effects::alone as alone_by_effects, late::Late, policy};
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, CompletionEntry, DataDirection, FeatureId},
@@ -36,7 +36,8 @@ impl Controller {
     ///   a command that is the driver's own business (queues, events, aborts), or that the controller lacks by its own word.
     /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset meanwhile. It is not known whether the command was
     ///   executed, and a feature that it has set may have its default value.
-    /// - The controller's status, or a timeout.
+    /// - The controller's status, or a timeout: of everything that the command takes, the first read of that log page and the
+    ///   Identify after it included. After a timeout the command may have been carried out.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
         self.admin_within(command, data, self.inner.timeout())
     }
@@ -48,6 +49,16 @@ impl Controller {
     /// # Errors
     /// Those of [`admin`](Self::admin).
     pub fn admin_within(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
+        self.admin_limited(command, data, &mut self.inner.limit_of(timeout))
+    }
+
+    /// Runs an admin command like [`admin`](Self::admin), as a part of a call.
+    pub(super) fn admin_limited(
+        &self,
+        command: &Command,
+        data: &mut [u8],
+        limit: &mut Limit<'_>,
+    ) -> Result<u32> {
         let opcode = AdminOpcode(command.opcode);
         let what = name_of(command);
         self.inner.check_owner(&what)?;
@@ -71,22 +82,19 @@ impl Controller {
                 data.len()
             )));
         }
-        let mut watch = self.inner.stopwatch();
-        let effects = self.inner.admin_effects(opcode, timeout)?;
-        let mut buffer = self.inner.whole_pages(data.len())?;
+        let effects = self.inner.admin_effects(opcode, limit)?;
+        let mut buffer = self.inner.whole_pages(data.len(), limit)?;
         if opcode.direction() == DataDirection::ToController {
             buffer.write_at(0, data);
         }
-        let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
+        let alone = |why| self.inner.subsystem.change_alone(&*self.inner, limit, &what, why);
         let change = plan.alone.or_else(|| alone_by_effects(opcode, effects?)).map(alone).transpose()?;
         // A reset under way ends before the command is sent; a later one may clear what it sets.
-        self.inner.wait_for_reset(watch, timeout, &|| what.clone())?;
-        // Whole milliseconds: an error about it is to be readable.
-        let left = timeout.saturating_sub(Duration::from_millis(watch.waited().as_millis() as u64));
+        self.inner.wait_for_reset(limit, &|| what.clone())?;
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
         let resets = self.inner.resets.count();
-        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, left, late)?;
+        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, limit, late)?;
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }
@@ -94,7 +102,7 @@ impl Controller {
         if self.inner.features.note(&command, data) && self.inner.resets.count() != resets {
             return Err(Error::reset_call(self.name(), what));
         }
-        self.inner.heed(opcode, effects, timeout)?;
+        self.inner.heed(opcode, effects, limit)?;
         Ok(result)
     }
 
@@ -131,8 +139,8 @@ impl Controller {
     pub unsafe fn admin_entry(&self, command: &Command, buffer: DmaBuf) -> Result<(CompletionEntry, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
         self.inner.check_owner(&what)?;
-        let timeout = self.inner.link.options.timeout;
-        let result = self.inner.exchange_whole(command, buffer, &what, timeout, Late::Raw);
+        let mut limit = self.inner.limit();
+        let result = self.inner.exchange_whole(command, buffer, &what, &mut limit, Late::Raw);
         self.inner.subsystem.make_stale();
         self.inner.effects.forget();
         result.map_err(|(error, _)| error)

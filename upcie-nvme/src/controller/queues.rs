@@ -1,7 +1,7 @@
 //! Creation and deletion of queue pairs on the controller: their memory, ids and commands.
 
 use super::{
-    Cmb, Inner,
+    Cmb, Inner, Limit,
     ending::Unsettled,
     late::Late,
     queue_ids::{DELETE_TIMEOUT, Next, Step, Ticket},
@@ -15,13 +15,12 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
-    deadline::Stopwatch,
     dma::{DmaBuf, Heap},
     events::emit,
     mmio::Caching,
 };
 
-/// The least time for a command of a deletion that goes on beside other commands.
+/// The least time in which the deletion of a queue pair goes on beside other commands.
 const LEAST_FOR_DELETION: Duration = Duration::from_millis(20);
 /// The default bytes of a queue's PRP list memory.
 const LIST_BYTES: usize = 64 << 10;
@@ -37,9 +36,9 @@ pub(crate) fn create<T>(
     (list_bytes, sgl): (Option<usize>, SglUse),
     buffer: Option<&Cmb>,
     priority: QueuePriority,
-    limit: Duration,
+    limit: &mut Limit<'_>,
 ) -> Result<Queue<T>> {
-    let mut watch = inner.stopwatch();
+    let budget = limit.budget();
     let page = 1 << inner.page_shift();
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
         // On overflow pass usize::MAX: the heap refuses it with its own error.
@@ -54,11 +53,13 @@ pub(crate) fn create<T>(
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
     let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
     let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift()).with_shape(inner.shape(sgl));
+    drop(budget);
     inner.reap_late();
     // Half of the time stays for the creation.
-    inner.finish_deletions(limit.saturating_sub(watch.waited()) / 2);
+    let half = limit.left() / 2;
+    inner.finish_deletions(&mut limit.part(half));
     inner.check_owner("creating a queue pair")?;
-    inner.wait_for_reset(watch, limit, &|| "creating a queue pair".into())?;
+    inner.wait_for_reset(limit, &|| "creating a queue pair".into())?;
     let (qid, ticket) = inner.queue_ids.take(inner.name())?;
     let doorbells = inner
         .registers()
@@ -84,10 +85,9 @@ pub(crate) fn create<T>(
     }
     let mut held = DmaBuf::empty();
     let mut made = Unsettled::new(inner, &mut queue, &mut held, Some(ticket));
-    let left = limit.saturating_sub(watch.waited());
-    if let Err(error) = inner.create_on_controller(made.queue, ticket, vector, priority, left) {
-        // Unless it is undone, the controller may use the rings.
-        if inner.take_back(ticket, DELETE_TIMEOUT).is_ok() {
+    if let Err(error) = inner.create_on_controller(made.queue, ticket, vector, priority, limit) {
+        // Unless it is undone, for which it has a deadline of its own, the controller may use the rings.
+        if inner.take_back(ticket, &mut inner.limit()).is_ok() {
             made.settle();
         }
         return Err(error);
@@ -96,7 +96,7 @@ pub(crate) fn create<T>(
     made.ticket = None;
     let device = inner.shared_name().clone();
     emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
-    inner.finish_deletions(limit.saturating_sub(watch.waited()));
+    inner.finish_deletions(limit);
     made.settle();
     Ok(queue)
 }
@@ -112,14 +112,13 @@ impl Inner {
         ticket: Ticket,
         vector: Option<u16>,
         priority: QueuePriority,
-        limit: Duration,
+        limit: &mut Limit<'_>,
     ) -> Result<()> {
-        let mut watch = self.stopwatch();
         let (qid, entries, (sq, cq)) = (queue.qid(), queue.capacity() + 1, queue.addresses());
         let cq = Command::create_completion_queue(qid, entries, cq, vector);
         let sq = Command::create_submission_queue(qid, entries, sq, qid, priority);
         for (step, command) in [(Step::CreateCq, cq), (Step::CreateSq, sq)] {
-            self.create_step(ticket, step, &command, limit.saturating_sub(watch.waited()))?;
+            self.create_step(ticket, step, &command, limit)?;
         }
         if self.queue_ids.created(ticket) {
             return Ok(());
@@ -127,7 +126,7 @@ impl Inner {
         Err(Error::reset_call(self.name(), "creating a queue pair"))
     }
 
-    /// Creates the program's queue pair again under its id, after a reset; nothing of it is in flight.
+    /// Creates the program's queue pair again under its id, after a reset, within `limit`; nothing of it is in flight.
     ///
     /// # Errors
     /// The controller was reset again, or is down; its status, or a timeout. The `bool` says whether the queue can be tried
@@ -137,10 +136,11 @@ impl Inner {
         queue: &mut Queue<T>,
         vector: Option<u16>,
         priority: QueuePriority,
+        limit: &mut Limit<'_>,
     ) -> Result<(), (Error, bool)> {
         let what = "recovering a queue pair";
         self.check_owner(what).map_err(|error| (error, true))?;
-        let settled = self.wait_for_reset(self.stopwatch(), self.timeout(), &|| what.into());
+        let settled = self.wait_for_reset(limit, &|| what.into());
         settled.map_err(|error| (error, true))?;
         queue.renew();
         let (ticket, epoch) = (self.queue_ids.begin_again(queue.qid()), self.link.live.epoch());
@@ -148,16 +148,18 @@ impl Inner {
             self.queue_ids.give_back(ticket);
             return Err((Error::reset_queue(self.name(), what, queue.qid()), true));
         }
-        match self.create_on_controller(queue, ticket, vector, priority, self.timeout()) {
+        match self.create_on_controller(queue, ticket, vector, priority, limit) {
             Ok(()) => {
                 queue.join(epoch);
                 Ok(())
             }
             Err(error) => {
-                let Err(ticket) = self.take_back(ticket, DELETE_TIMEOUT) else { return Err((error, true)) };
+                // A deadline of its own, as for closing it.
+                let mut limit = self.limit();
+                let Err(ticket) = self.take_back(ticket, &mut limit) else { return Err((error, true)) };
                 // A reset that began meanwhile ends the creation, too.
                 if epoch.is_over() {
-                    let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &|| what.into());
+                    let _ = self.wait_for_reset(&limit, &|| what.into());
                 }
                 // It may be over since by an answer, too, and is the pair's again then.
                 if !self.queue_ids.disown(ticket) {
@@ -173,9 +175,15 @@ impl Inner {
     ///
     /// # Errors
     /// The controller's status, or a timeout. Then undo the creation with [`take_back`](Self::take_back).
-    fn create_step(&self, ticket: Ticket, step: Step, command: &Command, after: Duration) -> Result<()> {
+    fn create_step(
+        &self,
+        ticket: Ticket,
+        step: Step,
+        command: &Command,
+        limit: &mut Limit<'_>,
+    ) -> Result<()> {
         self.queue_ids.sending(ticket, step);
-        match self.exchange(command, DmaBuf::empty(), step.name(), after, Late::Step(ticket)) {
+        match self.exchange(command, DmaBuf::empty(), step.name(), limit, Late::Step(ticket)) {
             Ok(_) => {
                 self.queue_ids.settled(ticket);
                 Ok(())
@@ -199,17 +207,18 @@ impl Inner {
 
     /// Undoes a creation, or deletes a queue pair, as far as the controller answers. `Ok`: it uses the queues' memory, and that
     /// of their commands in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for). Each command gets
-    /// so much time; what an answer after that means is noted.
-    pub(super) fn take_back(&self, ticket: Ticket, each: Duration) -> Result<(), Ticket> {
+    /// 5 s at most, and all of them `limit`; what an answer after that means is noted.
+    pub(super) fn take_back(&self, ticket: Ticket, limit: &mut Limit<'_>) -> Result<(), Ticket> {
+        let _budget = limit.budget();
         let unwinding = OnUnwind::new(|| self.queue_ids.abandon(ticket));
-        let is_gone = self.send_deletions(ticket, each);
+        let is_gone = self.send_deletions(ticket, limit);
         unwinding.end();
         if is_gone { Ok(()) } else { self.unless_let_go(ticket) }
     }
 
     /// Sends the commands of a deletion, as far as the controller answers. Returns `true` if the queue pair is gone, and abandons
     /// it otherwise.
-    fn send_deletions(&self, ticket: Ticket, each: Duration) -> bool {
+    fn send_deletions(&self, ticket: Ticket, limit: &mut Limit<'_>) -> bool {
         loop {
             let (qid, step) = match self.queue_ids.next(ticket) {
                 Next::Gone => return true,
@@ -220,8 +229,9 @@ impl Inner {
                 Step::DeleteSq => Command::delete_submission_queue(qid),
                 _ => Command::delete_completion_queue(qid),
             };
-            let after = each.min(self.link.options.timeout);
-            let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), after, Late::Step(ticket));
+            let mut one = limit.part(DELETE_TIMEOUT.min(self.timeout()));
+            let late = Late::Step(ticket);
+            let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), &mut one, late);
             let (answer, error) = match outcome {
                 Ok(_) => (Some(Ok(())), None),
                 Err((error, sent)) => match error.status() {
@@ -269,18 +279,22 @@ impl Inner {
         if self.queue_ids.is_gone(ticket) { Ok(()) } else { Err(ticket) }
     }
 
-    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`.
-    pub(super) fn finish_deletions(&self, limit: Duration) {
+    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`: 5 s at most
+    /// for all of them.
+    pub(super) fn finish_deletions(&self, limit: &mut Limit<'_>) {
+        let mut limit = limit.part(DELETE_TIMEOUT);
         // The messages of a command need a little time, too. The next command with more of it goes on.
-        if limit < LEAST_FOR_DELETION {
+        if limit.left() < LEAST_FOR_DELETION {
             return;
         }
-        let (mut watch, limit) = (self.stopwatch(), limit.min(DELETE_TIMEOUT));
         let tickets = self.queue_ids.resume();
         let unwinding = OnUnwind::new(|| tickets.iter().for_each(|&ticket| self.queue_ids.abandon(ticket)));
         for &ticket in &tickets {
-            // After a failure the others are marked again without being sent: no further deadline for each.
-            let _ = self.take_back(ticket, limit.saturating_sub(watch.waited()).max(LEAST_FOR_DELETION));
+            if limit.left() < LEAST_FOR_DELETION {
+                self.queue_ids.abandon(ticket);
+            } else {
+                let _ = self.take_back(ticket, &mut limit);
+            }
         }
         unwinding.end();
     }
@@ -290,18 +304,17 @@ impl Inner {
         self.queue_ids.keep_for(ticket, retired);
     }
 
-    /// Deletes the blocking calls' own queue pair if all I/O queue pairs are taken. The next such call makes
+    /// Deletes the blocking calls' own queue pair, within `limit`, if all I/O queue pairs are taken. The next such call makes
     /// another.
-    pub(crate) fn free_queue_id(&self) {
+    pub(crate) fn free_queue_id(&self, limit: &mut Limit<'_>) {
         if self.queue_ids.has_free() {
             return;
         }
         // A blocking call has no commands in flight once it releases the gate; one under way keeps its queue
         // pair.
-        let (mut watch, limit) = (self.stopwatch(), self.link.options.timeout);
-        let pass = self.calls.queue.enter(|| limit.saturating_sub(watch.waited()));
+        let pass = limit.enter(&self.calls.queue);
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {
-            self.end_queue(&mut queue, &mut DmaBuf::empty());
+            self.end_queue(&mut queue, &mut DmaBuf::empty(), limit);
         }
     }
 }
@@ -319,8 +332,8 @@ impl Member for Inner {
         self.queue_ids.pairs()
     }
 
-    fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool {
-        self.calls.queue.enter(|| limit.saturating_sub(watch.waited())).is_some()
+    fn wait_for_blocking_call(&self, limit: &Limit<'_>) -> bool {
+        limit.enter(&self.calls.queue).is_some()
     }
 }
 
@@ -335,9 +348,10 @@ mod tests {
         let controller = Controller::open("emu:size=1M").unwrap();
         let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
         let inner = controller.inner();
-        let mut queue =
-            create::<u64>(inner, 64, None, (None, SglUse::Never), None, PRIORITY, inner.timeout()).unwrap();
-        assert!(inner.take_back(inner.queue_ids.begin_deletion(queue.qid()), DELETE_TIMEOUT).is_ok());
+        let (sgl, mut limit) = ((None, SglUse::Never), inner.limit());
+        let mut queue = create::<u64>(inner, 64, None, sgl, None, PRIORITY, &mut limit).unwrap();
+        let ticket = inner.queue_ids.begin_deletion(queue.qid());
+        assert!(inner.take_back(ticket, &mut limit).is_ok());
         let Retired(private) = queue.retire();
         assert_eq!(private.len(), 3, "two rings and the lists");
         let region = |buffer: &DmaBuf| buffer.region().map(|region| region.id());

@@ -1,9 +1,8 @@
 //! A controller reset while the controller is in use: the end of one epoch and the beginning of the next.
 
 use super::{
-    Controller, Inner, Shape,
+    Controller, Inner, Limit, Shape,
     admin::{ENTRIES, Rings},
-    late::Late,
     lock,
     stopping::{ResetKind, check_subsystem_reset},
     transitions::{disable_patience, enable},
@@ -17,7 +16,7 @@ use crate::{
     },
 };
 use std::time::Duration;
-use upcie_core::deadline::{Backoff, Budget, Stopwatch};
+use upcie_core::deadline::Budget;
 use zerocopy::FromBytes;
 
 const OPERATION: &str = "resetting the controller";
@@ -37,14 +36,17 @@ impl Controller {
     /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
     /// error ([`Failure::PciError`](crate::Failure::PciError)). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
-    /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
+    /// for becoming ready, what a [persistent memory region](Self::pmr) in use states, and one
+    /// [`timeout`](crate::ControllerBuilder::timeout) for everything else, at most: admin commands of other threads, and all
+    /// commands that set the controller up as it was.
     ///
     /// # Errors
     /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back, or is another one by its serial number, its
     ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
     /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
     ///   default value.
-    /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time.
+    /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time; or the controller is up again,
+    ///   and the named feature was not set in time, nor those after it.
     pub fn reset(&self) -> Result<()> {
         self.inner.reset(ResetKind::Controller, None)
     }
@@ -68,46 +70,49 @@ impl Inner {
             check_subsystem_reset(&self.link.name, self.link.registers.capabilities())?;
         }
         let seen = self.resets.count();
-        let limit = self.reset_patience();
-        let mut watch = self.stopwatch();
-        let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || OPERATION.into(), "a reset")?;
+        let patience = self.reset_patience();
+        let waiting = self.limit_of(patience);
+        let _pass = self.link.enter(&self.resets.gate, &waiting, || OPERATION.into(), "a reset")?;
         self.link.live.check_up(&self.link.name, OPERATION)?;
         if self.resets.count() != seen || of.is_some_and(Epoch::is_over) {
             return Ok(());
         }
         let _resetting = self.resets.begin();
-        let _budget = Budget::new(limit);
+        let _budget = Budget::new(patience);
+        // Of everything that the controller states no time for.
+        let mut limit = self.limit();
         // A reset may activate firmware.
         self.effects.forget();
-        let up = self.stop_and_start(kind);
+        let up = self.stop_and_start(kind, &mut limit);
         if let Err(error) = &up {
             self.link.live.set_down(format!("it did not come back from a reset ({error})"));
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
-        self.vectors.wake_all(&self.link.name, self.timeout());
+        self.vectors.wake_all(&self.link.name, &limit);
         self.link.live.check_up(&self.link.name, OPERATION)?;
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
-        let delays = self.tell_behavior();
-        let restored = self.restore_features();
-        let lent = self.restore_host_buffer();
-        delays.and(restored).and(lent).and(self.request_events())
+        let delays = self.tell_behavior(&mut limit);
+        let restored = self.restore_features(&mut limit);
+        let lent = self.restore_host_buffer(&mut limit);
+        delays.and(restored).and(lent).and(self.request_events(&mut limit))
     }
 
     /// Stops the controller for good, for `reason`: every handle says so from then on.
     pub(crate) fn give_up(&self, reason: &str) -> Result<()> {
         self.check_owner("stopping the controller")?;
-        let limit = self.reset_patience();
-        let mut watch = self.stopwatch();
+        let patience = self.reset_patience();
+        let waiting = self.limit_of(patience);
         let operation = "stopping the controller";
-        let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || operation.into(), "a reset")?;
+        let _pass = self.link.enter(&self.resets.gate, &waiting, || operation.into(), "a reset")?;
         self.link.live.check_up(&self.link.name, operation)?;
         let _resetting = self.resets.begin();
-        let _budget = Budget::new(limit);
+        let _budget = Budget::new(patience);
+        let mut limit = self.limit();
         self.link.live.set_down(reason.into());
-        self.vectors.wake_all(&self.link.name, self.timeout());
-        let mut rings =
-            self.link.enter(self.admin.rings(), &mut watch, limit, || operation.into(), "admin commands")?;
-        self.stop_epoch(&mut rings, ResetKind::Controller)
+        self.vectors.wake_all(&self.link.name, &limit);
+        let rings = self.admin.rings();
+        let mut rings = self.link.enter(rings, &limit, || operation.into(), "admin commands")?;
+        self.stop_epoch(&mut rings, ResetKind::Controller, &mut limit)
     }
 
     /// Returns the longest time that a reset takes. A register that can't be read makes the reset fail, too.
@@ -117,30 +122,25 @@ impl Inner {
         ready.unwrap_or_default().saturating_add(self.timeout())
     }
 
-    /// Waits until no other thread resets the controller, at most `limit`.
+    /// Waits until no other thread resets the controller, within `limit`.
     ///
     /// # Errors
     /// The controller is down, its PCI function has had an error, or that takes too long.
-    pub(crate) fn wait_for_reset(
-        &self,
-        watch: Stopwatch<'_>,
-        limit: Duration,
-        what: &dyn Fn() -> String,
-    ) -> Result<()> {
+    pub(crate) fn wait_for_reset(&self, limit: &Limit<'_>, what: &dyn Fn() -> String) -> Result<()> {
         if self.resets.is_elsewhere() {
-            let mut backoff = Backoff::of_memory(watch, limit, limit);
+            let mut backoff = limit.backoff(Duration::MAX);
             while self.resets.is_elsewhere() {
                 let what = || format!("{}: waiting for a reset of the controller", what());
-                self.pause(&mut backoff, &what)?;
+                self.pause(&mut backoff, &what).map_err(|error| limit.tell(error))?;
             }
         }
         self.link.live.check_usable(&self.link.name, &what())
     }
 
     /// Ends the epoch and stops the controller, which lets go of all memory of it. The caller has the admin queue.
-    fn stop_epoch(&self, rings: &mut Rings, kind: ResetKind) -> Result<()> {
+    fn stop_epoch(&self, rings: &mut Rings, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
         let epoch = self.link.live.end();
-        let stopped = self.halt(kind);
+        let stopped = self.halt(kind, limit);
         // A server that has closed the connection uses no memory either.
         if stopped.is_err() && !self.device.has_ended() {
             return stopped;
@@ -153,15 +153,13 @@ impl Inner {
         stopped
     }
 
-    fn stop_and_start(&self, kind: ResetKind) -> Result<()> {
+    fn stop_and_start(&self, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
         let link = &self.link;
         // No turn opens from here on.
         link.live.end();
-        let (mut watch, limit) = (self.stopwatch(), self.timeout());
         {
-            let mut rings =
-                link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
-            self.stop_epoch(&mut rings, kind)?;
+            let mut rings = link.enter(self.admin.rings(), limit, || OPERATION.into(), "admin commands")?;
+            self.stop_epoch(&mut rings, kind, limit)?;
             self.pci_error.forget();
             self.take_capabilities()?;
             let last = ENTRIES as u16 - 1;
@@ -169,10 +167,10 @@ impl Inner {
             let (sq, cq) = rings.addresses();
             // SAFETY: `forget` has zeroed the rings, which have so many entries and stay until the controller has stopped.
             unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
-            enable(link, &self.properties)?;
+            limit.outside(|| enable(link, &self.properties))?;
             rings.join(link.live.begin()?);
         }
-        self.configure_again()
+        self.configure_again(limit)
     }
 
     /// Reads CAP again, which a reset that activates firmware may change, and takes it over.
@@ -190,12 +188,9 @@ impl Inner {
     }
 
     /// Sets up what a controller reset has cleared, and checks that it is the controller from before.
-    fn configure_again(&self) -> Result<()> {
-        let mut watch = self.stopwatch();
-        let timeout = self.timeout();
-        let mut left = || timeout.saturating_sub(watch.waited());
+    fn configure_again(&self, limit: &mut Limit<'_>) -> Result<()> {
         let page =
-            self.identify_within(&Command::identify(Cns::CONTROLLER, 0, 0), "Identify (controller)", left())?;
+            self.identify_page(&Command::identify(Cns::CONTROLLER, 0, 0), "Identify (controller)", limit)?;
         let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
         let before = &self.properties.identify;
         let limits = |of: &IdentifyController| (of.sn, of.mn, of.subnqn, of.mdts, of.sqes, of.cqes, of.oncs);
@@ -210,7 +205,7 @@ impl Inner {
             let wanted = u32::from(self.link.options.queues.max(1));
             let feature = NumberOfQueues::of(wanted, wanted);
             let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
-            let granted = self.feature(&command, &[], "Set Features (Number of Queues)", left())?;
+            let granted = self.feature(&command, &[], "Set Features (Number of Queues)", limit)?;
             let granted = NumberOfQueues::from_bits(granted);
             let pairs = granted.submission_queues().min(granted.completion_queues());
             if pairs < u32::from(self.properties.granted) {
@@ -219,23 +214,23 @@ impl Inner {
             }
             if let Some(arbitration) = self.link.options.arbitration {
                 let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
-                self.feature(&command, &[], "Set Features (Arbitration)", left())?;
+                self.feature(&command, &[], "Set Features (Arbitration)", limit)?;
             }
         }
-        self.device_memory.restore(self.owner())?;
-        self.check_shapes(left)
+        self.device_memory.restore(self.owner(), limit)?;
+        self.check_shapes(limit)
     }
 
     /// Makes namespace handles stale if a namespace that has some is not as it was.
-    fn check_shapes(&self, mut left: impl FnMut() -> Duration) -> Result<()> {
+    fn check_shapes(&self, limit: &mut Limit<'_>) -> Result<()> {
         let stamp = self.link.live.stamp();
         let known: Vec<_> = lock(&self.shapes).iter().map(|(&nsid, &shape)| (nsid, shape)).collect();
         for (nsid, shape) in known.into_iter().filter(|(_, shape)| shape.stamp == stamp) {
             let same = if shape.has_keys {
-                self.command_set_within(nsid, left())? == Csi::KEY_VALUE
+                self.command_set(nsid, limit)? == Csi::KEY_VALUE
             } else {
                 let command = Command::identify(Cns::NAMESPACE, nsid, 0);
-                match self.identify_within(&command, "Identify (namespace)", left()) {
+                match self.identify_page(&command, "Identify (namespace)", limit) {
                     Ok(page) => {
                         let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
                         Shape::of(&identify, stamp) == shape
@@ -259,13 +254,11 @@ impl Inner {
     }
 
     /// Sets the features again that the program has set. Tries all of them, and returns the first error.
-    fn restore_features(&self) -> Result<()> {
-        let mut watch = self.stopwatch();
-        let timeout = self.timeout();
+    fn restore_features(&self, limit: &mut Limit<'_>) -> Result<()> {
         let mut result = Ok(());
         for (command, data) in self.features.all() {
             let what = format!("setting {} again after a reset", FeatureId(command.cdw10 as u8));
-            let set = self.feature(&command, &data, &what, timeout.saturating_sub(watch.waited()));
+            let set = self.feature(&command, &data, &what, limit);
             if let Err(error) = &set {
                 tracing::warn!(device = %self.link.name, %error, "a feature has its default value");
             }
@@ -275,10 +268,10 @@ impl Inner {
     }
 
     /// Sends a Set Features with `data`, and returns dword 0 of its completion.
-    fn feature(&self, command: &Command, data: &[u8], what: &str, after: Duration) -> Result<u32> {
-        let mut buffer = self.whole_pages(data.len())?;
+    fn feature(&self, command: &Command, data: &[u8], what: &str, limit: &mut Limit<'_>) -> Result<u32> {
+        let mut buffer = self.whole_pages(data.len(), limit)?;
         buffer.write_at(0, data);
-        Ok(self.admin_late(command, buffer, what, after, Late::Nothing)?.0)
+        Ok(self.admin_data(command, buffer, what, limit)?.0)
     }
 }
 

@@ -1,14 +1,13 @@
 //! The delays that a controller asks for before a command is sent again (Base, "Command Retry Delay" of the status, and
 //! feature "Host Behavior Support").
 
-use super::Inner;
+use super::{Inner, Limit};
 use crate::{
     Result,
     spec::{Command, FeatureId, Status},
     wait::LOOK,
 };
 use std::time::Duration;
-use upcie_core::deadline::Stopwatch;
 
 /// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay. Byte 2 is LBAFEE: namespaces may have formats
 /// with 32- and 64-bit guards, or with storage tags.
@@ -27,19 +26,18 @@ impl Inner {
         Duration::from_millis(100) * u32::from(units.unwrap_or(0))
     }
 
-    /// Waits for the time that a status asks for. Returns `false`, at once, if that does not end before `limit`, as counted by
-    /// `watch`.
+    /// Waits for the time that a status asks for. Returns `false`, at once, if that does not end within `limit`.
     ///
     /// # Errors
     /// The controller is gone or fails.
     pub(crate) fn wait_to_retry(
         &self,
         status: Status,
-        (watch, limit): (&mut Stopwatch<'_>, Duration),
+        limit: &mut Limit<'_>,
         what: &dyn Fn() -> String,
     ) -> Result<bool> {
         let delay = self.retry_delay(status);
-        if delay >= limit.saturating_sub(watch.waited()) {
+        if delay >= limit.left() {
             return Ok(false);
         }
         tracing::debug!(device = self.name(), %status, ?delay, "{}: sent again", what());
@@ -52,7 +50,7 @@ impl Inner {
             }
             clock.sleep(rest.min(LOOK));
             // A stopwatch counts at most 250 ms between two readings.
-            watch.waited();
+            limit.left();
             self.check_alive_once(what)?;
         }
     }
@@ -60,16 +58,17 @@ impl Inner {
     /// Tells the controller what this driver copes with, at bring-up and after a reset: delays of retries, if it has some and
     /// commands are sent again, and extended block formats. A controller that refuses reports no delays, and commands are
     /// sent again at once.
-    pub(super) fn tell_behavior(&self) -> Result<()> {
+    pub(super) fn tell_behavior(&self, limit: &mut Limit<'_>) -> Result<()> {
         let delays = self.retries() != 0 && self.properties.identify.crdt != [0; 3];
         let formats = self.properties.identify.has_extended_formats();
         if !delays && !formats {
             return Ok(());
         }
+        let _budget = limit.budget();
         let mut data = self.memory.heap.alloc(BEHAVIOR)?;
         data.write_at(0, &[delays.into(), 0, formats.into()]);
         let command = Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0);
-        match self.admin_data(&command, data, "Set Features (Host Behavior Support)") {
+        match self.admin_data(&command, data, "Set Features (Host Behavior Support)", limit) {
             Err(error) if error.status().is_some() => {
                 tracing::warn!(device = self.name(), %error, "it reports no delays before retries, and has plain block formats");
                 Ok(())

@@ -1,6 +1,6 @@
 //! Secondary controllers: those of a primary controller's virtual functions (Base, "Virtualization Enhancements").
 
-use super::{Controller, IdentifyQuery};
+use super::{Controller, IdentifyQuery, Limit};
 use crate::{
     Error, Result,
     spec::{
@@ -69,14 +69,14 @@ impl Controller {
     /// function.
     ///
     /// # Errors
-    /// The controller's status (Invalid Field if it is no primary controller), or a timeout.
+    /// The controller's status (Invalid Field if it is no primary controller), or a timeout of the whole list.
     pub fn secondary_controllers(&self) -> Result<Vec<SecondaryController>> {
-        let mut all: Vec<SecondaryController> = Vec::new();
+        let (mut all, mut limit) = (Vec::<SecondaryController>::new(), self.inner.limit());
         loop {
             let last = all.last().map(|last| last.secondary_controller_id);
             let Some(from) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(all) };
             let query = IdentifyQuery { controller_id: from, ..Default::default() };
-            let list = self.identify_as::<SecondaryControllerList>(&query)?;
+            let list = self.identify_limited::<SecondaryControllerList>(&query, &mut limit)?;
             let more = list.used();
             let ids = more.iter().map(|controller| controller.secondary_controller_id);
             if ids.clone().any(|id| id < from) || !ids.is_sorted_by(|a, b| a < b) {
@@ -97,10 +97,12 @@ impl Controller {
     /// # Errors
     /// Those of [`bring_online`](Self::bring_online).
     pub fn release_flexible(&self) -> Result<bool> {
-        let mut had = false;
-        for pool in Pool::both(&self.primary()?).into_iter().filter(|pool| pool.of_primary > 0) {
+        let (mut had, mut limit) = (false, self.inner.limit());
+        let primary = self.primary(&mut limit)?;
+        let (action, id) = (VirtualizationAction::PRIMARY_FLEXIBLE, self.identify().cntlid);
+        for pool in Pool::both(&primary).into_iter().filter(|pool| pool.of_primary > 0) {
             had = true;
-            self.manage(VirtualizationAction::PRIMARY_FLEXIBLE, self.identify().cntlid, pool.resource, 0)?;
+            self.manage(action, id, (pool.resource, 0), &mut limit)?;
         }
         Ok(had)
     }
@@ -130,23 +132,24 @@ impl Controller {
     ///   controller has no Virtualization Management.
     /// - [`Failure::InUse`](crate::Failure::InUse): a queue pair of a controller of the NVM subsystem exists in this process, of
     ///   another virtual function, say. Turn all of them on first.
-    /// - The controller's status, or a timeout.
+    /// - The controller's status, or a timeout of all steps together.
     pub fn bring_online(&self, secondary: u16, queues: u16, interrupts: u16) -> Result<()> {
-        self.take_offline(secondary)?;
-        for (pool, wanted) in Pool::both(&self.primary()?).into_iter().zip([queues, interrupts]) {
+        let (mut limit, none) = (self.inner.limit(), (VirtualResource::default(), 0));
+        self.manage(VirtualizationAction::SECONDARY_OFFLINE, secondary, none, &mut limit)?;
+        let primary = self.primary(&mut limit)?;
+        for (pool, wanted) in Pool::both(&primary).into_iter().zip([queues, interrupts]) {
             let what = || format!("secondary controller {secondary}");
             if let Some(reason) = pool.refusal(wanted) {
                 return Err(Error::argument(self.name(), format!("{}: {reason}", what())));
             }
-            let got =
-                self.manage(VirtualizationAction::SECONDARY_ASSIGN, secondary, pool.resource, wanted)?;
+            let (action, resource) = (VirtualizationAction::SECONDARY_ASSIGN, (pool.resource, wanted));
+            let got = self.manage(action, secondary, resource, &mut limit)?;
             if got != wanted {
                 let reason = format!("{}: {got} {} were assigned, not {wanted}", what(), pool.name);
                 return Err(Error::protocol(self.name(), "Virtualization Management", reason));
             }
         }
-        let (action, none) = (VirtualizationAction::SECONDARY_ONLINE, VirtualResource::default());
-        self.manage(action, secondary, none, 0).map(drop)
+        self.manage(VirtualizationAction::SECONDARY_ONLINE, secondary, none, &mut limit).map(drop)
     }
 
     /// Turns a secondary controller off, and takes its resources. Whoever drives it finds it failed.
@@ -154,23 +157,23 @@ impl Controller {
     /// # Errors
     /// Those of [`bring_online`](Self::bring_online).
     pub fn take_offline(&self, secondary: u16) -> Result<()> {
-        let (action, none) = (VirtualizationAction::SECONDARY_OFFLINE, VirtualResource::default());
-        self.manage(action, secondary, none, 0).map(drop)
+        let (action, none) = (VirtualizationAction::SECONDARY_OFFLINE, (VirtualResource::default(), 0));
+        self.manage(action, secondary, none, &mut self.inner.limit()).map(drop)
     }
 
-    fn primary(&self) -> Result<PrimaryController> {
+    fn primary(&self, limit: &mut Limit<'_>) -> Result<PrimaryController> {
         let query = IdentifyQuery { controller_id: self.identify().cntlid, ..Default::default() };
-        self.identify_as::<PrimaryController>(&query)
+        self.identify_limited(&query, limit)
     }
 
     fn manage(
         &self,
         action: VirtualizationAction,
         controller: u16,
-        resource: VirtualResource,
-        number: u16,
+        (resource, number): (VirtualResource, u16),
+        limit: &mut Limit<'_>,
     ) -> Result<u16> {
-        self.execute(&VirtualizationManagement { action, controller, resource, number })
+        self.execute_limited(&VirtualizationManagement { action, controller, resource, number }, limit)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The controllers of one NVM subsystem that this process drives. They share namespaces, so a command through
 //! one of them can change what the queues and handles of another rely on.
 
-use super::lock;
+use super::{Limit, lock};
 use crate::{
     Error, Result,
     engine::{Live, unique},
@@ -10,9 +10,8 @@ use crate::{
 use std::{
     fmt::{self, Write},
     sync::{Arc, Mutex, Weak},
-    time::Duration,
 };
-use upcie_core::{deadline::Stopwatch, process::PerProcess};
+use upcie_core::process::PerProcess;
 
 /// A controller as its subsystem knows it.
 pub(crate) trait Member: Send + Sync + fmt::Debug {
@@ -27,7 +26,7 @@ pub(crate) trait Member: Send + Sync + fmt::Debug {
 
     /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
     /// longer than `limit`.
-    fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool;
+    fn wait_for_blocking_call(&self, limit: &Limit<'_>) -> bool;
 }
 
 /// An NVM subsystem with the controllers of it that are open in this process.
@@ -143,14 +142,14 @@ impl Subsystem {
 
     /// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
     /// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
-    /// the command does. Waits for blocking calls within `limit`, as counted by `watch`.
+    /// the command does. Waits for blocking calls within `limit`.
     ///
     /// # Errors
     /// [`Failure::InUse`](crate::Failure::InUse): a queue pair of a controller of the subsystem exists in this process.
     pub(super) fn change_alone(
         self: &Arc<Self>,
         controller: &dyn Member,
-        (watch, limit): (&mut Stopwatch<'_>, Duration),
+        limit: &Limit<'_>,
         operation: &str,
         change: &str,
     ) -> Result<Change> {
@@ -168,13 +167,14 @@ impl Subsystem {
         // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
         // finds its handle stale.
         for other in self.controllers() {
-            if !other.wait_for_blocking_call(watch, limit) {
+            if !other.wait_for_blocking_call(limit) {
                 return Err(Error::in_use(
                     controller.name(),
                     operation,
                     format!(
-                        "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
-                        other.name()
+                        "{change}, and a blocking call on {} has not ended within {:?}: try again when it has",
+                        other.name(),
+                        limit.whole()
                     ),
                 ));
             }

@@ -1,6 +1,6 @@
 //! Log pages, identify data and features as typed structures.
 
-use super::Controller;
+use super::{Controller, Limit};
 use crate::{
     Error, Result,
     spec::{
@@ -84,7 +84,8 @@ pub struct FeatureQuery {
 
 impl Controller {
     /// Reads a log page, as long as it is, in as many commands as the controller's transfer limit takes. The
-    /// asynchronous event that the page belongs to is retained.
+    /// asynchronous event that the page belongs to is retained. All of it takes the controller's timeout and a second for each
+    /// MiB at most, and each command the timeout.
     ///
     /// ```
     /// use upcie_nvme::{Controller, spec::SmartLog};
@@ -106,7 +107,12 @@ impl Controller {
     /// # Errors
     /// Those of [`log_bytes`](Self::log_bytes).
     pub fn log_with<L: LogPage>(&self, query: &LogQuery) -> Result<L> {
-        let page = self.log_bytes(L::ID, query, L::len)?;
+        self.log_limited(query, &mut self.inner.limit())
+    }
+
+    /// Reads a log page like [`log_with`](Self::log_with), as a part of a call.
+    pub(crate) fn log_limited<L: LogPage>(&self, query: &LogQuery, limit: &mut Limit<'_>) -> Result<L> {
+        let page = self.read_log(L::ID, query, L::len, limit)?;
         L::from_page(&page)
             .ok_or_else(|| self.invalid_data(L::ID, "the page is shorter than its header".into()))
     }
@@ -121,12 +127,22 @@ impl Controller {
     ///   [`admin`](Self::admin).
     /// - [`Failure::Argument`](crate::Failure::Argument) for a page of more than one command on a controller that takes no
     ///   offset (LPA bit 2).
-    /// - The controller's status, or a timeout.
+    /// - The controller's status, or a timeout: of a command, or of the whole page, which has a second more for each MiB.
     pub fn log_bytes(
         &self,
         id: LogPageId,
         query: &LogQuery,
         len: impl Fn(&[u8], &IdentifyController) -> u64,
+    ) -> Result<Vec<u8>> {
+        self.read_log(id, query, len, &mut self.inner.limit())
+    }
+
+    fn read_log(
+        &self,
+        id: LogPageId,
+        query: &LogQuery,
+        len: impl Fn(&[u8], &IdentifyController) -> u64,
+        limit: &mut Limit<'_>,
     ) -> Result<Vec<u8>> {
         let extended = self.identify().lpa & 1 << 2 != 0;
         let most = (self.max_transfer() as u64).min(if extended { PIECE } else { SHORT }) & !3;
@@ -153,7 +169,10 @@ impl Controller {
             }
             let bytes = (wanted - from).min(most);
             page.resize((from + bytes) as usize, 0);
-            self.admin(&query.command(id, bytes, from), &mut page[from as usize..])?;
+            limit.allow_bytes(wanted);
+            let command = query.command(id, bytes, from);
+            let mut one = limit.part(self.inner.timeout());
+            self.admin_limited(&command, &mut page[from as usize..], &mut one)?;
             // The parameter of these begins something: with the first command only.
             query.parameter &= match id {
                 LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS => !1_u8,
@@ -178,7 +197,16 @@ impl Controller {
     /// # Errors
     /// The controller's status (Invalid Field if it doesn't have the structure), or a timeout.
     pub fn identify_as<S: IdentifyData>(&self, query: &IdentifyQuery) -> Result<S> {
-        self.identify_bytes(S::CNS, S::CSI, query).map(|page| S::from_page(&page))
+        self.identify_limited(query, &mut self.inner.limit())
+    }
+
+    /// Runs an Identify like [`identify_as`](Self::identify_as), as a part of a call.
+    pub(crate) fn identify_limited<S: IdentifyData>(
+        &self,
+        query: &IdentifyQuery,
+        limit: &mut Limit<'_>,
+    ) -> Result<S> {
+        self.read_identify(S::CNS, S::CSI, query, limit).map(|page| S::from_page(&page))
     }
 
     /// Runs an Identify, and returns its 4096 bytes.
@@ -186,12 +214,22 @@ impl Controller {
     /// # Errors
     /// Those of [`identify_as`](Self::identify_as).
     pub fn identify_bytes(&self, cns: Cns, csi: Csi, query: &IdentifyQuery) -> Result<Box<[u8; 4096]>> {
+        self.read_identify(cns, csi, query, &mut self.inner.limit())
+    }
+
+    fn read_identify(
+        &self,
+        cns: Cns,
+        csi: Csi,
+        query: &IdentifyQuery,
+        limit: &mut Limit<'_>,
+    ) -> Result<Box<[u8; 4096]>> {
         let mut command = Command::identify(cns, query.nsid, 0);
         command.cdw10 = IdentifyDword10::new().with_cns(cns).with_cntid(query.controller_id).into_bits();
         command.cdw11 = IdentifyDword11::new().with_cnssi(query.specific_id).with_csi(csi).into_bits();
         command.cdw14 = u32::from(query.uuid_index & 0x7f);
         let mut page = Box::new([0; 4096]);
-        self.admin(&command, &mut *page)?;
+        self.admin_limited(&command, &mut *page, limit)?;
         Ok(page)
     }
 
@@ -218,9 +256,18 @@ impl Controller {
     ///   [`feature_capabilities`](Self::feature_capabilities).
     /// - The controller's status (Invalid Field if it doesn't have the feature), or a timeout.
     pub fn feature_with<F: Feature>(&self, query: &FeatureQuery) -> Result<F> {
+        self.feature_limited(query, &mut self.inner.limit())
+    }
+
+    /// Returns a value of a feature like [`feature_with`](Self::feature_with), as a part of a call.
+    pub(crate) fn feature_limited<F: Feature>(
+        &self,
+        query: &FeatureQuery,
+        limit: &mut Limit<'_>,
+    ) -> Result<F> {
         let dword11 = query.dword11.unwrap_or(F::DWORD11);
         let query = FeatureQuery { dword11: Some(dword11), ..*query };
-        let (dword0, data) = self.feature_bytes(F::ID, F::DATA, &query)?;
+        let (dword0, data) = self.read_feature(F::ID, F::DATA, &query, limit)?;
         let short = || Error::argument(self.name(), format!("{}: the data is too short", F::ID));
         F::from_answer(dword0, &data).ok_or_else(short)
     }
@@ -230,12 +277,22 @@ impl Controller {
     /// # Errors
     /// Those of [`feature_with`](Self::feature_with).
     pub fn feature_bytes(&self, id: FeatureId, len: usize, query: &FeatureQuery) -> Result<(u32, Vec<u8>)> {
+        self.read_feature(id, len, query, &mut self.inner.limit())
+    }
+
+    fn read_feature(
+        &self,
+        id: FeatureId,
+        len: usize,
+        query: &FeatureQuery,
+        limit: &mut Limit<'_>,
+    ) -> Result<(u32, Vec<u8>)> {
         if query.select == FeatureSelect::SUPPORTED {
             let reason = format!("{id}: the supported capabilities are no value: use `feature_capabilities`");
             return Err(Error::argument(self.name(), reason));
         }
         let mut data = vec![0; len];
-        let dword0 = self.get_feature(id, query, &mut data)?;
+        let dword0 = self.get_feature(id, query, &mut data, limit)?;
         Ok((dword0, data))
     }
 
@@ -246,14 +303,20 @@ impl Controller {
     /// value.
     pub fn feature_capabilities(&self, id: FeatureId) -> Result<FeatureCapabilities> {
         let query = FeatureQuery { select: FeatureSelect::SUPPORTED, ..Default::default() };
-        self.get_feature(id, &query, &mut []).map(FeatureCapabilities::from_bits)
+        self.get_feature(id, &query, &mut [], &mut self.inner.limit()).map(FeatureCapabilities::from_bits)
     }
 
-    fn get_feature(&self, id: FeatureId, query: &FeatureQuery, data: &mut [u8]) -> Result<u32> {
+    fn get_feature(
+        &self,
+        id: FeatureId,
+        query: &FeatureQuery,
+        data: &mut [u8],
+        limit: &mut Limit<'_>,
+    ) -> Result<u32> {
         let cdw10 = FeaturesDword10::new().with_fid(id).with_sel(query.select).into_bits();
         let command = Command::get_features(id, query.select);
         let cdw11 = query.dword11.unwrap_or(0);
-        self.admin(&Command { nsid: query.nsid, cdw10, cdw11, ..command }, data)
+        self.admin_limited(&Command { nsid: query.nsid, cdw10, cdw11, ..command }, data, limit)
     }
 
     fn invalid_data(&self, id: LogPageId, reason: String) -> Error {

@@ -1,15 +1,13 @@
 //! The interrupt vectors of a controller, wired when they are first asked for.
 
-use super::{Registers, lock};
+use super::{Limit, Registers, lock};
 use crate::{Error, Result};
 use std::{
     collections::BTreeSet,
     os::fd::AsFd,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 use upcie_core::{
-    deadline::Stopwatch,
     device::Device,
     events::emit,
     gate::{Gate, Pass},
@@ -60,30 +58,25 @@ impl Vectors {
         self.kind
     }
 
-    /// Enters the vectors. If another thread is wiring them, waits for it, at most `limit` as counted by `watch`.
-    fn enter(
-        &self,
-        device: &dyn Device,
-        mut watch: Stopwatch<'_>,
-        limit: Duration,
-    ) -> Result<Pass<'_, Option<Vec<Arc<EventFd>>>>> {
-        let wired = self.wired.enter(|| limit.saturating_sub(watch.waited()));
-        wired.ok_or_else(|| {
-            Error::timeout(device.name(), "turning interrupts on: waiting for calls of other threads", limit)
+    /// Enters the vectors. If another thread is wiring them, waits for it within `limit`.
+    fn enter(&self, device: &dyn Device, limit: &Limit<'_>) -> Result<Pass<'_, Option<Vec<Arc<EventFd>>>>> {
+        limit.enter(&self.wired).ok_or_else(|| {
+            let what = "turning interrupts on: waiting for calls of other threads";
+            Error::timeout(device.name(), what, limit.whole())
         })
     }
 
     /// Returns the wired vectors, at most `most`. The first call wires all of them, since old kernels can't
-    /// add any later. If another thread is wiring them, waits for it, at most `limit`.
+    /// add any later. If another thread is wiring them, waits for it. All of it is within `limit`.
     fn with_vectors<T>(
         &self,
         device: &dyn Device,
         most: u32,
-        watch: Stopwatch<'_>,
-        limit: Duration,
+        limit: &mut Limit<'_>,
         then: impl FnOnce(&[Arc<EventFd>]) -> T,
     ) -> Result<T> {
-        let mut wired = self.enter(device, watch, limit)?;
+        let mut wired = self.enter(device, limit)?;
+        let _budget = limit.budget();
         if wired.is_none() {
             *wired = Some(match self.kind {
                 Some(kind) => wire(device, kind, device.irq_count(kind)?.min(most))?,
@@ -94,14 +87,8 @@ impl Vectors {
     }
 
     /// Returns the number of vectors that can be used, of at most `most`.
-    pub(crate) fn count(
-        &self,
-        device: &dyn Device,
-        most: u32,
-        watch: Stopwatch<'_>,
-        limit: Duration,
-    ) -> Result<u16> {
-        self.with_vectors(device, most, watch, limit, |fds| fds.len() as u16)
+    pub(crate) fn count(&self, device: &dyn Device, most: u32, limit: &mut Limit<'_>) -> Result<u16> {
+        self.with_vectors(device, most, limit, |fds| fds.len() as u16)
     }
 
     /// Returns the eventfd of `vector`.
@@ -109,13 +96,11 @@ impl Vectors {
         &self,
         device: &dyn Device,
         most: u32,
-        watch: Stopwatch<'_>,
-        limit: Duration,
+        limit: &mut Limit<'_>,
         vector: u16,
     ) -> Result<Arc<EventFd>> {
-        let (found, count) = self.with_vectors(device, most, watch, limit, |fds| {
-            (fds.get(usize::from(vector)).cloned(), fds.len())
-        })?;
+        let (found, count) =
+            self.with_vectors(device, most, limit, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
         found.ok_or_else(|| {
             let reason = match self.kind {
                 Some(kind) => {
@@ -128,15 +113,10 @@ impl Vectors {
     }
 
     /// Wires the vectors that were wired again: a reset may have turned them off. If another thread is wiring them, which the reset
-    /// may have undone, waits for it, at most `limit`.
-    pub(super) fn wire_again(
-        &self,
-        device: &dyn Device,
-        watch: Stopwatch<'_>,
-        limit: Duration,
-    ) -> Result<()> {
+    /// may have undone, waits for it within `limit`.
+    pub(super) fn wire_again(&self, device: &dyn Device, limit: &Limit<'_>) -> Result<()> {
         let Some(kind) = self.kind else { return Ok(()) };
-        let wired = self.enter(device, watch, limit)?;
+        let wired = self.enter(device, limit)?;
         let Some(fds) = &*wired else { return Ok(()) };
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         device.set_irqs(kind, &[])?;
@@ -144,9 +124,9 @@ impl Vectors {
     }
 
     /// Wakes all that wait for an interrupt of any vector: what has happened raises none. If another thread is wiring the vectors,
-    /// waits for it, at most `limit`; nobody waits for an interrupt before.
-    pub(super) fn wake_all(&self, device: &str, limit: Duration) {
-        let Some(wired) = self.wired.enter(|| limit) else { return };
+    /// waits for it within `limit`; nobody waits for an interrupt before.
+    pub(super) fn wake_all(&self, device: &str, limit: &Limit<'_>) {
+        let Some(wired) = limit.enter(&self.wired) else { return };
         for fd in wired.iter().flatten() {
             if let Err(error) = fd.signal() {
                 let device = device.to_owned();
@@ -220,8 +200,8 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emu;
-    use std::sync::mpsc;
+    use crate::{Failure, emu};
+    use std::{sync::mpsc, time::Duration};
     use upcie_core::{
         clock::{Clock, SystemClock},
         pci::{ConfigSpace, cap},
@@ -251,20 +231,20 @@ mod tests {
         let control = device.find_capability(cap::MSIX).unwrap().unwrap() + 2;
         let is_on = || device.config_u16(control).unwrap() >> 15 == 1;
         let vectors = Vectors::new(device, Some(IrqKind::Msix)).unwrap();
-        vectors.count(device, 3, Stopwatch::new(), LONG).unwrap();
+        vectors.count(device, 3, &mut Limit::new(&SystemClock, LONG)).unwrap();
         // A reset leaves them so.
         device.set_irqs(IrqKind::Msix, &[]).unwrap();
         assert!(!is_on());
         let (tells, told) = mpsc::channel();
         let clock = Telling(Mutex::new(tells.clone()));
         // This thread is wiring them.
-        let wiring = vectors.enter(device, Stopwatch::new(), LONG).unwrap();
-        let watch = Stopwatch::of(&clock);
+        let wiring = vectors.enter(device, &Limit::new(&SystemClock, LONG)).unwrap();
+        let limit = Limit::new(&clock, LONG);
         told.recv().unwrap();
         std::thread::scope(|scope| {
             let (vectors, tells) = (&vectors, tells);
             let again = scope.spawn(move || {
-                let again = vectors.wire_again(device, watch, LONG);
+                let again = vectors.wire_again(device, &limit);
                 tells.send(()).unwrap();
                 again
             });
@@ -274,5 +254,26 @@ mod tests {
             again.join().unwrap().unwrap();
         });
         assert!(is_on());
+    }
+
+    /// It had no deadline.
+    #[test]
+    fn waking_ends_while_a_thread_goes_on_wiring() {
+        const LONG: Duration = Duration::from_secs(60);
+        let device = emu::spawn(&"size=1M".parse().unwrap()).unwrap();
+        let vectors = Arc::new(Vectors::new(&*device, Some(IrqKind::Msix)).unwrap());
+        let wiring = vectors.enter(&*device, &Limit::new(&SystemClock, LONG)).unwrap();
+        let (tells, told) = mpsc::channel();
+        let other = vectors.clone();
+        std::thread::spawn(move || {
+            other.wake_all("a device", &Limit::new(&SystemClock, Duration::from_millis(1)));
+            tells.send(()).unwrap();
+        });
+        told.recv_timeout(LONG).expect("it ends");
+        let count = |within| vectors.count(&*device, 1, &mut Limit::new(&SystemClock, within));
+        let error = count(Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+        drop(wiring);
+        assert_eq!(count(LONG).unwrap(), 1);
     }
 }

@@ -3,16 +3,12 @@
 use super::retries::Tries;
 use crate::{
     Error, Failure, Refusal, Result,
-    controller::{Inner, PRIORITY, create},
+    controller::{Inner, Limit, PRIORITY, create},
     engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
     spec::{DatasetRange, Status},
 };
-use std::{ops::Range, time::Duration};
-use upcie_core::{
-    deadline::{Backoff, Budget, Stopwatch},
-    dma::DmaBuf,
-    gate::Pass,
-};
+use std::ops::Range;
+use upcie_core::{deadline::Backoff, dma::DmaBuf, gate::Pass};
 use zerocopy::IntoBytes;
 
 /// Names the call for messages; called only for a message.
@@ -20,10 +16,6 @@ pub(super) type What<'w> = &'w dyn Fn() -> String;
 
 /// Entries of the rings: the most commands of one call in flight.
 const ENTRIES: u32 = 32;
-/// The time that a device gets for each unit of a call's work, beside one timeout for the whole call.
-const SECOND: Duration = Duration::from_secs(1);
-/// The unit of transfers in bytes; the unit of the other calls is a command.
-const UNIT: u64 = 1 << 20;
 /// The bytes of a range of a Dataset Management command, and the most that one command has.
 const SIZE: usize = size_of::<DatasetRange>();
 const RANGES_BYTES: usize = DatasetRange::MOST * SIZE;
@@ -35,13 +27,13 @@ pub(super) fn transfer(
     buffer: &mut DmaBuf,
     part: Range<usize>,
     what: What<'_>,
+    limit: &mut Limit<'_>,
 ) -> Result<()> {
-    let units = part.len() as u64 / UNIT;
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
     let pieces = Pieces::new(controller.live(), place, io, buffer, part, None);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let how = (tries_of(controller, io), Order::of(io));
-    run(controller, buffer, what, units, how, |turn, held, again| {
+    run(controller, buffer, what, limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
         // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -63,8 +55,8 @@ pub(super) fn transfer_with_metadata(
     let pieces = Pieces::new(controller.live(), place, io, data, 0..len, Some(metadata));
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let mut whole = WithMetadata { data: std::mem::take(data), metadata: std::mem::take(metadata) }.join();
-    let how = (tries_of(controller, io), Order::of(io));
-    let result = run(controller, &mut whole, what, len as u64 / UNIT, how, |turn, held, again| {
+    let (how, mut limit) = ((tries_of(controller, io), Order::of(io)), controller.limit_for(len as u64));
+    let result = run(controller, &mut whole, what, &mut limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is the data and the metadata that were judged, in this order. It outlives the command: `run` gives it
         // back or frees it only when nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -83,11 +75,14 @@ fn tries_of(controller: &Inner, io: Io<'_>) -> Tries {
     }
 }
 
-pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {
-    let tries = Tries::of(controller);
-    let how = (tries, Order::Any);
-    run(controller, &mut DmaBuf::empty(), what, 0, how, |turn, _, _| turn.flush(extent, 0).map(|()| false))
-        .map(drop)
+pub(super) fn flush(
+    controller: &Inner,
+    extent: &Extent,
+    what: What<'_>,
+    limit: &mut Limit<'_>,
+) -> Result<()> {
+    let (mut none, how) = (DmaBuf::empty(), (Tries::of(controller), Order::Any));
+    run(controller, &mut none, what, limit, how, |turn, _, _| turn.flush(extent, 0).map(|()| false)).map(drop)
 }
 
 /// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
@@ -98,10 +93,12 @@ pub(super) fn zeroes(
     blocks: u64,
     what: What<'_>,
 ) -> Result<()> {
-    let mut sent = 0;
-    let commands = blocks / u64::from(extent.max_zeroes.max(1));
+    let (mut sent, mut limit) = (0, controller.limit());
+    // A command stays within a zone.
+    let zone = if extent.is_zoned() { extent.zones.blocks } else { u64::MAX };
+    limit.allow_seconds(blocks / u64::from(extent.max_zeroes).min(zone).max(1));
     let how = (Tries::NONE, Order::of_writes(extent));
-    run(controller, &mut DmaBuf::empty(), what, commands, how, |turn, _, _| {
+    run(controller, &mut DmaBuf::empty(), what, &mut limit, how, |turn, _, _| {
         let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());
         let count = (blocks - sent).min(most);
         turn.write_zeroes(
@@ -121,14 +118,16 @@ pub(super) fn deallocate(
     ranges: &[DatasetRange],
     what: What<'_>,
 ) -> Result<()> {
-    let bytes = ranges.as_bytes();
+    let (bytes, mut limit) = (ranges.as_bytes(), controller.limit());
+    limit.allow_seconds((ranges.len() / DatasetRange::MOST) as u64);
+    let budget = limit.budget();
     // Some controllers read the ranges' whole page, however few there are.
     let mut buffer =
         controller.heap().alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
+    drop(budget);
     buffer.write_at(0, bytes);
     let mut sent = 0;
-    let commands = (ranges.len() / DatasetRange::MOST) as u64;
-    run(controller, &mut buffer, what, commands, (Tries::NONE, Order::Any), |turn, held, _| {
+    run(controller, &mut buffer, what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
         let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -159,34 +158,29 @@ impl Order {
 }
 
 /// Sends commands until `send` says that there are no more, and waits for them. The commands may use
-/// `buffer`; it is returned when all are done. The call may take the controller's timeout and a second for
-/// each of `units`, all tries included: `send` is given the tag of a command that failed, from which on it sends again.
-/// Returns dwords 0 and 1 of the completion that came last.
+/// `buffer`; it is returned when all are done. They take `limit` at most, all tries included: `send` is given the tag of a
+/// command that failed, from which on it sends again. Returns dwords 0 and 1 of the completion that came last.
 pub(super) fn run(
     controller: &Inner,
     buffer: &mut DmaBuf,
     what: What<'_>,
-    units: u64,
+    limit: &mut Limit<'_>,
     (mut tries, order): (Tries, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf, Option<u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<u64> {
     if controller.is_inherited() {
         controller.check_owner(&what())?;
     }
-    let seconds = SECOND.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
-    let whole = controller.timeout().saturating_add(seconds);
-    let mut watch = controller.stopwatch();
-    let _budget = Budget::new(whole);
+    let _budget = limit.budget();
     let mut again = None;
     loop {
-        let ended = attempt(controller, buffer, what, (&mut watch, whole), order, |turn, held| {
-            send(turn, held, again.take())
-        })?;
+        let ended =
+            attempt(controller, buffer, what, limit, order, |turn, held| send(turn, held, again.take()))?;
         let (status, tag) = match ended {
             Ok(result) => return Ok(result),
             Err(failed) => failed,
         };
-        if !tries.again(controller, (status, tag), (&mut watch, whole), what)? {
+        if !tries.again(controller, (status, tag), limit, what)? {
             let done = match order {
                 Order::OneByOne if tag > 0 => format!("{}, after the first {tag} bytes", what()),
                 _ => what(),
@@ -197,34 +191,38 @@ pub(super) fn run(
     }
 }
 
-/// Sends commands until `send` says that there are no more, or one fails, and waits for them, within `whole` as counted by
-/// `watch`. Returns the status and the tag of the command that failed.
+/// Sends commands until `send` says that there are no more, or one fails, and waits for them, within `limit`. Returns the status
+/// and the tag of the command that failed.
 fn attempt(
     controller: &Inner,
     buffer: &mut DmaBuf,
     what: What<'_>,
-    (watch, whole): (&mut Stopwatch<'_>, Duration),
+    limit: &mut Limit<'_>,
     order: Order,
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
 ) -> Result<Result<u64, (Status, u64)>> {
-    controller.wait_for_reset(*watch, whole, what)?;
+    controller.wait_for_reset(limit, what)?;
     controller.check_pci_error_once(what)?;
-    let mut slot = controller.enter_blocking(watch, whole, what)?;
+    let mut slot = controller.enter_blocking(limit, what)?;
     if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
-        controller.end_queue(&mut before, &mut DmaBuf::empty());
+        controller.end_queue(&mut before, &mut DmaBuf::empty(), limit);
     }
+    let timeout = controller.timeout();
     if slot.is_none() {
         let entries = ENTRIES.min(controller.max_queue_entries());
-        let (sgl, left) = (controller.sgl_use(), whole.saturating_sub(watch.waited()));
-        let left = left.min(controller.timeout());
-        let queue = create(controller, entries, None, (None, sgl), None, PRIORITY, left);
+        let (sgl, mut limit) = ((None, controller.sgl_use()), limit.part(timeout));
+        let queue = create(controller, entries, None, sgl, None, PRIORITY, &mut limit);
         *slot = Some(queue.map_err(|error| of_call(controller, error, what))?);
     }
-    let backoff = Backoff::of_memory(*watch, controller.timeout(), whole);
+    let backoff = limit.backoff(timeout);
+    if backoff.limit().is_zero() {
+        // Earlier commands of the call, or the wait for other threads, have used up its time.
+        return Err(Error::timeout(controller.name(), what(), limit.whole()));
+    }
     // This call owns the buffer until the controller is done with it, whatever happens.
     let mut call = InFlight { controller, slot, held: std::mem::take(buffer), is_over: false };
     let (queue, held) = call.parts();
-    match send_all(controller, queue, what, backoff, (whole, order), |turn| send(turn, held)) {
+    match send_all(controller, queue, what, backoff, (&*limit, order), |turn| send(turn, held)) {
         Ok(result) => {
             *buffer = call.end();
             Ok(result)
@@ -234,14 +232,14 @@ fn attempt(
             Err(of_call(controller, error, what))
         }
         Err((mut error, true)) => {
-            if matches!(error.failure(), Failure::Timeout { after, .. } if *after < controller.timeout()) {
-                error.set_deadline(whole);
+            if matches!(error.failure(), Failure::Timeout { after, .. } if *after < timeout) {
+                error = limit.tell(error);
             }
-            // Commands may still be in flight: delete the queue. If the controller does not confirm that, the
-            // buffer is leaked.
+            // Commands may still be in flight: delete the queue, for which it has a deadline of its own. If the controller does
+            // not confirm that, the buffer is leaked.
             let mut queue = call.slot.take().expect("made above");
             let mut held = call.end();
-            if controller.end_queue(&mut queue, &mut held) {
+            if controller.end_queue(&mut queue, &mut held, &mut controller.limit()) {
                 drop(queue);
                 *buffer = held;
             } else {
@@ -292,14 +290,13 @@ fn of_call(controller: &Inner, error: Error, what: What<'_>) -> Error {
 }
 
 /// Sends and reaps all commands. Returns `Ok` with the bad status of the least tag once nothing is in flight; otherwise
-/// the error, and `true` if commands still are in flight. Neither a command nor the `whole` call may take too
-/// long.
+/// the error, and `true` if commands still are in flight. Neither a command nor the call, by its `limit`, may take too long.
 fn send_all(
     controller: &Inner,
     queue: &mut Queue<u64>,
     what: What<'_>,
     mut backoff: Backoff<'_>,
-    (whole, order): (Duration, Order),
+    (limit, order): (&Limit<'_>, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<Result<u64, (Status, u64)>, (Error, bool)> {
     let (mut more, mut pending, mut result) = (true, 0_u32, Ok(0));
@@ -337,7 +334,7 @@ fn send_all(
             return Ok(result);
         }
         if progress {
-            backoff.renew(controller.timeout(), whole);
+            limit.renew(&mut backoff, controller.timeout());
             if !backoff.limit().is_zero() {
                 continue;
             }

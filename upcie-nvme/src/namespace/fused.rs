@@ -44,7 +44,8 @@ impl Namespace {
         let segments = expected.segments().count();
         let mut whole = std::mem::take(expected);
         whole.chain(std::mem::take(new));
-        let result = run(controller, &mut whole, &what, 0, (Tries::NONE, Order::Any), |turn, held, _| {
+        let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit());
+        let result = run(controller, &mut whole, &what, &mut limit, how, |turn, held, _| {
             // SAFETY: `held` is the data of both commands. It outlives them: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.
             let sent = unsafe { turn.compare_and_write_held(&self.extent, slba, held, len, [0, 1]) };

@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    controller::Inner,
+    controller::{Inner, Limit},
     engine::KeyLimits,
     spec::{Cns, Command, Csi, KeyValueNamespace},
 };
@@ -12,9 +12,10 @@ use zerocopy::FromBytes;
 pub(super) fn ask(
     controller: &Inner,
     nsid: u32,
+    limit: &mut Limit<'_>,
 ) -> Result<std::result::Result<(KeyLimits, KeyValueNamespace), String>> {
     let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::KEY_VALUE);
-    let page = match controller.identify_page(&command, "Identify (keys of the namespace)") {
+    let page = match controller.identify_page(&command, "Identify (keys of the namespace)", limit) {
         Ok(page) => page,
         Err(error) => {
             let status = error.status().ok_or(error)?;

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    controller::Limit,
     engine::{Extent, KeyCommand},
     spec::{Csi, Key, KeyList, KeyValueNamespace, KeyValueOpcode, RetrieveOptions, Status, StoreOptions},
 };
@@ -129,7 +130,8 @@ impl KeyValue {
         let what = || {
             format!("{} of {len} bytes under key {key} of namespace {}", KeyValueOpcode::STORE, self.nsid())
         };
-        self.run(command, value, part, Tries::NONE, &what).map(drop)
+        let mut limit = self.limit_for(part.len());
+        self.run(command, value, part, Tries::NONE, &what, &mut limit).map(drop)
     }
 
     /// Stores bytes of this process, by a copy, like [`store_with`](Self::store_with).
@@ -168,21 +170,39 @@ impl KeyValue {
         part: Range<usize>,
         options: RetrieveOptions,
     ) -> Result<usize> {
+        let mut limit = self.limit_for(part.len());
+        self.retrieve_limited(key, buffer, part, options, &mut limit)
+    }
+
+    /// Retrieves a value like [`retrieve_with`](Self::retrieve_with), as a part of a call.
+    fn retrieve_limited(
+        &self,
+        key: Key,
+        buffer: &mut DmaBuf,
+        part: Range<usize>,
+        options: RetrieveOptions,
+        limit: &mut Limit<'_>,
+    ) -> Result<usize> {
         let command = KeyCommand::retrieve_with(self, key, options);
         let what = || format!("{} of key {key} of namespace {}", KeyValueOpcode::RETRIEVE, self.nsid());
-        self.run(command, buffer, part, self.tries(), &what).map(|len| len as usize)
+        self.run(command, buffer, part, self.tries(), &what, limit).map(|len| len as usize)
     }
 
     /// Retrieves the value of `key`, whatever its length, by a copy.
     ///
     /// # Errors
-    /// Those of [`retrieve`](Self::retrieve), a lack of memory, and [`Failure::Unsupported`](crate::Failure::Unsupported) for
-    /// a value that is longer than one command may transfer.
+    /// Those of [`retrieve`](Self::retrieve), the timeout being that of all commands together; a lack of memory; and
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) for a value that is longer than one command may transfer.
     pub fn retrieve_bytes(&self, key: Key) -> Result<Vec<u8>> {
         let mut room = GUESS.min(self.max_transfer());
+        let mut limit = self.limit_for(room);
         for _ in 0..GROWTHS {
+            limit.allow_bytes(room as u64);
+            let budget = limit.budget();
             let mut buffer = self.buffer(room)?;
-            let len = self.retrieve(key, &mut buffer)?;
+            drop(budget);
+            let all = 0..buffer.total_len();
+            let len = self.retrieve_limited(key, &mut buffer, all, RetrieveOptions::empty(), &mut limit)?;
             if len <= room {
                 let mut value = vec![0; len];
                 buffer.read_at(0, &mut value);
@@ -211,7 +231,7 @@ impl KeyValue {
     pub fn delete(&self, key: Key) -> Result<()> {
         let what = || format!("{} of key {key} of namespace {}", KeyValueOpcode::DELETE, self.nsid());
         let command = KeyCommand::delete(self, key);
-        self.run(command, &mut DmaBuf::empty(), 0..0, Tries::NONE, &what).map(drop)
+        self.run(command, &mut DmaBuf::empty(), 0..0, Tries::NONE, &what, &mut self.limit_for(0)).map(drop)
     }
 
     /// Returns `true` if there is a `key`.
@@ -221,7 +241,7 @@ impl KeyValue {
     pub fn exists(&self, key: Key) -> Result<bool> {
         let what = || format!("{} of key {key} of namespace {}", KeyValueOpcode::EXIST, self.nsid());
         let command = KeyCommand::exist(self, key);
-        match self.run(command, &mut DmaBuf::empty(), 0..0, self.tries(), &what) {
+        match self.run(command, &mut DmaBuf::empty(), 0..0, self.tries(), &what, &mut self.limit_for(0)) {
             Ok(_) => Ok(true),
             Err(error) if error.status() == Some(Status::KEY_DOES_NOT_EXIST) => Ok(false),
             Err(error) => Err(error),
@@ -232,13 +252,17 @@ impl KeyValue {
     /// that the controller chooses. The embedded controller sorts keys by their bytes, and begins with the first that is not
     /// below `from`.
     ///
-    /// Keys that are stored and deleted meanwhile may be there or not; each is listed once.
+    /// Keys that are stored and deleted meanwhile may be there or not; each is listed once. It takes the controller's timeout and a
+    /// second for each MiB of keys (52428 of them) at most, and each command the timeout.
     ///
     /// # Errors
     /// Those of [`retrieve`](Self::retrieve).
     pub fn list(&self, from: Option<Key>, most: usize) -> Result<Vec<Key>> {
         let (mut keys, mut seen) = (Vec::new(), HashSet::new());
+        let mut limit = self.limit_for(0);
+        let budget = limit.budget();
         let mut buffer = self.buffer(PIECE.min(self.max_transfer()))?;
+        drop(budget);
         let mut bytes = vec![0; buffer.len()];
         let mut next = from;
         while keys.len() < most {
@@ -249,7 +273,9 @@ impl KeyValue {
                 None => format!("{} of keys of namespace {}", KeyValueOpcode::LIST, self.nsid()),
             };
             let len = bytes.len();
-            self.run(KeyCommand::list(self, next), &mut buffer, 0..len, self.tries(), &what)?;
+            limit.allow_bytes((keys.len() * KeyList::ENTRY) as u64);
+            let command = KeyCommand::list(self, next);
+            self.run(command, &mut buffer, 0..len, self.tries(), &what, &mut limit)?;
             buffer.read_at(0, &mut bytes);
             let mut list = KeyList::new(&bytes);
             let before = keys.len();
@@ -272,7 +298,7 @@ impl KeyValue {
     pub fn flush(&self) -> Result<()> {
         let what = || format!("{} of namespace {}", KeyValueOpcode::FLUSH, self.nsid());
         let command = KeyCommand::flush(self);
-        self.run(command, &mut DmaBuf::empty(), 0..0, self.tries(), &what).map(drop)
+        self.run(command, &mut DmaBuf::empty(), 0..0, self.tries(), &what, &mut self.limit_for(0)).map(drop)
     }
 
     /// Sends a command with the bytes `part` of `buffer`, and waits for it. Returns dword 0 of its completion.
@@ -283,11 +309,11 @@ impl KeyValue {
         part: Range<usize>,
         tries: Tries,
         what: What<'_>,
+        limit: &mut Limit<'_>,
     ) -> Result<u32> {
         let controller = &self.namespace.controller;
         controller.check_io()?;
-        let units = part.len() as u64 >> 20;
-        let result = run(controller, buffer, what, units, (tries, Order::Any), |turn, held, _| {
+        let result = run(controller, buffer, what, limit, (tries, Order::Any), |turn, held, _| {
             // SAFETY: the part is checked to be inside of `held`. It outlives the command: `run` gives it back or frees it only
             // when nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.submit_key_held(command, held, part.clone(), 0) }.map(|()| false)
@@ -301,6 +327,11 @@ impl KeyValue {
             0 => Ok(DmaBuf::empty()),
             _ => Ok(self.namespace.controller.heap().alloc(len)?),
         }
+    }
+
+    /// Starts the deadline of a call that moves so many bytes.
+    fn limit_for(&self, bytes: usize) -> Limit<'_> {
+        self.namespace.controller.limit_for(bytes as u64)
     }
 
     fn tries(&self) -> Tries {

@@ -27,7 +27,7 @@ pub use zones::Zones;
 
 use crate::{
     Controller, Error, IoFlags, Refusal, Result,
-    controller::Inner,
+    controller::{Inner, Limit},
     engine::{Extent, Io},
     spec::{Csi, DatasetRange, IdentifyNamespace, KeyValueNamespace, NvmOpcode, ZonedNamespace},
 };
@@ -74,13 +74,17 @@ impl Controller {
     ///
     /// # Errors
     /// There is no such active namespace (the error lists the active ones), the controller's status, or a
-    /// timeout.
+    /// timeout of all commands together.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
-        Ok(Namespace::new(self.inner().clone(), open::ask(self.inner(), nsid)?))
+        self.namespace_limited(nsid, &mut self.inner().limit())
+    }
+
+    fn namespace_limited(&self, nsid: u32, limit: &mut Limit<'_>) -> Result<Namespace> {
+        Ok(Namespace::new(self.inner().clone(), open::ask(self.inner(), nsid, limit)?))
     }
 
     /// Returns a handle to each namespace that is active on this controller, in the order of their ids. A namespace that
-    /// is detached meanwhile is an error: try again.
+    /// is detached meanwhile is an error: try again. It takes the controller's timeout and a second for each namespace at most.
     ///
     /// ```
     /// let controller = upcie_nvme::Controller::open("emu:size=1M,namespaces=2")?;
@@ -94,7 +98,10 @@ impl Controller {
     /// # Errors
     /// Those of [`namespace_ids`](Self::namespace_ids) and [`namespace`](Self::namespace).
     pub fn namespaces(&self) -> Result<Vec<Namespace>> {
-        self.namespace_ids()?.into_iter().map(|nsid| self.namespace(nsid)).collect()
+        let mut limit = self.inner().limit();
+        let ids = self.inner().active_namespaces(&mut limit)?;
+        limit.allow_seconds(ids.len() as u64);
+        ids.into_iter().map(|nsid| self.namespace_limited(nsid, &mut limit)).collect()
     }
 }
 
@@ -173,8 +180,9 @@ impl Namespace {
     /// Reads blocks from `slba` on into all of `buffer`, and waits for it.
     ///
     /// # Errors
-    /// The controller's status, a refusal (nothing is sent then), or a timeout. After a timeout the
-    /// controller may still use the buffer: then `buffer` is left empty, and the error says so.
+    /// The controller's status, a refusal (nothing is sent then), or a timeout: no progress within the controller's timeout, or
+    /// no end within that and a second for each MiB. After a timeout the controller may still use the buffer: then `buffer` is
+    /// left empty, and the error says so.
     pub fn read(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
         let all = 0..buffer.total_len();
         self.transfer(Io::read(self, slba), buffer, all)
@@ -236,10 +244,14 @@ impl Namespace {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub fn flush(&self) -> Result<()> {
+        self.flush_limited(&mut self.controller.limit())
+    }
+
+    /// Flushes like [`flush`](Self::flush), as a part of a call.
+    fn flush_limited(&self, limit: &mut Limit<'_>) -> Result<()> {
         self.check_usable()?;
-        blocking::flush(&self.controller, &self.extent, &|| {
-            format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid())
-        })
+        let what = || format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid());
+        blocking::flush(&self.controller, &self.extent, &what, limit)
     }
 
     /// Zeroes `blocks` blocks from `slba` on with Write Zeroes, and waits for it; no data is transferred.
@@ -292,9 +304,21 @@ impl Namespace {
     }
 
     fn transfer(&self, io: Io<'_>, buffer: &mut DmaBuf, part: Range<usize>) -> Result<()> {
+        let mut limit = self.controller.limit_for(part.len() as u64);
+        self.transfer_limited(io, buffer, part, &mut limit)
+    }
+
+    /// Transfers the bytes `part` of `buffer`, as a part of a call.
+    fn transfer_limited(
+        &self,
+        io: Io<'_>,
+        buffer: &mut DmaBuf,
+        part: Range<usize>,
+        limit: &mut Limit<'_>,
+    ) -> Result<()> {
         self.check_usable()?;
         let len = part.end.saturating_sub(part.start);
-        blocking::transfer(&self.controller, io, buffer, part, &|| self.what(io, len))
+        blocking::transfer(&self.controller, io, buffer, part, &|| self.what(io, len), limit)
     }
 
     /// Names a transfer, for messages.

@@ -3,7 +3,7 @@
 use super::{key_limits, zone_limits};
 use crate::{
     Error, Result,
-    controller::{IDS, Inner, Shape},
+    controller::{IDS, Inner, Limit, Shape},
     engine::{Extent, KeyLimits, ZoneLimits, parts},
     protection::BlockFormat,
     spec::{
@@ -24,20 +24,20 @@ pub(super) struct Known {
     pub(super) keys: Option<KeyValueNamespace>,
 }
 
-/// Asks the controller for the namespace `nsid`.
-pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
+/// Asks the controller for the namespace `nsid`, within `limit`.
+pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Result<Known> {
     let what = || format!("namespace {nsid}");
     controller.check_owner(&what())?;
-    controller.wait_for_reset(controller.stopwatch(), controller.timeout(), &what)?;
+    controller.wait_for_reset(limit, &what)?;
     // Before anything is read: a change during the reads makes the handle stale.
     let stamp = controller.live().stamp();
     // After the stamp was read: a change that ends before this check has made the stamp stale.
     controller.subsystem().check_settled(controller.name(), &what())?;
     // FFFFFFFFh stands for all namespaces, so no namespace has it.
     let possible = nsid != 0 && nsid != u32::MAX;
-    let known = possible && controller.active_above(nsid - 1, controller.timeout())?.first() == Some(&nsid);
+    let known = possible && controller.active_above(nsid - 1, limit)?.first() == Some(&nsid);
     if !known {
-        let first = controller.active_above(0, controller.timeout())?;
+        let first = controller.active_above(0, limit)?;
         let more = if first.len() < IDS { "" } else { " and more" };
         return Err(Error::argument(
             controller.name(),
@@ -45,12 +45,15 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         ));
     }
     let has_io = controller.no_io().is_none();
-    let page = controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)");
+    let command = Command::identify(Cns::NAMESPACE, nsid, 0);
+    let page = controller.identify_page(&command, "Identify (namespace)", limit);
     let mut identify = match page {
         Ok(page) => IdentifyNamespace::read_from_bytes(&page[..]).expect("one page"),
         // A namespace without blocks does not have this data.
         Err(error)
-            if has_io && error.status().is_some() && controller.command_set(nsid)? == Csi::KEY_VALUE =>
+            if has_io
+                && error.status().is_some()
+                && controller.command_set(nsid, limit)? == Csi::KEY_VALUE =>
         {
             IdentifyNamespace::new_zeroed()
         }
@@ -61,28 +64,30 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         Some(reason) => Some(reason.to_string()),
         None => why_unusable(&identify),
     };
-    let mut format = match block_format(controller, nsid, &identify)? {
+    let mut format = match block_format(controller, nsid, &identify, limit)? {
         Ok(format) => format,
         Err(reason) => {
             unusable = unusable.or(Some(reason));
             BlockFormat::new(0, 0, false)
         }
     };
-    let command_set = if has_io { controller.command_set(nsid)? } else { Csi::NVM };
+    let command_set = if has_io { controller.command_set(nsid, limit)? } else { Csi::NVM };
     let (mut limits, mut zones) = (ZoneLimits::default(), None);
     let (mut key_limits, mut keys) = (KeyLimits::default(), None);
     match command_set {
         Csi::NVM => {}
-        Csi::ZONED if unusable.is_none() => match zone_limits::ask(controller, nsid, &identify, &format)? {
-            Ok((known, id)) => (limits, zones) = (known, Some(id)),
-            Err(reason) => unusable = Some(reason),
-        },
+        Csi::ZONED if unusable.is_none() => {
+            match zone_limits::ask(controller, nsid, &identify, &format, limit)? {
+                Ok((known, id)) => (limits, zones) = (known, Some(id)),
+                Err(reason) => unusable = Some(reason),
+            }
+        }
         Csi::ZONED => {}
         Csi::KEY_VALUE => {
             controller.note_shape(nsid, Shape::of_keys(stamp));
             // Whatever a controller says of blocks that the namespace does not have.
             (identify, format) = (IdentifyNamespace::new_zeroed(), BlockFormat::new(0, 0, false));
-            unusable = Some(match key_limits::ask(controller, nsid)? {
+            unusable = Some(match key_limits::ask(controller, nsid, limit)? {
                 Ok((known, id)) => {
                     (key_limits, keys) = (known, Some(id));
                     "it has keys and values, not blocks: its command set is Key Value (`Namespace::keys`)"
@@ -139,13 +144,14 @@ fn block_format(
     controller: &Inner,
     nsid: u32,
     identify: &IdentifyNamespace,
+    limit: &mut Limit<'_>,
 ) -> Result<std::result::Result<BlockFormat, String>> {
     let is_protected = identify.lba_format().is_some_and(|format| format.ms() != 0) && identify.dps & 7 != 0;
     if !is_protected {
         return Ok(BlockFormat::of(identify, None));
     }
     let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::NVM);
-    match controller.identify_page(&command, "Identify (namespace, NVM command set)") {
+    match controller.identify_page(&command, "Identify (namespace, NVM command set)", limit) {
         Ok(page) => {
             let specific = NvmNamespace::read_from_bytes(&page[..]).expect("one page");
             Ok(BlockFormat::of(identify, Some(&specific)))

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Controller, IdentifyQuery, Refusal, Result,
+    controller::Limit,
     engine::{Refused, Turn},
     protection::Protect,
     spec::{CopyRange, IdentifyNvmController, NvmOpcode, OptionalCommands, Status},
@@ -15,8 +16,6 @@ use upcie_core::dma::DmaBuf;
 
 /// The most blocks that a command names by a number of 16 bits.
 const MOST: u64 = 1 << 16;
-/// Bytes that a call gets a second more for, as transfers do.
-const UNIT: u64 = 1 << 20;
 
 impl Namespace {
     /// Compares all of `buffer` with the blocks from `slba` on, within the controller, and waits for it. Returns `false` if they
@@ -48,8 +47,8 @@ impl Namespace {
         }
         let (most, block) = (extent.max_transfer(), extent.block_size());
         let mut sent = 0;
-        let how = (Tries::NONE, Order::Any);
-        let result = run(controller, buffer, &what, len as u64 / UNIT, how, |turn, held, _| {
+        let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit_for(len as u64));
+        let result = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
             let part = (len - sent).min(most);
             let first = slba + (sent / block) as u64;
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
@@ -146,13 +145,13 @@ impl Namespace {
             return Err(refused(controller, &what, Refusal::Length));
         }
         let bytes: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
-        let mut buffer = controller.whole_pages(bytes.len())?;
+        let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
+        let mut limit = controller.limit_for(blocks * extent.format.transfer_size() as u64);
+        let mut buffer = controller.whole_pages(bytes.len(), &mut limit)?;
         if !bytes.is_empty() {
             buffer.write_at(0, &bytes);
         }
-        let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
-        let units = blocks * extent.format.transfer_size() as u64 / UNIT;
-        run(controller, &mut buffer, &what, units, (Tries::NONE, Order::Any), |turn, held, _| {
+        run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: `held` has the ranges. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.copy_held(extent, held, count, (slba, placement), 0) }.map(|()| false)
@@ -165,7 +164,7 @@ impl Namespace {
     fn name_blocks(
         &self,
         (opcode, command): (NvmOpcode, OptionalCommands),
-        limit: fn(&IdentifyNvmController, u64) -> Option<u64>,
+        bytes: fn(&IdentifyNvmController, u64) -> Option<u64>,
         (slba, blocks): (u64, u64),
         send: impl Fn(&mut Turn<'_, u64>, u64, u32) -> Result<(), Refused<u64>>,
     ) -> Result<()> {
@@ -177,10 +176,11 @@ impl Namespace {
         if let Some(reason) = lacks.or_else(|| extent.misplaced(slba, blocks)) {
             return Err(refused(controller, &what, reason));
         }
-        let most = self.most_named(limit)?;
+        let size = extent.format.transfer_size() as u64;
+        let mut limit = controller.limit_for(blocks.saturating_mul(size));
+        let most = self.most_named(bytes, &mut limit)?;
         let (mut done, how) = (0, (Tries::NONE, Order::Any));
-        let units = blocks.saturating_mul(extent.format.transfer_size() as u64) / UNIT;
-        run(controller, &mut DmaBuf::empty(), &what, units, how, |turn, _, _| {
+        run(controller, &mut DmaBuf::empty(), &what, &mut limit, how, |turn, _, _| {
             let count = (blocks - done).min(most);
             send(turn, done, count as u32)?;
             done += count;
@@ -189,16 +189,21 @@ impl Namespace {
         .map(drop)
     }
 
-    /// Returns the most blocks of a command that has this limit in bytes.
-    fn most_named(&self, limit: fn(&IdentifyNvmController, u64) -> Option<u64>) -> Result<u64> {
+    /// Returns the most blocks of a command that has a limit in `bytes`.
+    fn most_named(
+        &self,
+        bytes: fn(&IdentifyNvmController, u64) -> Option<u64>,
+        limit: &mut Limit<'_>,
+    ) -> Result<u64> {
         let controller = Controller::of(&self.controller);
-        let limits = match controller.identify_as::<IdentifyNvmController>(&IdentifyQuery::default()) {
+        let query = IdentifyQuery::default();
+        let limits = match controller.identify_limited::<IdentifyNvmController>(&query, limit) {
             Ok(limits) => limits,
             // A controller without these data has no limit.
             Err(error) if error.status().is_some() => return Ok(MOST),
             Err(error) => return Err(error),
         };
-        let bytes = limit(&limits, controller.capabilities().page_size_min());
+        let bytes = bytes(&limits, controller.capabilities().page_size_min());
         let size = self.extent.format.data_size().max(1) as u64;
         Ok(bytes.map_or(MOST, |bytes| (bytes / size).clamp(1, MOST)))
     }

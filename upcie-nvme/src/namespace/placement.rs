@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Controller, Error, FeatureQuery, LogQuery, Result,
+    controller::Limit,
     spec::{
         Command, FeatureId, FeatureSelect, FlexibleDataPlacement, HandleStatus, HandleStatusHeader,
         HandleUsageLog, LogPage, NvmOpcode, PlacementConfiguration, PlacementConfigurationsLog,
@@ -61,7 +62,7 @@ impl Namespace {
     /// # Errors
     /// The namespace is not [usable](Self::check_usable); [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason:
     /// the controller does not have flexible data placement (CTRATT), the namespace belongs to no endurance group (ENDGID), or
-    /// feature 1Dh is off in its group. Also the controller's status, or a timeout.
+    /// feature 1Dh is off in its group. Also the controller's status, or a timeout of both commands together.
     pub fn placement(&self) -> Result<Placement> {
         self.check_usable()?;
         let controller = Controller::of(&self.controller);
@@ -77,14 +78,15 @@ impl Namespace {
             return lacks("it belongs to no endurance group (ENDGID is 0)".into());
         }
         let query = FeatureQuery { dword11: Some(group.into()), ..FeatureQuery::default() };
-        let feature = controller.feature_with::<FlexibleDataPlacement>(&query)?;
+        let mut limit = self.controller.limit();
+        let feature = controller.feature_limited::<FlexibleDataPlacement>(&query, &mut limit)?;
         if !feature.enabled() {
             return lacks(format!(
                 "it is off in endurance group {group}: delete the group's namespaces, turn feature 1Dh on, and create them again"
             ));
         }
         let query = LogQuery { identifier: group, ..LogQuery::default() };
-        let log = controller.log_with::<PlacementConfigurationsLog>(&query)?;
+        let log = controller.log_limited::<PlacementConfigurationsLog>(&query, &mut limit)?;
         let configuration = log.configurations().nth(feature.configuration().into());
         let Some((configuration, _)) = configuration else {
             let reason = format!("it has no configuration {}, which is in use", feature.configuration());
@@ -125,7 +127,8 @@ impl Placement {
     /// handles than one command transfers (the command takes no offset).
     pub fn handles(&self) -> Result<Vec<HandleStatus>> {
         let most = (self.namespace.max_transfer().saturating_sub(HEADER)) / DESCRIPTOR;
-        let (count, handles) = self.receive(FIRST.min(most))?;
+        let mut limit = self.namespace.controller.limit();
+        let (count, handles) = self.receive(FIRST.min(most), &mut limit)?;
         if count <= handles.len() {
             return Ok(handles);
         }
@@ -133,18 +136,18 @@ impl Placement {
             let reason = format!("{count} placement handles are more than one command can describe ({most})");
             return Err(Error::unsupported(self.controller.name(), reason));
         }
-        self.receive(count).map(|(_, handles)| handles)
+        self.receive(count, &mut limit).map(|(_, handles)| handles)
     }
 
     /// Returns the number of descriptors that there are, and those of the first `most`.
-    fn receive(&self, most: usize) -> Result<(usize, Vec<HandleStatus>)> {
+    fn receive(&self, most: usize, limit: &mut Limit<'_>) -> Result<(usize, Vec<HandleStatus>)> {
         let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
         self.namespace.check_usable()?;
         let what = || format!("{} of namespace {}", NvmOpcode::IO_MANAGEMENT_RECEIVE, self.namespace.nsid());
         let len = HEADER + most * DESCRIPTOR;
-        let mut buffer = controller.whole_pages(len)?;
+        let mut buffer = controller.whole_pages(len, limit)?;
         let how = (Tries::of(controller), Order::Any);
-        run(controller, &mut buffer, &what, 0, how, |turn, held, _| {
+        run(controller, &mut buffer, &what, limit, how, |turn, held, _| {
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.handle_status_held(extent, held, 0..len, 0) }.map(|()| false)
@@ -169,11 +172,12 @@ impl Placement {
             format!("{opcode} of {} placement identifiers of namespace {nsid}", identifiers.len())
         };
         let bytes: Vec<u8> = identifiers.iter().flat_map(|identifier| identifier.to_le_bytes()).collect();
-        let mut buffer = controller.whole_pages(bytes.len())?;
+        let mut limit = controller.limit();
+        let mut buffer = controller.whole_pages(bytes.len(), &mut limit)?;
         if !bytes.is_empty() {
             buffer.write_at(0, &bytes);
         }
-        run(controller, &mut buffer, &what, 0, (Tries::NONE, Order::Any), |turn, held, _| {
+        run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.update_handles_held(extent, held, 0..bytes.len(), 0) }.map(|()| false)

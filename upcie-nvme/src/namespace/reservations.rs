@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    controller::Limit,
     engine::ReservationCommand,
     spec::{
         OptionalCommands, PersistenceChange, ReservationCapabilities, ReservationReport, ReservationType,
@@ -167,14 +168,16 @@ impl Reservations {
     /// Reports the reservation and the registrants, in the form of the host identifiers in use.
     ///
     /// # Errors
-    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
+    /// Those of [`Namespace::read`], the timeout being that of all commands together;
+    /// [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
     pub fn report(&self) -> Result<ReservationReport> {
-        let first = self.report_as(false);
+        let mut limit = self.namespace.controller.limit();
+        let first = self.report_as(false, &mut limit);
         let is_other = |error: &Error| error.status() == Some(Status::HOST_ID_INCONSISTENT);
-        if first.as_ref().err().is_some_and(is_other) { self.report_as(true) } else { first }
+        if first.as_ref().err().is_some_and(is_other) { self.report_as(true, &mut limit) } else { first }
     }
 
-    fn report_as(&self, extended: bool) -> Result<ReservationReport> {
+    fn report_as(&self, extended: bool, limit: &mut Limit<'_>) -> Result<ReservationReport> {
         let controller = &self.namespace.controller;
         let command = ReservationCommand::report(&self.namespace, extended);
         self.namespace.check_usable()?;
@@ -182,7 +185,7 @@ impl Reservations {
         let mut len = PIECE.min(most);
         for _ in 0..READS {
             let mut bytes = vec![0; len];
-            self.run(command, &mut bytes, Tries::of(controller))?;
+            self.run(command, &mut bytes, Tries::of(controller), limit)?;
             match ReservationReport::from_bytes(&bytes, extended) {
                 Ok(report) => return Ok(report),
                 Err(needs) if needs > most => break,
@@ -205,16 +208,22 @@ impl Reservations {
     /// Sends a command that changes something, once.
     fn change(&self, command: ReservationCommand<'_>) -> Result<()> {
         self.namespace.check_usable()?;
-        self.run(command, &mut command.data().to_vec(), Tries::NONE)
+        self.run(command, &mut command.data().to_vec(), Tries::NONE, &mut self.namespace.controller.limit())
     }
 
     /// Runs a command with `data`, which the controller reads or fills, by way of a buffer of whole pages.
-    fn run(&self, command: ReservationCommand<'_>, data: &mut [u8], tries: Tries) -> Result<()> {
+    fn run(
+        &self,
+        command: ReservationCommand<'_>,
+        data: &mut [u8],
+        tries: Tries,
+        limit: &mut Limit<'_>,
+    ) -> Result<()> {
         let (controller, len) = (&self.namespace.controller, data.len());
-        let mut buffer = controller.whole_pages(len)?;
+        let mut buffer = controller.whole_pages(len, limit)?;
         buffer.write_at(0, data);
         let what = || command.describe();
-        run(controller, &mut buffer, &what, 0, (tries, Order::Any), |turn, held, _| {
+        run(controller, &mut buffer, &what, limit, (tries, Order::Any), |turn, held, _| {
             // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.submit_reservation_held(command, held, len, 0) }.map(|()| false)

@@ -10,9 +10,11 @@
 //! | Dataset Management, Write Uncorrectable, Copy | no | the blocks may have been written since |
 //! | Compare, Verify | no | a failure is what they look for |
 
-use crate::{Result, controller::Inner, spec::Status};
-use std::time::Duration;
-use upcie_core::deadline::Stopwatch;
+use crate::{
+    Result,
+    controller::{Inner, Limit},
+    spec::Status,
+};
 
 /// The repetitions that a call has left.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl Tries {
     }
 
     /// Decides whether a command that `failed` with a status is sent again. Waits for the time that the status asks for first;
-    /// if that ends after the `limit`, as counted by its stopwatch, the command is not sent again.
+    /// if that ends after the `limit`, the command is not sent again.
     ///
     /// # Errors
     /// The controller is gone or fails.
@@ -41,7 +43,7 @@ impl Tries {
         &mut self,
         controller: &Inner,
         failed: (Status, u64),
-        limit: (&mut Stopwatch<'_>, Duration),
+        limit: &mut Limit<'_>,
         what: &dyn Fn() -> String,
     ) -> Result<bool> {
         let (status, tag) = failed;

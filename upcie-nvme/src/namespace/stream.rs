@@ -1,7 +1,7 @@
 //! A namespace as a stream of bytes: `std::io`'s traits over [`Namespace::read_at`] and [`Namespace::write_at`].
 
 use super::Namespace;
-use crate::Result;
+use crate::{Result, controller::Limit};
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 
 /// Bytes to read ahead, and to collect before a write.
@@ -12,6 +12,9 @@ const BUFFER: usize = 1 << 20;
 /// Written bytes reach the controller when a MiB has been collected, when the position moves or is read from,
 /// on [`flush`](Write::flush), and on drop, which logs an error because it can't return one.
 /// [`sync`](Self::sync) makes them durable.
+///
+/// A call takes the controller's timeout and a second for each MiB at most: of the bytes that were written before, and of those
+/// that it reads ahead. [`read_exact`](Read::read_exact), [`write_all`](Write::write_all) and their like make several calls.
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -50,17 +53,51 @@ impl Stream {
     /// # Errors
     /// Those of [`Namespace::write_at`] and [`Namespace::flush`].
     pub fn sync(&mut self) -> Result<()> {
-        self.send()?;
-        self.namespace.flush()
+        let controller = self.namespace.controller.clone();
+        let mut limit = controller.limit_for(self.pending.len() as u64);
+        self.send_limited(&mut limit)?;
+        self.namespace.flush_limited(&mut limit)
     }
 
     /// Sends the written bytes. After an error the next try sends them again.
     fn send(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let controller = self.namespace.controller.clone();
+        self.send_limited(&mut controller.limit_for(self.pending.len() as u64))
+    }
+
+    /// Sends the written bytes like [`send`](Self::send), as a part of a call.
+    fn send_limited(&mut self, limit: &mut Limit<'_>) -> Result<()> {
         if !self.pending.is_empty() {
-            self.namespace.write_at(self.position - self.pending.len() as u64, &self.pending)?;
+            let from = self.position - self.pending.len() as u64;
+            self.namespace.write_at_limited(from, &self.pending, limit)?;
             self.pending.clear();
         }
         Ok(())
+    }
+
+    /// Sends the written bytes, and reads ahead from the position on: nothing at the namespace's end.
+    fn refill(&mut self) -> Result<()> {
+        let len = self.left().min(BUFFER as u64) as usize;
+        let controller = self.namespace.controller.clone();
+        let mut limit = controller.limit_for((self.pending.len() + len) as u64);
+        self.send_limited(&mut limit)?;
+        self.ahead.clear();
+        if len > 0 {
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.resize(len, 0);
+            self.namespace.read_at_limited(self.position, &mut ahead, &mut limit)?;
+            (self.ahead, self.ahead_at) = (ahead, self.position);
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes that were read ahead from the position on.
+    fn fetched(&self) -> &[u8] {
+        let from = self.position.wrapping_sub(self.ahead_at);
+        usize::try_from(from).ok().and_then(|from| self.ahead.get(from..)).unwrap_or_default()
     }
 
     /// Returns the number of bytes from the position to the namespace's end.
@@ -71,20 +108,11 @@ impl Stream {
 
 impl BufRead for Stream {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.send()?;
-        if self.left() == 0 {
-            return Ok(&[]);
+        // While bytes wait to be sent, none were read ahead.
+        if self.fetched().is_empty() {
+            self.refill()?;
         }
-        let seen = self.position.wrapping_sub(self.ahead_at);
-        if seen >= self.ahead.len() as u64 {
-            let len = self.left().min(BUFFER as u64) as usize;
-            self.ahead.clear();
-            let mut ahead = std::mem::take(&mut self.ahead);
-            ahead.resize(len, 0);
-            self.namespace.read_at(self.position, &mut ahead)?;
-            (self.ahead, self.ahead_at) = (ahead, self.position);
-        }
-        Ok(&self.ahead[(self.position - self.ahead_at) as usize..])
+        Ok(self.fetched())
     }
 
     fn consume(&mut self, amount: usize) {

@@ -48,9 +48,10 @@ impl Zones {
         if len == 0 || len != self.extension_size() {
             return Err(Error::refused(controller.name(), what(), Refusal::Length));
         }
-        let mut buffer = controller.whole_pages(len)?;
+        let mut limit = controller.limit();
+        let mut buffer = controller.whole_pages(len, &mut limit)?;
         buffer.write_at(0, extension);
-        run(controller, &mut buffer, &what, 0, (Tries::NONE, Order::Any), |turn, held, _| {
+        run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.set_zone_extension_held(extent, zone, held, 0..len, 0) }.map(|()| false)

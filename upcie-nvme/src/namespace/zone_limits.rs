@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    controller::Inner,
+    controller::{Inner, Limit},
     engine::ZoneLimits,
     protection::BlockFormat,
     spec::{Cns, Command, Csi, IdentifyNamespace, ZonedController, ZonedNamespace},
@@ -15,9 +15,10 @@ pub(super) fn ask(
     nsid: u32,
     identify: &IdentifyNamespace,
     format: &BlockFormat,
+    limit: &mut Limit<'_>,
 ) -> Result<Result<(ZoneLimits, ZonedNamespace), String>> {
     let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::ZONED);
-    let page = match controller.identify_page(&command, "Identify (zones of the namespace)") {
+    let page = match controller.identify_page(&command, "Identify (zones of the namespace)", limit) {
         Ok(page) => page,
         Err(error) => {
             let status = error.status().ok_or(error)?;
@@ -33,7 +34,8 @@ pub(super) fn ask(
         return Ok(Err("its zones have no blocks (ZSZE)".into()));
     }
     let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::ZONED);
-    let zasl = match controller.identify_page(&command, "Identify (limits of the zoned command set)") {
+    let what = "Identify (limits of the zoned command set)";
+    let zasl = match controller.identify_page(&command, what, limit) {
         Ok(page) => ZonedController::read_from_bytes(&page[..]).expect("one page").zone_append_size_limit,
         Err(error) if error.status().is_some() => 0,
         Err(error) => return Err(error),

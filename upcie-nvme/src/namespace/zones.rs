@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    controller::Limit,
     engine::ZoneSelect,
     spec::{NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter, ZoneReportHeader, ZonedNamespace},
 };
@@ -117,7 +118,8 @@ impl Zones {
         if has { self.identify().random_write_area_size.into() } else { 0 }
     }
 
-    /// Reports at most `most` zones, from the one that has block `first` on, in the order of their blocks.
+    /// Reports at most `most` zones, from the one that has block `first` on, in the order of their blocks. It takes the
+    /// controller's timeout and a second for each MiB of descriptors (16384 zones) at most, and each command the timeout.
     ///
     /// # Errors
     /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
@@ -158,9 +160,12 @@ impl Zones {
         }
         let mut zones: Vec<Reported> = Vec::new();
         let mut next = self.zone_of(first);
+        let behind = namespace.blocks().saturating_sub(next) / self.zone_blocks();
+        let bytes = behind.min(most as u64).saturating_mul((DESCRIPTOR + extension) as u64);
+        let mut limit = namespace.controller.limit_for(bytes);
         while zones.len() < most && (zones.is_empty() || next < namespace.blocks()) {
             let wanted = piece.min(most - zones.len());
-            let found = self.report_piece(filter, next, (wanted, extension), &what)?;
+            let found = self.report_piece(filter, next, (wanted, extension), &what, &mut limit)?;
             if found.is_empty() {
                 break;
             }
@@ -178,12 +183,13 @@ impl Zones {
         first: u64,
         (most, extension): (usize, usize),
         what: What<'_>,
+        limit: &mut Limit<'_>,
     ) -> Result<Vec<Reported>> {
         let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
         let len = HEADER + most * (DESCRIPTOR + extension);
-        let mut buffer = controller.whole_pages(len)?;
+        let mut buffer = controller.whole_pages(len, limit)?;
         let how = (Tries::of(controller), Order::Any);
-        run(controller, &mut buffer, what, 0, how, |turn, held, _| {
+        run(controller, &mut buffer, what, limit, how, |turn, held, _| {
             let sent = match extension {
                 // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing
                 // is in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -276,7 +282,8 @@ impl Zones {
                 self.nsid()
             )
         };
-        let block = run(controller, buffer, &what, 0, (Tries::NONE, Order::Any), |turn, held, _| {
+        let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit_for(len as u64));
+        let block = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
             // SAFETY: `held` is `buffer`. It outlives the command: `run` gives it back or frees it only when nothing is in flight,
             // or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.append_held(extent, zone, held, 0..len, 0) }.map(|()| false)
@@ -299,7 +306,8 @@ impl Zones {
             };
             format!("{} of {which} of namespace {}", action.name().unwrap_or("a zone command"), self.nsid())
         };
-        run(controller, &mut DmaBuf::empty(), &what, 0, (Tries::NONE, Order::Any), |turn, _, _| {
+        let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit());
+        run(controller, &mut DmaBuf::empty(), &what, &mut limit, how, |turn, _, _| {
             turn.manage_zones(extent, action, zones, random_writes, 0).map(|()| false)
         })
         .map(drop)

@@ -3,7 +3,7 @@
 use super::{OnTimeout, QueuePair, deadlines::Deadlines};
 use crate::{
     Controller, Error, Result,
-    controller::{Inner, PRIORITY, create},
+    controller::{Inner, Limit, PRIORITY, create},
     engine::SglUse,
     spec::QueuePriority,
     wait::Waiter,
@@ -25,7 +25,6 @@ pub struct QueuePairBuilder<'c> {
     priority: Option<QueuePriority>,
     command_timeout: Option<Duration>,
     on_timeout: OnTimeout,
-    limit: Option<Duration>,
 }
 
 impl Controller {
@@ -41,7 +40,6 @@ impl Controller {
             priority: None,
             command_timeout: None,
             on_timeout: OnTimeout::default(),
-            limit: None,
         }
     }
 }
@@ -112,13 +110,10 @@ impl QueuePairBuilder<'_> {
         self
     }
 
-    /// Sets the time in which the queue pair is created: the controller's timeout by default.
-    pub(super) fn within(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
-    /// Creates the queue pair on the controller.
+    /// Creates the queue pair on the controller, within the controller's timeout: that includes waits for other threads (a reset;
+    /// a blocking call, if all queue pairs are taken), the interrupts and the controller's memory, where they are turned on for
+    /// it, and both commands. A half of it that was made is then undone, within the deadline of
+    /// [`close`](crate::QueuePair::close).
     ///
     /// # Errors
     /// - [`Failure::NoIo`](crate::Failure::NoIo) with the reason why the controller takes no I/O.
@@ -128,11 +123,17 @@ impl QueuePairBuilder<'_> {
     /// - [`SglUse::Always`], and the controller takes no SGLs.
     /// - The controller has no memory buffer that takes submission queues, or it is full.
     /// - The heap has no DMA memory left.
-    /// - The controller refused a command: its status.
+    /// - The controller refused a command: its status; or a timeout.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
+        let controller = self.controller;
+        self.create_limited(&mut controller.limit())
+    }
+
+    /// Creates the queue pair like [`create`](Self::create), as a part of a call.
+    pub(super) fn create_limited<T>(self, limit: &mut Limit<'_>) -> Result<QueuePair<T>> {
         self.controller.check_owner("creating a queue pair")?;
         self.controller.check_io()?;
-        self.controller.free_queue_id();
+        self.controller.free_queue_id(limit);
         let most = self.controller.max_queue_entries();
         let entries = self.depth.unwrap_or(DEPTH.min(most));
         if !(2..=most).contains(&entries) {
@@ -144,11 +145,17 @@ impl QueuePairBuilder<'_> {
         let priority = self.checked_priority()?;
         let sgl = self.sgl.unwrap_or(self.controller.sgl_use());
         self.controller.check_sgl(sgl)?;
-        let waiter = self
-            .vector
-            .map(|vector| Waiter::new(vector, self.controller.vector(vector)?, self.controller.clock()));
-        let waiter = waiter.transpose()?;
-        let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
+        let waiter = match self.vector {
+            Some(vector) => {
+                let eventfd = self.controller.vector(vector, limit)?;
+                Some(Waiter::new(vector, eventfd, self.controller.clock())?)
+            }
+            None => None,
+        };
+        let buffer = match self.in_controller {
+            true => Some(self.controller.buffer_for_submission(limit)?),
+            false => None,
+        };
         let mut queue = create(
             self.controller,
             entries,
@@ -156,7 +163,7 @@ impl QueuePairBuilder<'_> {
             (self.list_bytes, sgl),
             buffer.as_deref(),
             priority,
-            self.limit.unwrap_or(self.controller.timeout()),
+            limit,
         )?;
         self.controller.hand_out(queue.qid());
         if self.command_timeout.is_some() {

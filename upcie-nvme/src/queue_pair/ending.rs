@@ -9,6 +9,9 @@ impl<T> QueuePair<T> {
     /// with its depth, interrupt and priority, and gives back every command that was in flight, once. Commands that the
     /// controller had completed come first. Returns nothing, and changes nothing, if the controller was not reset.
     ///
+    /// It takes the controller's timeout at most, for a reset of another thread and for both commands; a half of the queue pair
+    /// that was made is then undone, within the deadline of [`close`](Self::close).
+    ///
     /// # Errors
     /// After an error nothing is lost: call it again, or [`close`](Self::close), which gives the commands back even if the
     /// queue pair can't be created again ([`Failure::Undeleted`](crate::Failure::Undeleted)).
@@ -23,15 +26,16 @@ impl<T> QueuePair<T> {
         if self.controller.is_inherited() || !self.queue.is_over() {
             return self.queue.check_live().map(|()| Vec::new());
         }
-        let what = || "recovering a queue pair".into();
-        self.controller.wait_for_reset(self.controller.stopwatch(), self.controller.timeout(), &what)?;
+        let (mut limit, what) = (self.controller.limit(), || "recovering a queue pair".into());
+        self.controller.wait_for_reset(&limit, &what)?;
         if !self.queue.epoch().has_let_go() {
             return self.queue.check_live().map(|()| Vec::new());
         }
         self.looks.deadlines.forget(&self.controller);
         self.returned.append(&mut self.queue.take_all());
         let vector = self.waiter.as_ref().map(Waiter::vector);
-        if let Err((error, again)) = self.controller.create_again(&mut self.queue, vector, self.priority) {
+        let made = self.controller.create_again(&mut self.queue, vector, self.priority, &mut limit);
+        if let Err((error, again)) = made {
             if !again {
                 self.ended = Some(false);
             }
@@ -45,6 +49,9 @@ impl<T> QueuePair<T> {
     /// Deletes the queues on the controller, as dropping does, and gives back the commands that were in flight, once the
     /// controller has let go of them. Memory that commands borrow ([`Turn::submit_held`](crate::Turn::submit_held)) may be freed
     /// after `Ok`; after an error give it to [`Controller::keep`](crate::Controller::keep).
+    ///
+    /// It takes the controller's timeout at most, and 5 s for each of its two commands: that includes a reset of another thread,
+    /// and the deletion of queue pairs that was not confirmed before.
     ///
     /// # Errors
     /// [`Failure::Undeleted`](crate::Failure::Undeleted): the controller did not confirm the deletion within the deadline, or this is a
@@ -89,7 +96,7 @@ impl<T> QueuePair<T> {
         }
         // In a forked child the queue is the parent's.
         let ended = self.controller.is_inherited()
-            || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty());
+            || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty(), &mut self.controller.limit());
         self.ended = Some(ended);
         ended
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     Controller, Error, Result, Wait,
+    controller::Limit,
     spec::{ALL_NAMESPACES, Cns, Command, Csi, DataDirection, IdentifyNamespace, KeyValueOpcode, NvmOpcode},
 };
 use std::time::Duration;
@@ -85,8 +86,7 @@ impl Controller {
     /// - [`Failure::Timeout`](crate::Failure::Timeout) when all of that takes longer than `timeout`; then the queue pair is
     ///   deleted, which may take as long as [`QueuePair::close`](crate::QueuePair::close).
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
-        let mut watch = self.inner().stopwatch();
-        let mut left = || timeout.saturating_sub(watch.waited());
+        let mut limit = self.inner().limit_of(timeout);
         let mut what = NvmOpcode(command.opcode).to_string();
         let refuse = |what: &str, reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         let plan = data_of(command).ok_or_else(|| {
@@ -94,12 +94,12 @@ impl Controller {
         })?;
         // While this queue pair exists, no command that changes the size of a block is sent, and none was before that is not
         // answered.
-        let mut queue = self.queue_pair().depth(4).within(left()).create::<()>()?;
+        let mut queue = self.queue_pair().depth(4).create_limited::<()>(&mut limit)?;
         self.inner().subsystem().check_settled(self.name(), &what)?;
         let plan = match plan {
             Data::BlocksOrValue | Data::Keys | Data::NoKeys => {
                 // The same opcode has another length there.
-                let has_keys = self.has_keys(command.nsid, left())?;
+                let has_keys = self.has_keys(command.nsid, &mut limit)?;
                 if has_keys {
                     what = KeyValueOpcode(command.opcode).to_string();
                 }
@@ -121,11 +121,12 @@ impl Controller {
             }
             plan => plan,
         };
-        self.check_supported(command, &what, left())?;
+        self.check_supported(command, &what, &mut limit)?;
         let len = match plan {
             Data::Bytes(len) => len,
             Data::Blocks => {
-                self.plain_block(command.nsid, &what, left())?.saturating_mul(command.block_count().into())
+                let block = self.plain_block(command.nsid, &what, &mut limit)?;
+                block.saturating_mul(command.block_count().into())
             }
             _ => 0,
         };
@@ -144,7 +145,7 @@ impl Controller {
         command.flags = 0;
         command.set_metadata_pointer(0);
         command.set_data_pointer(0, 0);
-        let mut buffer = self.inner().whole_pages(data.len())?;
+        let mut buffer = self.inner().whole_pages(data.len(), &mut limit)?;
         if !data.is_empty() {
             if direction == DataDirection::ToController {
                 buffer.write_at(0, data);
@@ -161,7 +162,7 @@ impl Controller {
         let sent = unsafe { turn.submit_raw(&command, buffer, ()) };
         sent.map_err(|refused| Error::refused(self.name(), &*what, refused.reason))?;
         drop(turn);
-        if !queue.wait(Wait::Poll, left())? {
+        if !queue.wait(Wait::Poll, limit.left())? {
             return Err(Error::timeout(self.name(), what, timeout));
         }
         let done = queue.turn()?.next();
@@ -177,31 +178,29 @@ impl Controller {
     }
 
     /// Refuses a command that the controller does not have by its log page Commands Supported and Effects.
-    fn check_supported(&self, command: &Command, what: &str, after: Duration) -> Result<()> {
+    fn check_supported(&self, command: &Command, what: &str, limit: &mut Limit<'_>) -> Result<()> {
         let opcode = command.opcode;
         // Flush, Write and Read; or Flush, Store and Retrieve: mandatory, or optional for reasons that its status tells.
         if matches!(opcode, 0x00..=0x02) {
             return Ok(());
         }
-        let mut watch = self.inner().stopwatch();
-        let mut left = || after.saturating_sub(watch.waited());
         let set = match command.nsid {
             0 | ALL_NAMESPACES => Csi::NVM,
-            nsid => self.inner().command_set_within(nsid, left())?,
+            nsid => self.inner().command_set(nsid, limit)?,
         };
-        self.inner().check_io_command(set, opcode, what, left())
+        self.inner().check_io_command(set, opcode, what, limit)
     }
 
     /// Returns `true` for a key value namespace.
-    fn has_keys(&self, nsid: u32, after: Duration) -> Result<bool> {
+    fn has_keys(&self, nsid: u32, limit: &mut Limit<'_>) -> Result<bool> {
         let is_one = !matches!(nsid, 0 | ALL_NAMESPACES);
-        Ok(is_one && self.inner().command_set_within(nsid, after)? == Csi::KEY_VALUE)
+        Ok(is_one && self.inner().command_set(nsid, limit)? == Csi::KEY_VALUE)
     }
 
     /// Returns the bytes of a namespace's blocks, for the command `what`.
-    fn plain_block(&self, nsid: u32, what: &str, after: Duration) -> Result<u64> {
+    fn plain_block(&self, nsid: u32, what: &str, limit: &mut Limit<'_>) -> Result<u64> {
         let command = Command::identify(Cns::NAMESPACE, nsid, 0);
-        let page = self.inner().identify_within(&command, "Identify (namespace)", after)?;
+        let page = self.inner().identify_page(&command, "Identify (namespace)", limit)?;
         let id = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
         let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         match id.lba_format() {

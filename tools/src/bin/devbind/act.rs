@@ -1,7 +1,7 @@
 //! `devbind bind`, `unbind` and `restore`: checks all functions first, then changes each.
 
 use crate::{
-    BindArgs, ChangeArgs, Global, Target, module, noiommu,
+    BindArgs, ChangeArgs, Global, Target, module, named, noiommu,
     owner::{self, Owner},
     print_error, report,
     state::{Record, State},

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Result,
-    deadline::MessageWatch,
+    deadline::{self, MessageWatch},
     device::Device,
     dma::DmaSpace,
     events::emit,
@@ -156,6 +156,7 @@ impl VfioUserDevice {
     fn lock_interrupts(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
         let mut watch = MessageWatch::new(self.connection.deadline());
         let wired = self.wired.enter(|| watch.left());
+        deadline::charge(watch.waited());
         wired.ok_or_else(|| {
             Error::timeout(
                 self.name(),

@@ -34,6 +34,9 @@ copy through the host's memory is timed after it. Both controllers are opened in
 one address space: a plain PCI address means vfio:, whose container maps the memory
 of one device for the other, or uio: if the device is bound to uio_pci_generic.";
 
+/// Commands in flight if the arguments name none, and the controllers take as many.
+const DEPTH: u32 = 8;
+
 /// Arguments of `upcie p2p`.
 #[derive(Debug, Args)]
 pub struct P2pArgs {
@@ -61,9 +64,9 @@ pub struct P2pArgs {
     /// Bytes per command; reduced to the limit of either controller
     #[arg(long, short, value_name = "BYTES", default_value = "128K")]
     block_size: Bytes,
-    /// Number of buffers, and so of commands in flight
-    #[arg(long, short, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    depth: u32,
+    /// Number of buffers, and so of commands in flight [default: 8, or as many as both controllers take]
+    #[arg(long, short, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    depth: Option<u32>,
     /// Controller whose memory buffer is used [default: FROM, if it has one]
     #[arg(long)]
     buffer: Option<BufferOwner>,
@@ -104,31 +107,31 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     guard::check_unprotected(to.name(), &namespaces.1)?;
     guard::check_any_order(to.name(), &namespaces.1, "p2p")?;
     let job = job(args, whose, &namespaces)?;
+    let depth =
+        depth(args.depth, [&from, &to].map(|controller| (controller.name(), controller.max_depth() - 1)))?;
     // Queue pairs exist for one copy only: a controller may have no second one for the next copy.
     let sides = || -> anyhow::Result<_> {
-        let reader = Side::new(&from, &namespaces.0, args.depth, "reading")?;
-        Ok((reader, Side::new(&to, &namespaces.1, args.depth, "writing")?))
+        let reader = Side::new(&from, &namespaces.0, depth, "reading")?;
+        Ok((reader, Side::new(&to, &namespaces.1, depth, "writing")?))
     };
     let wanted = || {
         format!(
-            "{} buffers of {} in the memory buffer of {} ({})",
-            args.depth,
+            "{depth} buffers of {} in the memory buffer of {} ({})",
             units::bytes(job.piece),
             controller(whose, &from, &to).name(),
             units::bytes(memory.size() as u64)
         )
     };
     // The reads fill the buffers, so nothing is zeroed across the bus first.
-    let buffers = (0..args.depth)
-        .map(|_| memory.heap().alloc_unzeroed(job.piece as usize))
-        .collect::<Result<Vec<_>, _>>();
+    let buffers =
+        (0..depth).map(|_| memory.heap().alloc_unzeroed(job.piece as usize)).collect::<Result<Vec<_>, _>>();
     let buffers = buffers.with_context(|| format!("{}: use a smaller --depth or --block-size", wanted()))?;
     let mut report = Report {
         from: &from,
         to: &to,
         namespaces: &namespaces,
         job: &job,
-        depth: args.depth,
+        depth,
         whose,
         memory: &memory,
         direct: copy::run(sides()?, buffers, &job, "peer")?,
@@ -144,8 +147,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
         interrupted = report.difference.is_none();
     }
     if !args.no_compare && !interrupted {
-        let buffers =
-            (0..args.depth).map(|_| from.alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>()?;
+        let buffers = (0..depth).map(|_| from.alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>()?;
         let host = copy::run(sides()?, buffers, &Job { behind: false, ..job }, "host")?;
         namespaces.1.flush()?;
         interrupted = cut(&host);
@@ -180,6 +182,19 @@ fn in_container(address: &Address) -> Address {
         Address::Device(device::Address::Pci(bdf)) => device::Address::Vfio(*bdf).into(),
         other => other.clone(),
     }
+}
+
+/// Chooses the number of commands in flight, by the most that each controller takes in a queue.
+fn depth(wanted: Option<u32>, most: [(&str, u32); 2]) -> anyhow::Result<u32> {
+    let depth = wanted.unwrap_or_else(|| most.into_iter().fold(DEPTH, |depth, (_, most)| depth.min(most)));
+    for (name, most) in most {
+        ensure!(
+            depth <= most,
+            "{name}: --depth {depth}: the device takes at most {} in a queue",
+            units::number(most.into(), "command")
+        );
+    }
+    Ok(depth)
 }
 
 /// Returns the smallest number that both divide.
@@ -230,7 +245,23 @@ fn job(args: &P2pArgs, whose: BufferOwner, (from, to): &(Namespace, Namespace)) 
 
 #[cfg(test)]
 mod tests {
-    use super::common_multiple;
+    use super::{common_multiple, depth};
+
+    /// A controller whose queues have two entries was asked for eight commands.
+    #[test]
+    fn the_depth_is_what_both_controllers_take() {
+        for (wanted, from, to, found) in
+            [(None, 4095, 1023, 8), (None, 1, 4095, 1), (None, 4095, 3, 3), (Some(2), 2, 7, 2)]
+        {
+            assert_eq!(
+                depth(wanted, [("from", from), ("to", to)]).unwrap(),
+                found,
+                "{wanted:?}, {from}, {to}"
+            );
+        }
+        let error = depth(Some(8), [("from", 9), ("to", 1)]).unwrap_err().to_string();
+        assert_eq!(error, "to: --depth 8: the device takes at most 1 command in a queue");
+    }
 
     #[test]
     fn blocks_of_both_formats_begin_at_common_multiples() {

@@ -2,6 +2,7 @@
 //! holds what it must.
 
 mod lane;
+mod load;
 mod record;
 mod supervise;
 mod worker;
@@ -9,6 +10,7 @@ mod worker;
 use crate::{cli, guard::Consent, outcome::Outcome, signal, target, units, units::Bytes};
 use anyhow::ensure;
 use clap::Args;
+use load::Load;
 use record::{Counts, LANES};
 use std::{path::PathBuf, time::Duration};
 use upcie_nvme::Address;
@@ -44,12 +46,13 @@ pub struct SoakArgs {
     /// Kill the worker, or the server, about this often
     #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
     kill: Option<Duration>,
-    /// Threads, each with blocks and a queue pair of its own
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    threads: usize,
-    /// Most commands in flight on each queue pair; each queue pair has a random depth up to this
-    #[arg(long, short, value_name = "N", default_value_t = 32)]
-    depth: u32,
+    /// Threads, each with blocks and a queue pair of its own [default: 2, or as many as the controller has queue pairs]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Most commands in flight on each queue pair; each queue pair has a random depth up to this [default: 32, or as many
+    /// as the controller takes]
+    #[arg(long, short, value_name = "N")]
+    depth: Option<u32>,
     /// First byte of the tested range
     #[arg(long, value_name = "BYTES", default_value = "0")]
     offset: Bytes,
@@ -81,8 +84,9 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<Outcome> {
     if let Some(record) = &args.worker {
         return worker::run(args, record);
     }
-    ensure!((1..=LANES).contains(&args.threads), "--threads {}: use 1 to {LANES}", args.threads);
-    ensure!((1..=4096).contains(&args.depth), "--depth {}: use 1 to 4096", args.depth);
+    let Load { threads, depth } = Load::of(args);
+    ensure!((1..=LANES).contains(&threads), "--threads {threads}: use 1 to {LANES}");
+    ensure!((1..=4096).contains(&depth), "--depth {depth}: use 1 to 4096");
     let (sum, outcome) = supervise::run(args)?;
     cli::print(text(&sum, outcome).as_bytes())?;
     // Those of a fault plan are wanted.

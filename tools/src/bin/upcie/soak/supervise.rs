@@ -2,6 +2,7 @@
 
 use super::{
     SoakArgs,
+    load::Load,
     record::{Counts, Range, Record},
     worker::{Job, work},
 };
@@ -84,19 +85,19 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<(Sum, Outcome)> {
         Some(server) => Target { address: server.address()? },
         None => medium,
     };
-    let range = range(args, &target)?;
+    let (range, load) = fit(args, &target)?;
     let path = scratch.0.join("record");
     let record = Record::create(&path, range)?;
     let mut sum = Sum::default();
     let started = Instant::now();
     let until = started + args.time;
     let outcome = match args.kill {
-        None => work(args, &target, &record, Job { life: 0, until: Some(until), only_verify: false })?,
-        Some(pause) => lives(args, &target, &record, &path, until, pause, &mut server, &mut sum)?,
+        None => work(args, &target, &record, Job { load, life: 0, until: Some(until), only_verify: false })?,
+        Some(pause) => lives(args, load, &target, &record, &path, until, pause, &mut server, &mut sum)?,
     };
     let outcome = match outcome {
         Outcome::Done if outlives || server.is_some() => {
-            work(args, &target, &record, Job { life: u64::MAX, until: None, only_verify: true })?
+            work(args, &target, &record, Job { load, life: u64::MAX, until: None, only_verify: true })?
         }
         other => other,
     };
@@ -123,12 +124,13 @@ fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
     Ok(Target { address })
 }
 
-/// Finds the tested range.
-fn range(args: &SoakArgs, target: &Target) -> anyhow::Result<Range> {
+/// Finds the tested range, and the load that the controller can have.
+fn fit(args: &SoakArgs, target: &Target) -> anyhow::Result<(Range, Load)> {
     let controller = target.open(Controller::builder().timeout(args.timeout))?;
     let namespace = target::data_namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
     check_any_order(controller.name(), &namespace, "soak")?;
+    let load = Load::fit(args, &controller)?;
     let block = namespace.block_size() as u64;
     let total = namespace.blocks().saturating_mul(block);
     let offset = args.offset.bytes;
@@ -142,19 +144,20 @@ fn range(args: &SoakArgs, target: &Target) -> anyhow::Result<Range> {
     let left = total - offset;
     let length = args.length.as_ref().map_or(LENGTH.min(left), |length| length.bytes);
     ensure!(
-        length.is_multiple_of(block) && length <= left && length / block >= 64 * args.threads as u64,
+        length.is_multiple_of(block) && length <= left && length / block >= 64 * load.threads as u64,
         "--length: use a multiple of the block size, {block} bytes, of at least 64 blocks per thread and at most {left} bytes"
     );
     // Data of an earlier run, with the same --seed, must not pass for this run's.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = mix(args.seed ^ mix(now.as_nanos() as u64) ^ u64::from(std::process::id()));
-    Ok(Range { seed, slba: offset / block, blocks: length / block, block_size: block })
+    Ok((Range { seed, slba: offset / block, blocks: length / block, block_size: block }, load))
 }
 
 /// Starts one worker after the other, and kills it or the server after a random time.
 #[expect(clippy::too_many_arguments, reason = "each is another part of the run")]
 fn lives(
     args: &SoakArgs,
+    load: Load,
     target: &Target,
     record: &Record,
     path: &Path,
@@ -165,7 +168,7 @@ fn lives(
 ) -> anyhow::Result<Outcome> {
     let mut rng = Rng::new(args.seed);
     for life in 0.. {
-        let mut worker = worker(args, &target.address, path, life)?;
+        let mut worker = worker(args, load, &target.address, path, life)?;
         loop {
             let nanos = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX / 2);
             let moment = Instant::now() + Duration::from_nanos(scale(rng.draw(), nanos.saturating_mul(2)));
@@ -207,11 +210,17 @@ fn log_option() -> Option<String> {
 }
 
 /// Starts a worker process.
-fn worker(args: &SoakArgs, address: &Address, record: &Path, life: u64) -> anyhow::Result<Process> {
+fn worker(
+    args: &SoakArgs,
+    load: Load,
+    address: &Address,
+    record: &Path,
+    life: u64,
+) -> anyhow::Result<Process> {
     let mut command = Command::new(env::current_exe().context("finding this program")?);
     command.arg("soak").arg(address.to_string()).arg("--worker").arg(record);
     command.args(["--life", &life.to_string(), "--seed", &args.seed.to_string()]);
-    command.args(["--threads", &args.threads.to_string(), "--depth", &args.depth.to_string()]);
+    command.args(["--threads", &load.threads.to_string(), "--depth", &load.depth.to_string()]);
     command.args(["--timeout", &format!("{}ms", args.timeout.as_millis().max(1))]);
     if let Some(nsid) = args.namespace {
         command.args(["--namespace", &nsid.to_string()]);

@@ -3,6 +3,7 @@
 use super::{
     SoakArgs,
     lane::{Lane, Plan, Wrong},
+    load::{Load, Unfit},
     record::Record,
 };
 use crate::{
@@ -32,6 +33,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Task of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Job {
+    pub load: Load,
     /// Number of the worker, for its random numbers.
     pub life: u64,
     /// End of the run; `None`: until a signal.
@@ -45,7 +47,7 @@ pub fn run(args: &SoakArgs, record: &Path) -> anyhow::Result<Outcome> {
     // The supervisor may be killed, too.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let address = args.address.clone().context("a worker has an address")?;
-    let job = Job { life: args.life, until: None, only_verify: false };
+    let job = Job { load: Load::of(args), life: args.life, until: None, only_verify: false };
     work(args, &Target { address }, &Record::open(record)?, job)
 }
 
@@ -64,6 +66,10 @@ pub fn work(args: &SoakArgs, target: &Target, record: &Record, job: Job) -> anyh
         }
         if signal::interrupted() {
             return Ok(Outcome::Interrupted);
+        }
+        // No fault, and no lost device: another try ends the same way.
+        if error.is::<Unfit>() {
+            return Err(error);
         }
         let since = *failing.get_or_insert_with(Instant::now);
         if since.elapsed() > PATIENCE {
@@ -92,6 +98,7 @@ fn once(
     failing: &mut Option<Instant>,
 ) -> anyhow::Result<()> {
     let controller = target.open(Controller::builder().timeout(args.timeout))?;
+    job.load.check(&controller)?;
     // After the open: a server that was killed before it has counted its loss.
     let losses = record.losses()?;
     if !losses.is_multiple_of(2) {
@@ -99,12 +106,12 @@ fn once(
     }
     let namespace = target::data_namespace(&controller, args.namespace)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let share = record.range.blocks / args.threads as u64;
-    let plans: Vec<_> = (0..args.threads)
+    let share = record.range.blocks / job.load.threads as u64;
+    let plans: Vec<_> = (0..job.load.threads)
         .map(|number| Plan {
             number,
             blocks: number as u64 * share..(number as u64 + 1) * share,
-            depth: args.depth,
+            depth: job.load.depth,
             timeout: args.timeout,
             seed: mix(mix(args.seed ^ mix(job.life)) ^ mix(attempt) ^ number as u64),
             until: job.until,

@@ -161,7 +161,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "events are not requested again after a reset",
         file: "upcie-nvme/src/controller/reset.rs",
-        before: "delays.and(restored).and(lent).and(self.request_events())",
+        before: "delays.and(restored).and(lent).and(self.request_events(&mut limit))",
         after: "delays.and(restored).and(lent)",
     },
     Mutant {
@@ -217,8 +217,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a blocking flush is not sent",
         file: BLOCKING,
-        before: "run(controller, &mut DmaBuf::empty(), what, 0, how, |turn, _, _| turn.flush(extent, 0).map(|()| false))\n        .map(drop)",
-        after: "Ok(())",
+        before: "turn.flush(extent, 0).map(|()| false)",
+        after: "Ok(false)",
     },
     Mutant {
         name: "a late call leaves its command in flight",

@@ -2,12 +2,12 @@
 //! with a handle of before, or makes a handle.
 
 use crate::{
+    Limit,
     engine::{Epoch, Live},
     fails,
     gate::Gate,
-    lock, play,
-    shim::upcie_core::deadline::Stopwatch,
-    subsystem, subsystem_ends_silently, subsystem_looks_once, subsystem_never_stale, subsystem_stale_late,
+    lock, play, subsystem, subsystem_ends_silently, subsystem_looks_once, subsystem_never_stale,
+    subsystem_stale_late,
 };
 use loom::{
     sync::{
@@ -57,8 +57,8 @@ macro_rules! members {
                 }
 
                 // As in `controller/queues.rs`.
-                fn wait_for_blocking_call(&self, _: &mut Stopwatch<'_>, limit: Duration) -> bool {
-                    self.calls.enter(|| limit).is_some()
+                fn wait_for_blocking_call(&self, limit: &Limit<'_>) -> bool {
+                    self.calls.enter(|| limit.whole()).is_some()
                 }
             }
         )*
@@ -132,8 +132,8 @@ macro_rules! a_change_is_alone {
                 let controller = controller.clone();
                 thread::spawn(move || $uses(&controller))
             };
-            let mut watch = Stopwatch::default();
-            let change = subsystem.change_alone(&*controller, (&mut watch, LIMIT), "Format NVM", "a format");
+            let limit = Limit::new(LIMIT);
+            let change = subsystem.change_alone(&*controller, &limit, "Format NVM", "a format");
             let before = if change.is_ok() { controller.begin_change() } else { 0 };
             let meets = user.join().unwrap();
             drop(change);
@@ -160,8 +160,8 @@ macro_rules! a_new_handle_is_stale_or_true {
                     Some((stamp, controller.format.fetch_add(0, Relaxed)))
                 })
             };
-            let mut watch = Stopwatch::default();
-            let change = subsystem.change_alone(&*controller, (&mut watch, LIMIT), "Format NVM", "a format");
+            let limit = Limit::new(LIMIT);
+            let change = subsystem.change_alone(&*controller, &limit, "Format NVM", "a format");
             assert!(change.is_ok(), "no queue pair exists");
             controller.format.fetch_add(1, Relaxed);
             drop(change);

@@ -20,7 +20,7 @@ mod shim;
 mod slot_models;
 mod wake_models;
 
-use std::{any::type_name, env, process};
+use std::{any::type_name, env, marker::PhantomData, process, time::Duration};
 
 /// Includes a copy as a module.
 macro_rules! copies {
@@ -84,6 +84,20 @@ impl Error {
 
     fn argument(_: &str, _: String) -> Self {
         Self
+    }
+}
+
+/// Stands for the deadline of a call: no time passes in a model.
+#[derive(Debug)]
+struct Limit<'c>(Duration, PhantomData<&'c ()>);
+
+impl Limit<'_> {
+    fn new(whole: Duration) -> Self {
+        Self(whole, PhantomData)
+    }
+
+    fn whole(&self) -> Duration {
+        self.0
     }
 }
 

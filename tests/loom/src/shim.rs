@@ -61,14 +61,6 @@ pub mod crossbeam_queue {
 }
 
 pub mod upcie_core {
-    pub mod deadline {
-        use std::marker::PhantomData;
-
-        /// Measures nothing: no time passes in a model.
-        #[derive(Debug, Default)]
-        pub struct Stopwatch<'c>(PhantomData<&'c ()>);
-    }
-
     pub mod dma {
         #[derive(Debug)]
         pub struct DmaBuf;

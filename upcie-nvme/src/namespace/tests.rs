@@ -189,7 +189,7 @@ fn handles_print_the_name_that_was_opened() {
 #[test]
 fn no_path_sends_a_command_to_an_unusable_namespace() {
     let controller = Controller::open("emu:size=1M").unwrap();
-    let mut known = open::ask(controller.inner(), 1).unwrap();
+    let mut known = open::ask(controller.inner(), 1, &mut controller.inner().limit()).unwrap();
     known.unusable = Some("a format of tomorrow".into());
     let namespace = Namespace::new(controller.inner().clone(), known);
     assert!(matches!(namespace.check_usable().unwrap_err().failure(), Failure::Unsupported { .. }));

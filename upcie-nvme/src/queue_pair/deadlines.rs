@@ -189,8 +189,8 @@ mod tests {
         let controller = Controller::open("emu:size=1M,latency=60s").unwrap();
         let namespace = controller.namespace(1).unwrap();
         let inner = controller.inner();
-        let (sgl, mut limit) = ((None, SglUse::Never), inner.limit());
-        let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, &mut limit).unwrap();
+        let (sgl, mut whole) = ((None, SglUse::Never), inner.limit());
+        let mut queue = create::<u64>(inner, 8, None, sgl, None, PRIORITY, &mut whole).unwrap();
         for tag in 0..2 {
             queue.turn().unwrap().flush(&namespace, tag).unwrap();
         }
@@ -210,6 +210,6 @@ mod tests {
         assert_eq!(deadlines.aborts.len(), 2);
         deadlines.forget(inner);
         controller.reset().unwrap();
-        assert!(inner.end_queue(&mut queue, &mut DmaBuf::empty(), &mut limit));
+        assert!(inner.end_queue(&mut queue, &mut DmaBuf::empty(), &mut whole));
     }
 }

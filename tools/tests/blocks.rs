@@ -191,6 +191,11 @@ fn protection_information_is_checked_and_made() {
     // The reference tags of the new place are made anew.
     text(&format!("copy {emu} --ranges 0+8 --to 512 --prinfor 5 --prinfow 8 --destructive"));
     text(&format!("verify {emu} --lba 512 --blocks 8 --prinfo 7"));
+    // One action for both: it was left out of the source's bits without a word.
+    refuses(
+        &format!("copy {emu} --ranges 0+8 --to 1024 --prinfor 13 --destructive"),
+        &["--prinfor 13", "--prinfow 8", "--prinfor 5"],
+    );
     text(&format!("write-zeroes {emu} --lba 512 --blocks 8 --prinfo 8 --app-tag 5 --destructive"));
     text(&format!("verify {emu} --lba 512 --blocks 8 --prinfo 7 --app-tag 5"));
     for verb in ["write-zeroes emu --prinfo 8", "copy emu --ranges 0+1 --to 8 --prinfow 8"] {

@@ -9,7 +9,7 @@ use crate::{
     guard::{self, Consent},
     manage::common::Effect,
     outcome::Outcome,
-    prinfo::{self, parse_prinfo},
+    prinfo::{self, ACTION, parse_prinfo},
     structures::parse,
     target,
     units::number,
@@ -30,7 +30,8 @@ Examples:
   upcie copy 0000:01:00.0 --ranges 0+8 --to 512 --prinfor 5 --prinfow 8 --destructive
 
 The ranges follow each other at the target. The data does not come to the host. --blocks counts from
-0 as nvme-cli has it: 7 are eight blocks.";
+0 as nvme-cli has it: 7 are eight blocks. Protection information keeps the reference tags of the
+old place, so checks of these tags fail, unless --prinfow has 8.";
 
 /// Arguments of `upcie copy`.
 #[derive(Debug, Args)]
@@ -136,8 +137,16 @@ fn protection(args: &CopyArgs, namespace: &Namespace) -> anyhow::Result<Option<(
          out, or use `upcie format` with --protection",
         namespace.format()
     );
-    let bits = |bits: Option<u8>| prinfo::protect(bits.unwrap_or(0));
-    Ok(Some((bits(args.prinfor), bits(args.prinfow))))
+    let (source, target) = (args.prinfor.unwrap_or(0), args.prinfow.unwrap_or(0));
+    // The library takes the action of the target for both: controllers refuse two that differ.
+    ensure!(
+        source & ACTION == 0 || target & ACTION != 0,
+        "--prinfor {source}: a copy has one action, that of --prinfow: give --prinfow {} to have protection information \
+         made anew, or --prinfor {} to keep it",
+        target | ACTION,
+        source & !ACTION
+    );
+    Ok(Some((prinfo::protect(source), prinfo::protect(target))))
 }
 
 /// Returns memory with the source ranges.

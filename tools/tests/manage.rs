@@ -214,6 +214,7 @@ fn a_feature_is_set_by_its_fields() {
         ("arbitration arbitration_burst=1 --save", "Not Saveable"),
         ("namespace-write-protection state=1", "Invalid Field"),
         ("0xc0 x=1", "length of its data is not known"),
+        ("arbitration --data /dev/zero", "has no data: set its fields"),
     ] {
         let error = fails(1, run(&format!("feature emu set {arguments}")));
         assert!(error.contains(part), "{arguments}: {error}");

@@ -204,6 +204,7 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     ensure!(args.select == Select::Current, "`set` sets the current value; --save the saved one, too");
     let known = known(args.feature, args.dword11).ok_or_else(|| unknown(args, 0x09))?;
     let given = args.data.as_ref().map(|path| {
+        ensure!(known.data > 0, "{} has no data: set its fields (`field=value`)", args.feature);
         let reason = format!("the data of {}: take only these bytes", args.feature);
         let bytes = input::read(path, Limit { bytes: known.data as u64, reason: &reason })?;
         ensure!(

@@ -97,6 +97,18 @@ fn all_active_namespaces_are_flushed() {
 }
 
 #[test]
+fn a_namespace_that_is_not_flushed_keeps_no_other_from_it() {
+    let dir = Dir::made("flush");
+    let plan = dir.path("plan.toml");
+    let fault =
+        "[[fault]]\nkind = \"status\"\nstatus = 0x281\ndnr = true\nopcode = \"flush\"\nnamespace = 1\n";
+    fs::write(&plan, fault).unwrap();
+    let emu = format!("emu:namespaces=2,faults={plan}");
+    refuses(&format!("flush {emu}"), &["Flush of namespace 1", "; flushed namespace 2"]);
+    refuses(&format!("flush {emu} --namespace 1"), &["Flush of namespace 1", "; nothing was flushed"]);
+}
+
+#[test]
 fn ranges_are_deallocated_with_consent() {
     let disk = Disk::new("dsm");
     let emu = &disk.emu;

@@ -5,10 +5,11 @@ use crate::{
     manage::common::{Common, Effect, parse_namespace},
     outcome::{Outcome, list},
 };
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
 use serde_json::json;
-use upcie_nvme::spec::ALL_NAMESPACES;
+use upcie_core::Chain;
+use upcie_nvme::{Failure, spec::ALL_NAMESPACES};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -36,16 +37,32 @@ pub fn run(args: &FlushArgs) -> anyhow::Result<Outcome> {
         Some(nsid) => vec![controller.namespace(nsid)?],
     };
     ensure!(!all.is_empty(), "{}: the controller has no active namespace", controller.name());
+    let (mut flushed, mut failed) = (Vec::new(), None);
     for namespace in &all {
-        match namespace.keys() {
-            Ok(keys) => keys.flush()?,
-            Err(_) => namespace.flush()?,
+        let result = match namespace.keys() {
+            Ok(keys) => keys.flush(),
+            Err(_) => namespace.flush(),
+        };
+        match result {
+            Ok(()) => flushed.push(namespace.nsid()),
+            Err(error) => {
+                // The fault of one namespace keeps no data of the others in the cache.
+                let is_of_one =
+                    matches!(error.failure(), Failure::Status { .. } | Failure::Unsupported { .. });
+                failed = failed.or(Some(error));
+                if !is_of_one {
+                    break;
+                }
+            }
         }
     }
-    let ids: Vec<u32> = all.iter().map(|namespace| namespace.nsid()).collect();
-    let text = match &ids[..] {
+    let text = match &flushed[..] {
+        [] => "nothing was flushed".to_owned(),
         [nsid] => format!("flushed namespace {nsid}"),
         ids => format!("flushed namespaces {}", list(ids)),
     };
-    args.common.print(controller.name(), &text, &[("namespaces", json!(ids))])
+    if let Some(error) = failed {
+        bail!("{}; {text}", Chain(&error));
+    }
+    args.common.print(controller.name(), &text, &[("namespaces", json!(flushed))])
 }

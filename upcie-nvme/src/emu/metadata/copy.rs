@@ -120,7 +120,7 @@ impl<M: Media> Io<M> {
                     None => Ok(()),
                 });
                 if let Err((index, status)) = checked {
-                    self.failing = Some(command.slba() + index);
+                    self.failing = Some(command.slba() + first + index);
                     return Err(status);
                 }
             }

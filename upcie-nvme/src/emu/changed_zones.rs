@@ -32,6 +32,11 @@ impl ChangedZones {
         self.0.remove(&nsid);
     }
 
+    /// Forgets the changes of namespaces for which `is_kept` is false.
+    pub fn retain(&mut self, is_kept: impl Fn(u32) -> bool) {
+        self.0.retain(|&nsid, _| is_kept(nsid));
+    }
+
     /// Returns the Changed Zone List log page of a namespace.
     pub fn page(&self, nsid: u32) -> Vec<u8> {
         let mut log = ChangedZonesLog::new_zeroed();

@@ -78,6 +78,17 @@ impl Admin {
         }
     }
 
+    /// Forgets the changed zones of namespaces without zones, and their events: one may be gone, and its list can't be read any
+    /// more, without which no notice would come again.
+    pub fn forget_zones(&mut self, has_zones: impl Fn(u32) -> bool) {
+        let is_kept = |of: (LogPageId, u32)| of.0 != LogPageId::CHANGED_ZONES || has_zones(of.1);
+        for masked in &mut self.masked {
+            *masked = masked.filter(|&of| is_kept(of));
+        }
+        self.events.retain(|(event, nsid)| is_kept((event.log_page(), *nsid)));
+        self.changed_zones.retain(&has_zones);
+    }
+
     /// Returns the Changed Zone List log page of a namespace.
     pub fn changed_zones_page(&self, nsid: u32) -> Vec<u8> {
         self.changed_zones.page(nsid)

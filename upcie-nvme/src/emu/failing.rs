@@ -85,6 +85,7 @@ impl<M: Media> Machine<M> {
                 sq.end_flights(nsid, &mut self.core.io);
             }
         }
+        self.core.forget_zones();
         self.core.admin.change(nsid);
         let notice = NoticeEvent::NAMESPACE_ATTRIBUTES;
         self.core.admin.notice(self.core.features.events, notice, LogPageId::CHANGED_NAMESPACES);

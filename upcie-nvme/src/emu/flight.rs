@@ -1,6 +1,6 @@
 //! A command that is served in stages.
 
-use super::{faults::Effects, rest::Rest};
+use super::{faults::Effects, formats::Layout, rest::Rest};
 use crate::spec::{Command, Status};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct Flight {
     pub effects: Effects,
     /// The rest of a command that was carried out in part, and is no read or write.
     pub rest: Option<Box<Rest>>,
+    /// The generation of its namespace, and the layout of the blocks, when a read or write began.
+    pub format: Option<(u32, Layout)>,
 }
 
 /// The next stage of a command.
@@ -57,6 +59,7 @@ impl Flight {
             dw1: 0,
             effects,
             rest: None,
+            format: None,
         };
         flight.stage = match effects {
             Effects { drop: true, .. } => Stage::Hung,

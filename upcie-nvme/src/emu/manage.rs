@@ -54,7 +54,9 @@ impl<M: Media> Core<M> {
                 } else if self.sanitizer.has_failed() && opcode != AdminOpcode::SANITIZE {
                     Err(Status::SANITIZE_FAILED.with_do_not_retry())
                 } else {
-                    self.change(host, command, now)
+                    let done = self.change(host, command, now);
+                    self.forget_zones();
+                    done
                 }
             }
             AdminOpcode::DIRECTIVE_SEND | AdminOpcode::DIRECTIVE_RECEIVE if self.options.placement.on => {
@@ -63,6 +65,12 @@ impl<M: Media> Core<M> {
             _ => return None,
         };
         Some(done)
+    }
+
+    /// Forgets the changed zones of namespaces that are gone.
+    pub(super) fn forget_zones(&mut self) {
+        let io = &self.io;
+        self.admin.forget_zones(|nsid| io.has_zones(nsid));
     }
 
     fn change(

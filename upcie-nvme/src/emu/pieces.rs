@@ -8,9 +8,11 @@ use super::{
     HostMemory,
     checks::Protection,
     data::Data,
+    formats::Layout,
     io::{FLUSH_BYTES, Io, PIECE},
     media::Media,
     metadata::refuse_action,
+    namespace::{Away, refusal},
     rest::{IS_PART, Left, Rest},
 };
 use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, Status};
@@ -31,8 +33,26 @@ impl<M: Media> Io<M> {
 
     /// Notes the rest of a command of which a piece of `bytes` bytes was processed; returns the bytes, marked.
     pub(super) fn put_off(&mut self, command: Command, left: Left, bytes: u64) -> u64 {
-        self.rest = Some(Box::new(Rest { command, left }));
+        self.rest = Some(Box::new(Rest { command, left, format: self.format_of(command.nsid) }));
         bytes | IS_PART
+    }
+
+    /// Returns the generation of a namespace and the layout of its blocks.
+    pub(super) fn format_of(&self, nsid: u32) -> Option<(u32, Layout)> {
+        let namespace = self.namespaces.get(nsid.wrapping_sub(1) as usize)?;
+        Some((namespace.generation, namespace.layout))
+    }
+
+    /// Checks that a namespace has the blocks that a command has begun with: it may have been formatted between two pieces, or
+    /// another namespace may have its identifier. The rest would be at other places, and longer than its data.
+    pub(super) fn check_format(&self, nsid: u32, before: Option<(u32, Layout)>) -> Result<(), Status> {
+        match self.namespaces.get(nsid.wrapping_sub(1) as usize) {
+            Some(namespace) if namespace.away == Away::Not => {
+                let is_same = self.format_of(nsid) == before;
+                if is_same { Ok(()) } else { Err(Status::FORMAT_IN_PROGRESS) }
+            }
+            other => Err(refusal(other)),
+        }
     }
 
     /// Carries out the next piece of a command of the submission queue `sq`; returns its status and the bytes processed, as
@@ -40,9 +60,10 @@ impl<M: Media> Io<M> {
     #[cold]
     #[inline(never)]
     pub(super) fn resume(&mut self, host: &mut impl HostMemory, sq: u16, rest: Rest) -> (Status, u64) {
-        let Rest { command, left } = rest;
+        let Rest { command, left, format } = rest;
         let (opcode, nsid) = (NvmOpcode(command.opcode), command.nsid);
-        let done = self.check_command(opcode, nsid).and_then(|()| match self.zoned(nsid) {
+        let checked = self.check_command(opcode, nsid).and_then(|()| self.check_format(nsid, format));
+        let done = checked.and_then(|()| match self.zoned(nsid) {
             Some(index) => self.next_zoned_piece(host, index, &command, left),
             None => self.next_piece(host, &command, left),
         });

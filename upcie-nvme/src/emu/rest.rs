@@ -1,6 +1,6 @@
 //! The rest of a command that was carried out in part ([pieces](super::pieces)), which its queue or its flight keeps.
 
-use super::metadata::Copying;
+use super::{formats::Layout, metadata::Copying};
 use crate::spec::Command;
 
 /// Marks the number of bytes that a command processed: it is not finished, and [`Io::rest`](super::io::Io::rest) has its rest.
@@ -12,6 +12,8 @@ pub(super) struct Rest {
     /// The command as its host sent it; without data pointer if the data was fetched.
     pub command: Command,
     pub left: Left,
+    /// The generation of its namespace, and the layout of the blocks that it counts; `None` without such a namespace.
+    pub format: Option<(u32, Layout)>,
 }
 
 /// The blocks of a command that are left.

@@ -249,7 +249,20 @@ fn carry_on<M: Media>(
             let done = io.resume(host, sq, *rest);
             io.progress(done, moved)
         }
-        None => io.carry_out(host, sq, flight.command, (moved, piece), flight.effects.flip),
+        None => {
+            let Command { cid, nsid, .. } = flight.command;
+            let checked = match moved {
+                0 => {
+                    flight.format = io.format_of(nsid);
+                    Ok(())
+                }
+                _ => io.check_format(nsid, flight.format),
+            };
+            match checked {
+                Ok(()) => io.carry_out(host, sq, flight.command, (moved, piece), flight.effects.flip),
+                Err(status) => Err(io.failed(sq, cid, nsid, flight.command.slba(), status)),
+            }
+        }
     };
     flight.rest = io.take_rest(flight.command.cid);
     done

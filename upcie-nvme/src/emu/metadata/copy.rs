@@ -50,8 +50,7 @@ impl<M: Media> Io<M> {
         }
         namespace.range(command.slba(), total)?;
         self.writable()?;
-        let layout = namespace.layout;
-        let copying = Copying { layout, sources, at: (0, 0), done: 0, writes: false };
+        let copying = Copying { sources, at: (0, 0), done: 0, writes: false };
         self.go_on_copying(command, Box::new(copying))
     }
 
@@ -62,10 +61,6 @@ impl<M: Media> Io<M> {
         mut copying: Box<Copying>,
     ) -> Result<u64, Status> {
         let namespace = *self.namespace(command.nsid)?;
-        if namespace.layout != copying.layout {
-            // It was formatted meanwhile: its blocks are others.
-            return Err(Status::FORMAT_IN_PROGRESS);
-        }
         self.writable()?;
         let (most, mut moved) = (PIECE >> namespace.shift, 0);
         loop {
@@ -120,7 +115,7 @@ impl<M: Media> Io<M> {
                     None => Ok(()),
                 });
                 if let Err((index, status)) = checked {
-                    self.failing = Some(command.slba() + index);
+                    self.failing = Some(command.slba() + first + index);
                     return Err(status);
                 }
             }

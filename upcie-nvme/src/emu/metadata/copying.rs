@@ -1,7 +1,7 @@
 //! A Copy of blocks with metadata that is under way.
 
 use crate::{
-    emu::{checks::Protection, formats::Layout, namespace::Namespace},
+    emu::{checks::Protection, namespace::Namespace},
     spec::{
         ApplicationTagDword15, BlockTagDwords, Command, CopyRange, NvmOpcode, ProtectionControl, Status,
         WideCopyRange,
@@ -59,8 +59,6 @@ impl Source {
 /// then: kept until then, those of all queues would take much memory.
 #[derive(Debug)]
 pub(in crate::emu) struct Copying {
-    /// The layout of the blocks when the Copy began.
-    pub(super) layout: Layout,
     pub(super) sources: Vec<Source>,
     /// The range that is read, and the number of its blocks that are done.
     pub(super) at: (usize, u64),

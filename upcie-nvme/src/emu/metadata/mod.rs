@@ -218,7 +218,7 @@ impl<M: Media> Io<M> {
         Ok(())
     }
 
-    /// Checks blocks, of which the first is the block `first` of the command; notes the block that does not pass.
+    /// Checks blocks, of which the first is the block `first` behind block `slba`; notes the block that does not pass.
     fn check(
         &mut self,
         blocks: &mut Blocks,
@@ -229,7 +229,7 @@ impl<M: Media> Io<M> {
         let Some(protection) = protection else { return Ok(()) };
         let checked = blocks.each(|data, metadata, index| protection.check(data, metadata, first + index));
         checked.map_err(|(index, status)| {
-            self.failing = Some(slba + index);
+            self.failing = Some(slba + first + index);
             status
         })
     }

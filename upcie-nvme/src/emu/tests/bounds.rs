@@ -5,7 +5,7 @@ use super::{
     stepped::{DATA, ENABLED, Stepped},
 };
 use crate::{
-    emu::Machine,
+    emu::{Machine, formats::Layout, namespace::Namespace},
     spec::{
         Arbitration, Command, CopyRange, DatasetRange, FeatureId, IntoBytes, NvmOpcode, QueuePriority,
         SglDescriptor, Status,
@@ -299,6 +299,41 @@ fn each_piece_is_checked_as_the_command_was() {
             stepped.next(1)
         });
         assert_eq!(done.map(|done| done.status()), Some(Status::WRITE_PROTECTED), "{way}");
+    }
+}
+
+/// The rest of a command went on with blocks of the new size, eight times as far away, and with as much more data.
+#[test]
+fn a_command_in_pieces_ends_with_the_format_of_its_blocks() {
+    for (way, mut stepped) in each("mdts=16M") {
+        let long = (2 << 20) / 512;
+        let read = pointed_often(&mut stepped, Command::read(1, 0, long), false);
+        let commands = [read, Command::write_zeroes(1, 0, 65_536)];
+        let cases = commands.into_iter().flat_map(|command| [(command, false), (command, true)]);
+        for (command, is_another) in cases {
+            stepped.put(1, &command);
+            stepped.ring(1);
+            stepped.step();
+            assert_eq!(stepped.next(1), None, "{way}: {command:?}");
+            let io = &mut stepped.machine.core.io;
+            let before = io.namespaces[0];
+            io.namespaces[0] = match is_another {
+                false => before.with_layout(Layout::plain(12)),
+                true => Namespace { generation: before.generation + 1, ..before },
+            };
+            io.note_metadata();
+            stepped.recorder().done.clear();
+            let done = (0..100).find_map(|_| {
+                stepped.step();
+                stepped.next(1)
+            });
+            let status = done.map(|done| done.status());
+            assert_eq!(status, Some(Status::FORMAT_IN_PROGRESS), "{way}: {command:?}");
+            assert!(stepped.recorder().done.is_empty(), "{way}: {command:?}");
+            let io = &mut stepped.machine.core.io;
+            io.namespaces[0] = before;
+            io.note_metadata();
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::host::{Host, PAGE, Queue, exact};
 use crate::spec::{
-    Cns, Command, CopyDword12, CopyRange, IdentifyNamespace, NvmNamespace, NvmOpcode, SglDescriptor, Status,
+    Cns, Command, CopyDword12, CopyRange, ErrorLogEntry, IdentifyNamespace, LogPageId, NvmNamespace,
+    NvmOpcode, SglDescriptor, Status,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -177,4 +178,19 @@ fn identify_tells_guards_and_storage_tags() {
     assert_eq!(id.storage_tag_mask, (1 << 40) - 1);
     assert_eq!((namespace.dps, namespace.metadata_is_extended()), (2 | 8, false));
     assert_eq!(namespace.nsze, (1 << 20) / 4160);
+}
+
+/// A command is checked in parts: the log named the block that is as far behind the first one as the wrong one is in its part.
+#[test]
+fn the_error_log_names_the_block_that_is_wrong() {
+    let mut host = Host::new("size=1M,ms=8,pi=1");
+    let mut queue = host.queue(1, [8, 8], None);
+    host.set(0, &data(512));
+    host.set(METADATA, &[1; 8]);
+    assert_eq!(send(&mut queue, &host, Command::write(1, 170, 1), 0, (0, 0, 0)), Status::SUCCESS);
+    let verify = Command { opcode: NvmOpcode::VERIFY.0, ..Command::read(1, 100, 100) };
+    assert_eq!(send(&mut queue, &host, verify, GUARD, (0, 0, 0)), Status::GUARD_CHECK_ERROR);
+    let log = host.page(Command::get_log_page(LogPageId::ERROR_INFORMATION, 0, 64, 0));
+    let (newest, _) = ErrorLogEntry::read_from_prefix(&log).unwrap();
+    assert_eq!((newest.nsid, newest.lba), (1, 170));
 }

@@ -1,12 +1,15 @@
 //! Zones: a host that changes its memory while the controller looks at it, and zones that change by themselves.
 
-use super::stepped::{Changing, DATA, Stepped};
+use super::{
+    host::admin,
+    stepped::{Changing, DATA, Stepped},
+};
 use crate::{
     emu::{Fault, FaultPlan, FaultRule},
     spec::{
-        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, ChangedZonesLog, Cns, Command, CopyRange,
-        EventKind, FeatureId, FromBytes, IdentifyController, LogPageDword10, LogPageId, NoticeEvent,
-        NvmOpcode, Status,
+        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventConfiguration, ChangedZonesLog, Cns, Command,
+        CopyRange, EventKind, FeatureId, FromBytes, IdentifyController, LogPageDword10, LogPageId,
+        NoticeEvent, NvmOpcode, Status,
     },
 };
 
@@ -119,6 +122,39 @@ fn zones_that_change_by_themselves_are_reported() {
     for (zone, wanted) in [(0, Status::SUCCESS), (2, offline), (5, offline), (6, offline)] {
         let write = pointed(&stepped, Command::write(1, zone * ZONE, 1), DATA);
         assert_eq!(stepped.status(1, write), wanted, "zone {zone}");
+    }
+}
+
+/// The list of a namespace that is gone can't be read, so its event must not keep others back.
+#[test]
+fn the_event_of_a_namespace_ends_with_it() {
+    for is_deleted in [false, true] {
+        let mut stepped = Stepped::new("size=1M,namespaces=2,zoned=true,zone-size=128K");
+        stepped.queue(1, 16);
+        let rule = |fault, after| FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0).after(after);
+        let mut plan = FaultPlan::new(1)
+            .rule(rule(Fault::OfflineZone { target: Some(1), zone: 2 }, 0))
+            .rule(rule(Fault::OfflineZone { target: Some(2), zone: 3 }, 2));
+        if !is_deleted {
+            plan = plan.rule(rule(Fault::RemoveNamespace(Some(1)), 1));
+        }
+        stepped.inject(&plan);
+        let wanted = AsyncEventConfiguration::new().with_zone_descriptor(true).into_bits();
+        let set = Command::set_features(FeatureId::ASYNC_EVENT_CONFIGURATION, wanted);
+        assert_eq!(stepped.status(0, set), Status::SUCCESS);
+        request(&mut stepped);
+        assert_eq!(flush(&mut stepped), Some((LogPageId::CHANGED_ZONES, 1)));
+        if is_deleted {
+            let delete = admin(AdminOpcode::NAMESPACE_MANAGEMENT.0, 1, 1, 0);
+            assert_eq!(stepped.status(0, delete), Status::SUCCESS);
+        }
+        request(&mut stepped);
+        for event in [None, Some((LogPageId::CHANGED_ZONES, 2))] {
+            assert_eq!(stepped.status(1, Command::flush(2)), Status::SUCCESS);
+            stepped.step();
+            let told = stepped.next(0).map(|done| (AsyncEvent::from_bits(done.dw0).log_page(), done.dw1));
+            assert_eq!(told, event, "deleted: {is_deleted}");
+        }
     }
 }
 

@@ -136,7 +136,8 @@ impl<M: Media> Io<M> {
                 let (mut bytes, mut before) = (self.write_zone(host, index, fields, place, blocks)?, 0);
                 // All pieces at once: appends of other queues would take their places.
                 while bytes & IS_PART != 0 {
-                    let Rest { command, left } = *self.take_rest(fields.cid).ok_or(Status::INTERNAL_ERROR)?;
+                    let Rest { command, left, .. } =
+                        *self.take_rest(fields.cid).ok_or(Status::INTERNAL_ERROR)?;
                     before += bytes & !IS_PART;
                     bytes = self.next_zoned_piece(host, index, &command, left)?;
                 }

@@ -11,7 +11,7 @@
 
 use super::{
     Error, Options,
-    shared::{read_bytes, write_bytes, zero_bytes},
+    shared::{give_back, read_bytes, write_bytes, zero_bytes},
 };
 use crate::spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Cmb {
     pub fn renew(&mut self, options: &Options) -> Result<(), Error> {
         self.forget();
         if !std::mem::take(&mut self.is_unused) {
-            self.memory = memory(options)?;
+            give_back(&std::mem::replace(&mut self.memory, memory(options)?));
         }
         Ok(())
     }

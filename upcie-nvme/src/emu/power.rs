@@ -10,7 +10,7 @@ use super::{
     queue::{Cq, Fault, Sq},
     queues::Queues,
     registers::{Action, Registers},
-    shared::{Doorbell, Ring},
+    shared::{Doorbell, Ring, give_back},
 };
 use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status};
 use upcie_core::vfio_user::server::Delivery;
@@ -53,7 +53,7 @@ impl<M: Media> Machine<M> {
         if let Some(mappable) = &mut self.layout.regions[REGISTER_BAR as usize].mappable {
             mappable.memory = memory.clone();
         }
-        self.core.doorbells = memory;
+        give_back(&std::mem::replace(&mut self.core.doorbells, memory));
         self.renew_cmb()
     }
 

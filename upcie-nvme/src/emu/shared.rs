@@ -4,7 +4,10 @@
 //! checked afterwards, and the words that hand something over are atomics.
 
 use super::{HostMemory, host::errno};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
 use std::{
     fmt,
     ptr::NonNull,
@@ -52,6 +55,16 @@ impl Doorbell {
 impl fmt::Debug for Doorbell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Doorbell({})", self.load())
+    }
+}
+
+/// Gives the pages of `memory` back to the kernel: a client that is gone may keep its descriptor, and with it pages that this
+/// process has filled. Who touches them again gets zeros of its own.
+pub(super) fn give_back(memory: &Memory) {
+    let Some(file) = memory.shared_file() else { return };
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let Err(error) = fallocate(file, hole, 0, memory.len() as i64) {
+        tracing::warn!(%error, bytes = memory.len(), "memory of a former client stays allocated while the client has its file");
     }
 }
 

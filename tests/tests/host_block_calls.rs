@@ -97,6 +97,30 @@ fn blocks_are_unreadable_until_they_are_written() {
     refused(&namespace.write_uncorrectable(last, 2).unwrap_err(), Refusal::OutOfRange);
 }
 
+/// Commands that crossed the end of a zone failed, and so did those that overtook others on their way to a zone.
+#[test]
+fn calls_of_several_commands_go_zone_by_zone() {
+    let (controller, namespace) = open("size=1M,zoned=true,zone-size=64K,mdts=16K");
+    let zone = 128;
+    let mut data = counted(&controller, 128 << 10, 5);
+    namespace.write(0, &mut data).unwrap();
+    let mut part = controller.alloc(32 << 10).unwrap();
+    namespace.read(zone - 28, &mut part).unwrap();
+    assert!(namespace.compare(zone - 28, &mut part).unwrap());
+    part.write_at(32_767, &[!part.to_vec()[32_767]]);
+    assert!(!namespace.compare(zone - 28, &mut part).unwrap());
+    namespace.verify(0, namespace.blocks(), None).unwrap();
+
+    // The second call goes on where the first one has moved a write pointer.
+    namespace.write_uncorrectable(2 * zone, zone + 10).unwrap();
+    namespace.write_uncorrectable(3 * zone + 10, zone).unwrap();
+    let mut buffer = controller.alloc(512).unwrap();
+    for (slba, is_readable) in [(2 * zone - 1, true), (2 * zone, false), (4 * zone + 9, false)] {
+        let status = namespace.read(slba, &mut buffer).err().and_then(|error| error.status());
+        assert_eq!(status, (!is_readable).then_some(Status::UNRECOVERED_READ_ERROR), "block {slba}");
+    }
+}
+
 #[test]
 fn ranges_are_copied_one_after_the_other() {
     let (controller, namespace) = open("size=16M,fdp=true,fdp-unit=64K");

@@ -185,6 +185,8 @@ impl Inner {
             drop(rings);
             let what = || format!("{what}: waiting for admin commands of other threads");
             self.pause(backoff, &what).map_err(|error| limit.tell(error))?;
+            // A stopwatch counts at most 250 ms between two readings: the next wait may be for a reset.
+            limit.left();
         }
     }
 
@@ -264,5 +266,95 @@ impl Inner {
             Err(error) => return Err(error),
         };
         Ok(NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi()).unwrap_or(Csi::NVM))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Controller,
+        controller::lock,
+        spec::{FeatureId, FeatureSelect},
+    };
+    use std::{
+        mem,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+        thread,
+    };
+    use upcie_core::clock::SystemClock;
+
+    /// A clock that jumps instead of sleeping, once it is told to, and calls a function when it has jumped over 5 s.
+    #[derive(Default)]
+    struct Jumping {
+        jumps: AtomicBool,
+        /// Nanoseconds.
+        jumped: AtomicU64,
+        hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    }
+
+    impl Jumping {
+        fn jumped(&self) -> Duration {
+            Duration::from_nanos(self.jumped.load(Ordering::Relaxed))
+        }
+    }
+
+    impl fmt::Debug for Jumping {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Jumping").field("jumped", &self.jumped()).finish_non_exhaustive()
+        }
+    }
+
+    impl Clock for Jumping {
+        fn now(&self) -> Duration {
+            SystemClock.now() + self.jumped()
+        }
+
+        fn sleep(&self, time: Duration) {
+            if !self.jumps.load(Ordering::Relaxed) {
+                return SystemClock.sleep(time);
+            }
+            self.jumped.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+            if self.jumped() > Duration::from_secs(5) {
+                let hook = lock(&self.hook).take();
+                if let Some(hook) = hook {
+                    hook();
+                }
+            }
+        }
+
+        fn runs(&self) -> bool {
+            false
+        }
+    }
+
+    /// A wait for room on the admin queue did not count for the wait for a reset that came after it.
+    #[test]
+    fn a_wait_for_a_reset_ends_with_its_call() {
+        let clock = Arc::new(Jumping::default());
+        let timeout = Duration::from_secs(30);
+        let options = Controller::builder().timeout(timeout).clock(clock.clone());
+        let controller = options.open("emu:size=1M").unwrap();
+        let inner = controller.inner();
+        let get = Command::get_features(FeatureId::TEMPERATURE_THRESHOLD, FeatureSelect::CURRENT);
+        let mut rings = inner.admin.rings().enter(|| Duration::from_secs(60)).unwrap();
+        // Nobody takes the answers, which take all room.
+        while matches!(inner.admin.send(&mut rings, &get, DmaBuf::empty()).unwrap(), Sent::Yes(_)) {}
+        drop(rings);
+        let other = inner.clone();
+        let begins = move || thread::spawn(move || mem::forget(other.resets.begin())).join().unwrap();
+        *lock(&clock.hook) = Some(Box::new(begins));
+        clock.jumps.store(true, Ordering::Relaxed);
+        let done = inner.admin_data(&get, DmaBuf::empty(), "a command", &mut inner.limit());
+        clock.jumps.store(false, Ordering::Relaxed);
+        // The reset of that thread ends.
+        mem::forget(inner.resets.begin());
+        let error = done.unwrap_err();
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+        assert!(error.to_string().contains("waiting for a reset"), "{error}");
+        assert!(clock.jumped() < timeout + Duration::from_secs(1), "{:?}", clock.jumped());
     }
 }

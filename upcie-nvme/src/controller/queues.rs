@@ -230,6 +230,12 @@ impl Inner {
                 _ => Command::delete_completion_queue(qid),
             };
             let mut one = limit.part(DELETE_TIMEOUT.min(self.timeout()));
+            if one.left().is_zero() {
+                // Nothing was sent, which says nothing of the controller. Whoever creates or deletes a queue pair next goes on.
+                self.queue_ids.settled(ticket);
+                self.queue_ids.abandon(ticket);
+                return false;
+            }
             let late = Late::Step(ticket);
             let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), &mut one, late);
             let (answer, error) = match outcome {
@@ -356,5 +362,21 @@ mod tests {
         assert_eq!(private.len(), 3, "two rings and the lists");
         let region = |buffer: &DmaBuf| buffer.region().map(|region| region.id());
         assert!(private.iter().all(|ring| buffers.iter().all(|buffer| region(ring) != region(buffer))));
+    }
+
+    /// A deletion whose call had no time left made the controller count as silent: no other queue pair was deleted then.
+    #[test]
+    fn a_deletion_without_time_does_not_blame_the_controller() {
+        let controller = Controller::open("emu:size=1M").unwrap();
+        let (inner, mut limit) = (controller.inner(), controller.inner().limit());
+        let made = || {
+            let sgl = (None, SglUse::Never);
+            create::<u64>(inner, 8, None, sgl, None, PRIORITY, &mut inner.limit()).unwrap()
+        };
+        let (first, mut second) = (made(), made());
+        let late = inner.queue_ids.begin_deletion(first.qid());
+        assert!(inner.take_back(late, &mut inner.limit_of(Duration::ZERO)).is_err());
+        assert!(inner.end_queue(&mut second, &mut DmaBuf::empty(), &mut limit));
+        assert!(inner.queue_ids.is_gone(late), "the next deletion goes on with it");
     }
 }

@@ -152,7 +152,7 @@ impl Order {
         if io.direction() == Direction::Write { Self::of_writes(io.extent) } else { Self::Any }
     }
 
-    fn of_writes(extent: &Extent) -> Self {
+    pub(super) fn of_writes(extent: &Extent) -> Self {
         if extent.is_zoned() { Self::OneByOne } else { Self::Any }
     }
 }

@@ -49,8 +49,10 @@ impl Namespace {
         let mut sent = 0;
         let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit_for(len as u64));
         let result = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
-            let part = (len - sent).min(most);
             let first = slba + (sent / block) as u64;
+            // A command stays within a zone.
+            let left = usize::try_from(extent.left_in_zone(first)).unwrap_or(usize::MAX);
+            let part = (len - sent).min(most).min(left.saturating_mul(block));
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.compare_held(extent, first, held, sent..sent + part, sent as u64) }?;
@@ -84,7 +86,7 @@ impl Namespace {
         let protect: Option<Protect> = protect.into();
         let format = &self.extent.format;
         let limit = IdentifyNvmController::max_verify;
-        let command = (NvmOpcode::VERIFY, OptionalCommands::VERIFY);
+        let command = (NvmOpcode::VERIFY, OptionalCommands::VERIFY, Order::Any);
         self.name_blocks(command, limit, (slba, blocks), |turn, done, count| match protect {
             None => turn.verify(self, slba + done, count, done),
             Some(protect) => {
@@ -95,15 +97,16 @@ impl Namespace {
     }
 
     /// Makes reads of `blocks` blocks from `slba` on fail until they are written, and waits for it. As many commands are sent as
-    /// the controller's limit takes (WUSL).
+    /// the controller's limit takes (WUSL); in zones one after the other, each at its zone's write pointer.
     ///
     /// # Errors
     /// Those of [`write`](Self::write); [`Refusal::NoCommand`] if the controller does not have Write Uncorrectable.
     pub fn write_uncorrectable(&self, slba: u64, blocks: u64) -> Result<()> {
         let limit = IdentifyNvmController::max_write_uncorrectable;
-        let command = (NvmOpcode::WRITE_UNCORRECTABLE, OptionalCommands::WRITE_UNCORRECTABLE);
+        let (opcode, order) = (NvmOpcode::WRITE_UNCORRECTABLE, Order::of_writes(&self.extent));
+        let command = (opcode, OptionalCommands::WRITE_UNCORRECTABLE, order);
         self.name_blocks(command, limit, (slba, blocks), |turn, done, count| {
-            turn.write_uncorrectable(self, slba + done, count, done)
+            turn.write_uncorrectable(self, slba + done, count, done * self.block_size() as u64)
         })
     }
 
@@ -163,7 +166,7 @@ impl Namespace {
     /// its own.
     fn name_blocks(
         &self,
-        (opcode, command): (NvmOpcode, OptionalCommands),
+        (opcode, command, order): (NvmOpcode, OptionalCommands, Order),
         bytes: fn(&IdentifyNvmController, u64) -> Option<u64>,
         (slba, blocks): (u64, u64),
         send: impl Fn(&mut Turn<'_, u64>, u64, u32) -> Result<(), Refused<u64>>,
@@ -179,9 +182,10 @@ impl Namespace {
         let size = extent.format.transfer_size() as u64;
         let mut limit = controller.limit_for(blocks.saturating_mul(size));
         let most = self.most_named(bytes, &mut limit)?;
-        let (mut done, how) = (0, (Tries::NONE, Order::Any));
+        let (mut done, how) = (0, (Tries::NONE, order));
         run(controller, &mut DmaBuf::empty(), &what, &mut limit, how, |turn, _, _| {
-            let count = (blocks - done).min(most);
+            // A command stays within a zone.
+            let count = (blocks - done).min(most).min(extent.left_in_zone(slba + done));
             send(turn, done, count as u32)?;
             done += count;
             Ok(done < blocks)

@@ -133,6 +133,11 @@ impl Connection {
         &self.name
     }
 
+    /// Refuses `operation` in a forked child. Call it before taking a lock, which a thread of the parent may hold for ever there.
+    pub fn check_owner(&self, operation: &str) -> Result<()> {
+        self.owner.check(&self.name, operation)
+    }
+
     /// Returns whether requests are possible: the connection is this process's, and has not ended.
     pub fn is_open(&self) -> bool {
         self.owner.is_current() && !self.is_dead()
@@ -162,8 +167,7 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
         let device = || self.name.clone();
-        // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent.
-        self.owner.check(&self.name, operation)?;
+        self.check_owner(operation)?;
         // Freed after the lock is released.
         let kept;
         let mut state = self.enter(operation)?;

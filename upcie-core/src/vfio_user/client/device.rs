@@ -154,6 +154,7 @@ impl VfioUserDevice {
 
     /// Waits for other threads that set interrupts, at most as long as for an answer.
     fn lock_interrupts(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
+        self.connection.check_owner(operation)?;
         let mut watch = MessageWatch::new(self.connection.deadline());
         let wired = self.wired.enter(|| watch.left());
         deadline::charge(watch.waited());

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::{
+    Failure,
     device::Device,
     irq::EventFd,
     pci::{cap, command as bits, offset},
-    testing::{thread_number, wait_until_asleep},
+    testing::{in_child, thread_number, wait_until_asleep},
     vfio_user::server::Irqs,
 };
 use std::sync::{Mutex, mpsc};
@@ -203,7 +204,8 @@ fn interrupts_that_could_not_be_set_stay_off_after_a_reset() {
     assert_eq!(done(&log).last(), Some(&[ON, NO_MSI, NO_MSIX]));
 }
 
-/// A reset turned interrupts on that another thread turned off at the same time: without eventfds.
+/// A reset turned interrupts on that another thread turned off at the same time: without eventfds. A forked child
+/// waited for the thread of its parent that had the turn.
 #[test]
 fn a_reset_and_a_change_of_interrupts_take_turns() {
     const LONG: Duration = Duration::from_secs(60);
@@ -224,6 +226,11 @@ fn a_reset_and_a_change_of_interrupts_take_turns() {
         let goes = goes;
         let resets = scope.spawn(move || reset(client));
         stopped.recv_timeout(LONG).unwrap();
+        let is_refused = || {
+            let done = reset(client);
+            matches!(done, Err(error) if matches!(error.failure(), Failure::Forked { .. }))
+        };
+        assert_eq!(in_child(|| i32::from(!is_refused())), Some(0));
         let clears = scope.spawn(move || {
             tells.send(thread_number()).unwrap();
             client.set_irqs(IrqKind::Msix, &[])

@@ -34,7 +34,7 @@ impl Timer {
     /// Begins with the next whole millisecond, unless it has begun: no command is late before its deadline.
     pub(super) fn begin(&mut self, now: Duration) {
         if self.since == 0 {
-            self.since = millis(now + Duration::from_nanos(999_999));
+            self.since = millis(now.saturating_add(Duration::from_nanos(999_999)));
         }
     }
 

@@ -22,7 +22,7 @@ fn of_format<S: IdentifyData>(controller: &Controller, cns: Cns, index: u16) -> 
     controller.identify_bytes(cns, S::CSI, &query).map(|page| S::from_page(&page))
 }
 
-/// What a format's Identify data has is what each namespace has, without what is a namespace's own.
+/// Identify data of a format: those of each namespace, without what is a namespace's own.
 #[test]
 fn a_format_has_what_all_namespaces_have() {
     let controller = open("size=1M,ms=8");
@@ -52,7 +52,7 @@ fn a_format_has_what_all_namespaces_have() {
     assert_eq!(status(zoned), Status::INVALID_FIELD);
 }
 
-/// What counts in blocks depends on the format.
+/// Counts of blocks depend on the format.
 #[test]
 fn zones_have_the_blocks_of_a_format() {
     let controller = open("size=1M,zoned=true,zone-size=64K,zrwa=8K");

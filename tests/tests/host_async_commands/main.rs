@@ -15,7 +15,10 @@ use upcie_tests::futures::{AtMost, BLOCK, Bed, in_one_thread, settled};
 
 /// Runs a test beside a polling driver, and waits until nothing is in flight.
 fn driven(bed: &Bed, depth: u32, test: impl AsyncFnOnce(AsyncQueue)) {
-    let (queue, before) = (bed.queue(depth), bed.in_use());
+    let queue = bed.queue(depth);
+    // The queue pair of blocking calls stays.
+    bed.namespace.flush().unwrap();
+    let before = bed.in_use();
     in_one_thread(async {
         let driver = tokio::task::spawn_local(queue.drive_polled());
         test(queue.clone()).await;

@@ -68,7 +68,8 @@ impl Cmb {
     pub fn renew(&mut self, options: &Options) -> Result<(), Error> {
         self.forget();
         if !std::mem::take(&mut self.is_unused) {
-            give_back(&std::mem::replace(&mut self.memory, memory(options)?));
+            let former = std::mem::replace(&mut self.memory, memory(options)?);
+            give_back(&former);
         }
         Ok(())
     }

@@ -53,7 +53,8 @@ impl<M: Media> Machine<M> {
         if let Some(mappable) = &mut self.layout.regions[REGISTER_BAR as usize].mappable {
             mappable.memory = memory.clone();
         }
-        give_back(&std::mem::replace(&mut self.core.doorbells, memory));
+        let former = std::mem::replace(&mut self.core.doorbells, memory);
+        give_back(&former);
         self.renew_cmb()
     }
 

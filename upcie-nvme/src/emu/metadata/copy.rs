@@ -115,7 +115,7 @@ impl<M: Media> Io<M> {
                     None => Ok(()),
                 });
                 if let Err((index, status)) = checked {
-                    self.failing = Some(command.slba() + first + index);
+                    self.failing = Some(command.slba() + index);
                     return Err(status);
                 }
             }

@@ -229,7 +229,7 @@ impl<M: Media> Io<M> {
         let Some(protection) = protection else { return Ok(()) };
         let checked = blocks.each(|data, metadata, index| protection.check(data, metadata, first + index));
         checked.map_err(|(index, status)| {
-            self.failing = Some(slba + first + index);
+            self.failing = Some(slba + index);
             status
         })
     }

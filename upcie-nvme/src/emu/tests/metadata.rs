@@ -180,7 +180,7 @@ fn identify_tells_guards_and_storage_tags() {
     assert_eq!(namespace.nsze, (1 << 20) / 4160);
 }
 
-/// A command is checked in parts: the log named the block that is as far behind the first one as the wrong one is in its part.
+/// A command is checked in parts, and a check counts its blocks from the first one of the command.
 #[test]
 fn the_error_log_names_the_block_that_is_wrong() {
     let mut host = Host::new("size=1M,ms=8,pi=1");

@@ -23,6 +23,7 @@ use nix::{
 };
 use std::{
     env, fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -181,7 +182,11 @@ fn lives(
                 let Some(status) = watch(&mut worker, patience)? else {
                     bail!("the worker did not end within {:?} of SIGTERM", args.timeout + GRACE);
                 };
-                let outcome = ended(status)?;
+                let outcome = match status.signal() {
+                    // It had just been started, and has no handler yet.
+                    Some(signal) if signal == Signal::SIGTERM as i32 => Outcome::Interrupted,
+                    _ => ended(status)?,
+                };
                 let done = outcome == Outcome::Interrupted && !signal::interrupted();
                 return Ok(if done { Outcome::Done } else { outcome });
             }

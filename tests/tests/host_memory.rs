@@ -133,10 +133,10 @@ fn memory_that_a_late_command_may_lend_is_kept() {
     assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error:?}");
     controller.take_host_memory().unwrap();
     assert_eq!(controller.host_memory(), 0);
+    // This controller had carried the first command out before; the driver can't know that.
     clock.sleep(Duration::from_secs(4));
-    assert_eq!(used(&controller), 1 << 20, "the late command was carried out");
-    assert!(controller.heap().in_use() >= before + (1 << 20), "the controller uses the memory");
-    controller.reset().unwrap();
     assert_eq!(used(&controller), 0);
+    assert!(controller.heap().in_use() >= before + (1 << 20), "the controller may use the memory");
+    controller.reset().unwrap();
     assert_eq!(controller.heap().in_use(), before);
 }

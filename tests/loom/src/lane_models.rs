@@ -26,8 +26,9 @@ fn unmapped_memory_is_forgotten(resumes_first: bool) {
         told: AtomicBool::new(false),
     }));
     let unmaps = thread::spawn(move || {
-        lane.stale.store(true, Ordering::Release);
-        lane.bound.store(0, Ordering::Release);
+        // Stores in the sources. Loom may put a store in front of a read-modify-write that did not read it, which C++ forbids.
+        lane.stale.swap(true, Ordering::AcqRel);
+        lane.bound.swap(0, Ordering::AcqRel);
         lane.told.store(true, Ordering::Release);
     });
     // The slots remember the memory until they are refreshed.

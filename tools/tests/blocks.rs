@@ -104,8 +104,8 @@ fn a_namespace_that_is_not_flushed_keeps_no_other_from_it() {
         "[[fault]]\nkind = \"status\"\nstatus = 0x281\ndnr = true\nopcode = \"flush\"\nnamespace = 1\n";
     fs::write(&plan, fault).unwrap();
     let emu = format!("emu:namespaces=2,faults={plan}");
-    refuses(&format!("flush {emu}"), &["Flush of namespace 1", "; flushed namespace 2"]);
-    refuses(&format!("flush {emu} --namespace 1"), &["Flush of namespace 1", "; nothing was flushed"]);
+    refuses(&format!("flush {emu}"), &["Flush (00h) of namespace 1", "; flushed namespace 2"]);
+    refuses(&format!("flush {emu} --namespace 1"), &["Flush (00h) of namespace 1", "; nothing was flushed"]);
 }
 
 #[test]

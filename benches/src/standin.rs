@@ -28,8 +28,8 @@ use upcie_core::{
     testing::FakeIommu,
 };
 use upcie_nvme::spec::{
-    AdminOpcode, Capabilities, Cns, Command, Configuration, CreateQueueDword10, IdentifyController,
-    IdentifyDword10, IdentifyNamespace, NumberOfQueues, Version, doorbell_offset, offset,
+    AdminOpcode, AdminQueueAttributes, Capabilities, Cns, Command, Configuration, CreateQueueDword10,
+    IdentifyController, IdentifyDword10, IdentifyNamespace, NumberOfQueues, Version, doorbell_offset, offset,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -38,6 +38,7 @@ const DOORBELLS: usize = 0x1000;
 #[derive(Debug, Default)]
 struct Registers {
     cc: Configuration,
+    aqa: AdminQueueAttributes,
     asq: u64,
     acq: u64,
 }
@@ -81,6 +82,7 @@ unsafe impl RegionIo for Shared {
         let mut registers = self.registers.lock().unwrap();
         match at as usize {
             offset::CC => registers.cc = Configuration::from_bits(value as u32),
+            offset::AQA => registers.aqa = AdminQueueAttributes::from_bits(value as u32),
             offset::ASQ => registers.asq = value,
             offset::ACQ => registers.acq = value,
             _ => {}
@@ -108,11 +110,12 @@ impl Shared {
                 let registers = self.registers.lock().unwrap();
                 if registers.cc.en() {
                     drop(registers);
-                    let (asq, acq) = {
+                    let (asq, acq, last) = {
                         let registers = self.registers.lock().unwrap();
-                        (registers.asq, registers.acq)
+                        (registers.asq, registers.acq, registers.aqa.asqs())
                     };
-                    device = Some(self.device(0, asq, acq, 32));
+                    // The driver's queues have as many entries each.
+                    device = Some(self.device(0, asq, acq, u32::from(last) + 1));
                 }
             }
             if let Some(device) = &mut device {

@@ -25,7 +25,7 @@ use upcie_tests::{
     process::{Process, again, faults, role},
     says,
 };
-use vfio_device::identify;
+use vfio_device::{identify, identify_until};
 
 fn refused(address: &Address) -> Error {
     open(address).expect_err("it opens")
@@ -147,11 +147,10 @@ fn the_pin_is_counted_masked_and_armed_again() {
     let queues = device.dma().allocate(8192, None).unwrap();
     let data = device.dma().allocate(4096, None).unwrap();
     identify(&*device, &queues, &data);
+    // QEMU's controller drives the pin on after its reset, so an event may come at once: it is the first one.
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
-    event.take().unwrap();
     for _ in 0..3 {
-        identify(&*device, &queues, &data);
-        assert!(event.wait(deadline()).unwrap());
+        identify_until(&*device, &queues, &data, || assert!(event.wait(deadline()).unwrap()));
         assert_eq!(event.take().unwrap(), 1, "once: it is masked");
         assert_ne!(command_register() & command::INTX_DISABLE, 0);
         device.mask_irq(IrqKind::Intx, 0, false).unwrap();
@@ -273,8 +272,10 @@ fn a_forked_child_leaves_the_device_alone() {
     assert_eq!(leftovers().unwrap().len(), 2, "its files are still there");
     assert_ne!(command_register() & command::BUS_MASTER, 0);
     says(&refused(&format!("uio:{BDF}").parse().unwrap()), &["in use"]);
-    assert_eq!(identify(&device, &queues, &data), "LABA");
-    assert!(event.wait(deadline()).unwrap(), "interrupts are still on");
+    let serial = identify_until(&device, &queues, &data, || {
+        assert!(event.wait(deadline()).unwrap(), "interrupts are still on");
+    });
+    assert_eq!(serial, "LABA");
 }
 
 #[test]

@@ -115,6 +115,27 @@ pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
 
 /// Like [`identify`], with data at `iova`, of which this process sees at least the first 24 bytes at `data`.
 pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const u8) -> String {
+    identify_while(device, queues, iova, data, || {})
+}
+
+/// Like [`identify`], and calls `interrupted` before it stops the controller: a controller that takes its pin down
+/// then leaves no interrupt for a handler that runs late.
+pub fn identify_until(
+    device: &dyn Device,
+    queues: &Region,
+    data: &Region,
+    interrupted: impl FnOnce(),
+) -> String {
+    identify_while(device, queues, data.iova(0), data.as_ptr(), interrupted)
+}
+
+fn identify_while(
+    device: &dyn Device,
+    queues: &Region,
+    iova: u64,
+    data: *const u8,
+    completed: impl FnOnce(),
+) -> String {
     let bar = device.bar(0).unwrap();
     write_u32(&bar, CC, 0).unwrap();
     wait_ready(device, 0);
@@ -147,6 +168,7 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
         // SAFETY: in the data; the command has completed.
         unsafe { data.wrapping_add(4 + at).read_volatile() }
     });
+    completed();
     write_u32(&bar, CC, 0).unwrap();
     wait_ready(device, 0);
     String::from_utf8_lossy(&serial).trim().to_owned()

@@ -1,7 +1,8 @@
 //! Submission and completion with data pointers of several pages, against a hand-written loop that fills a
 //! PRP list for each command. `whole` is a buffer as allocated, with its list ready; `part` is a piece of a
 //! larger buffer; `scattered` is a chain of pages; `gathered` is such a chain with a table of its addresses, as vectored
-//! transfers have; `held` is the same pages as ranges of memory that stays with the program.
+//! transfers have; `held` is the same pages as ranges of memory that stays with the program, `kept` the gathered chain as
+//! memory that stays with it.
 
 mod compare;
 
@@ -105,8 +106,8 @@ fn prp(criterion: &mut Criterion) {
         let ours = |make: &dyn Fn(&Controller) -> DmaBuf| {
             Ours::with_buffers(ENTRIES, |controller| (0..DEPTH).map(|_| make(controller)).collect())
         };
-        let names =
-            ["whole", "part", "scattered", "gathered", "held"].map(|kind| format!("prp/{kind}_{size}"));
+        let names = ["whole", "part", "scattered", "gathered", "held", "kept"]
+            .map(|kind| format!("prp/{kind}_{size}"));
         let len = pages * PAGE;
         compare(
             criterion,
@@ -145,6 +146,18 @@ fn prp(criterion: &mut Criterion) {
                     (0..DEPTH).map(|_| chain(controller, pages).into_segments()).collect()
                 };
                 (Held::new(ENTRIES, held), Lists::new(pages))
+            },
+            |(held, lists)| [held.run(count(pages)), lists.scattered(pages)],
+        );
+        compare(
+            criterion,
+            &names[5],
+            &[(&names[5], 0, Some(1))],
+            || {
+                let kept = |controller: &Controller| -> Vec<Vec<DmaBuf>> {
+                    (0..DEPTH).map(|_| vec![gather(controller, pages)]).collect()
+                };
+                (Held::new(ENTRIES, kept), Lists::new(pages))
             },
             |(held, lists)| [held.run(count(pages)), lists.scattered(pages)],
         );

@@ -14,7 +14,12 @@ pub(super) fn part_pointer<T>(
     start: usize,
     len: usize,
 ) -> Result<DataPointer, Refusal> {
-    if held.segments().any(|segment| segment.prepared().space != queue.lists.space() && !segment.is_empty()) {
+    let space = queue.lists.space();
+    let is_ours = match held.spans() {
+        Some(spans) => spans.is_in(space),
+        None => held.segments().all(|segment| segment.prepared().space == space || segment.is_empty()),
+    };
+    if !is_ours {
         Err(Refusal::ForeignBuffer)
     } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
         Err(Refusal::Length)

@@ -3,7 +3,7 @@
 use super::{
     DataPointer, ENTRY, ListPool, Pages, SglUse, Source,
     sgl::SglWriter,
-    shape::{Part, Whole},
+    shape::{Part, Place, TableRange, Whole},
     writer::Writer,
 };
 use crate::error::Refusal;
@@ -114,6 +114,13 @@ impl ListPool {
         start: usize,
         len: usize,
     ) -> Result<DataPointer, Refusal> {
+        if let Some(spans) = buf.spans() {
+            if (start, len) == (0, spans.total_len()) {
+                return self.build_spans(spans);
+            }
+            let place = Place::default().further(spans, start as u64);
+            return self.describe(&TableRange { spans, place, len: len as u64 }, |_| ());
+        }
         self.describe(&Part(buf, start..start + len), |_| ())
     }
 

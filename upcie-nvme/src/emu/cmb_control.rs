@@ -32,12 +32,11 @@ impl<M: Media> Machine<M> {
 
     /// Puts the buffer where CMBMSC says, if the host has it elsewhere.
     pub(super) fn place_cmb(&mut self, host: &mut impl Host) {
-        let Some(cmb) = &mut self.core.cmb else { return };
+        let Some(cmb) = &self.core.cmb else { return };
         let wanted = cmb.wanted();
         let range = wanted.as_ref().map(|(start, memory)| *start..*start + memory.len() as u64);
         let is_wanted = range.is_some();
         let is_done = host.own_memory() == range || host.set_own_memory(wanted);
-        cmb.note_place(is_wanted && is_done);
         self.core.io.note_own_memory(is_wanted && is_done);
     }
 

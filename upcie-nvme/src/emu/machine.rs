@@ -184,8 +184,8 @@ impl<M: Media> Machine<M> {
         match region {
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
-                let cmb = self.core.cmb.as_ref().map(Cmb::properties).unwrap_or_default();
-                self.registers.read(boot, &cmb, offset, data);
+                let cmb = self.core.cmb.as_ref().map(|cmb| cmb.properties(self.core.io.has_own_memory));
+                self.registers.read(boot, &cmb.unwrap_or_default(), offset, data);
             }
             Region::Registers => {
                 // The specification does not define reads of doorbells: return the value written last.

@@ -220,8 +220,7 @@ impl Reservations {
         limit: &mut Limit<'_>,
     ) -> Result<()> {
         let (controller, len) = (&self.namespace.controller, data.len());
-        let mut buffer = controller.whole_pages(len, limit)?;
-        buffer.write_at(0, data);
+        let mut buffer = controller.pages_with(data, limit)?;
         let what = || command.describe();
         run(controller, &mut buffer, &what, limit, (tries, Order::Any), |turn, held, _| {
             // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in

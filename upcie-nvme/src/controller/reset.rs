@@ -79,7 +79,7 @@ impl Inner {
         }
         let _resetting = self.resets.begin();
         let _budget = Budget::new(patience);
-        // Of everything that the controller states no time for.
+        // The limit of everything that the controller states no time for.
         let mut limit = self.limit();
         // A reset may activate firmware.
         self.effects.forget();

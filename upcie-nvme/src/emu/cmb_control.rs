@@ -1,6 +1,6 @@
 //! The controller memory buffer in the host's memory: where CMBMSC says.
 
-use super::{Error, Host, Machine, Media, cmb::CMB_BAR};
+use super::{Error, Host, Machine, Media, cmb::{CMB_BAR, CmbProperties}};
 
 impl<M: Media> Machine<M> {
     /// Puts another memory into the buffer's BAR, for another host.
@@ -38,6 +38,12 @@ impl<M: Media> Machine<M> {
         let is_wanted = range.is_some();
         let is_done = host.own_memory() == range || host.set_own_memory(wanted);
         self.core.io.note_own_memory(is_wanted && is_done);
+    }
+
+    /// Returns the buffer's registers.
+    pub(super) fn cmb_properties(&self) -> CmbProperties {
+        let is_placed = self.core.io.has_own_memory;
+        self.core.cmb.as_ref().map(|cmb| cmb.properties(is_placed)).unwrap_or_default()
     }
 
     /// Reads bytes of the buffer's BAR.

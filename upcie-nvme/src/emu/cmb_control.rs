@@ -1,6 +1,9 @@
 //! The controller memory buffer in the host's memory: where CMBMSC says.
 
-use super::{Error, Host, Machine, Media, cmb::{CMB_BAR, CmbProperties}};
+use super::{
+    Error, Host, Machine, Media,
+    cmb::{CMB_BAR, CmbProperties},
+};
 
 impl<M: Media> Machine<M> {
     /// Puts another memory into the buffer's BAR, for another host.

@@ -35,7 +35,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const DOORBELLS: usize = 0x1000;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Registers {
     cc: Configuration,
     aqa: AdminQueueAttributes,
@@ -106,20 +106,12 @@ impl Shared {
                 std::thread::park();
                 continue;
             }
-            if device.is_none() {
-                let registers = self.registers.lock().unwrap();
-                if registers.cc.en() {
-                    drop(registers);
-                    let (asq, acq, last) = {
-                        let registers = self.registers.lock().unwrap();
-                        (registers.asq, registers.acq, registers.aqa.asqs())
-                    };
-                    // The driver's queues have as many entries each.
-                    device = Some(self.device(0, asq, acq, u32::from(last) + 1));
-                }
-            }
-            if let Some(device) = &mut device {
-                device.step_with(|command| self.admin(command));
+            let registers = *self.registers.lock().unwrap();
+            if registers.cc.en() {
+                // The driver's queues have as many entries each.
+                let entries = u32::from(registers.aqa.asqs()) + 1;
+                let make = || self.device(0, registers.asq, registers.acq, entries);
+                device.get_or_insert_with(make).step_with(|command| self.admin(command));
             }
             std::thread::sleep(Duration::from_micros(200));
         }

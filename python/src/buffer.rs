@@ -74,8 +74,8 @@ impl Buffer {
         lock(&self.state).data = data;
     }
 
-    /// Calls `f` with the bytes.
-    fn with<R>(&self, f: impl FnOnce(&mut DmaBuf) -> R) -> Result<R, Failure> {
+    /// Calls `f` with the bytes, which it leaves empty if the controller has kept them.
+    pub fn with<R>(&self, f: impl FnOnce(&mut DmaBuf) -> R) -> Result<R, Failure> {
         let mut data = self.take()?;
         let result = f(&mut data);
         self.put(data);

@@ -72,11 +72,11 @@ impl KeyValue {
         if let Ok(buffer) = value.cast::<Buffer>() {
             let buffer = buffer.get();
             return self.with(py, |keys| {
-                let mut data = buffer.take()?;
-                let all = 0..data.len();
-                let stored = keys.store_with(key, &mut data, all, options);
-                buffer.put(data);
-                Ok(stored?)
+                let stored = buffer.with(|data| {
+                    let all = 0..data.len();
+                    keys.store_with(key, data, all, options)
+                });
+                Ok(stored??)
             });
         }
         let bytes = PyMemoryView::from(value)?.call_method1("cast", ("B",))?;
@@ -100,11 +100,11 @@ impl KeyValue {
     ) -> PyResult<usize> {
         let (key, buffer) = (key_of(key)?, buffer.get());
         self.with(py, |keys| {
-            let mut data = buffer.take()?;
-            let all = 0..data.len();
-            let len = keys.retrieve_with(key, &mut data, all, RetrieveOptions::empty());
-            buffer.put(data);
-            Ok(len?)
+            let len = buffer.with(|data| {
+                let all = 0..data.len();
+                keys.retrieve_with(key, data, all, RetrieveOptions::empty())
+            });
+            Ok(len??)
         })
     }
 

@@ -14,7 +14,7 @@ use crate::{
 use pyo3::{buffer::PyBuffer, prelude::*, types::PyMemoryView};
 use std::sync::Arc;
 use upcie_nvme::{
-    Direction, Io,
+    Direction, DmaBuf, Io,
     protection::BlockFormat,
     spec::{CopyRange, Csi, DatasetRange},
 };
@@ -107,18 +107,11 @@ impl Namespace {
             let io = protect.map_or(io, |protect| io.protect(protect.native()));
             let io = placement.map_or(io, |identifier| io.placement(identifier));
             // The controller is held from here on: a buffer that is in use is so by a call that goes on after a close.
-            let mut data = buffer.take()?;
-            let moved = match metadata.map(|metadata| (metadata, metadata.take())) {
-                None => namespace.run(io, &mut data).map_err(Failure::from),
-                Some((_, Err(failure))) => Err(failure),
-                Some((place, Ok(mut metadata))) => {
-                    let moved = namespace.run_with_metadata(io, &mut data, &mut metadata);
-                    place.put(metadata);
-                    moved.map_err(Failure::from)
-                }
-            };
-            buffer.put(data);
-            moved
+            let moved = buffer.with(|data| match metadata {
+                None => Ok(namespace.run(io, data)),
+                Some(metadata) => metadata.with(|metadata| namespace.run_with_metadata(io, data, metadata)),
+            });
+            Ok(moved???)
         });
         Ok(moved?)
     }
@@ -317,12 +310,7 @@ impl Namespace {
     fn compare(&self, py: Python<'_>, slba: u64, data: &Bound<'_, PyAny>) -> PyResult<bool> {
         let buffer = self.source(py, data)?;
         let buffer = buffer.get();
-        let same = self.with(py, |_, namespace| {
-            let mut data = buffer.take()?;
-            let same = namespace.compare(slba, &mut data);
-            buffer.put(data);
-            Ok(same?)
-        });
+        let same = self.with(py, |_, namespace| Ok(buffer.with(|data| namespace.compare(slba, data))??));
         Ok(same?)
     }
 
@@ -337,15 +325,10 @@ impl Namespace {
         let buffers = [self.source(py, expected)?, self.source(py, new)?];
         let buffers = buffers.each_ref().map(Bound::get);
         let written = self.with(py, |_, namespace| {
-            let mut expected = buffers[0].take()?;
-            let taken = buffers[1].take();
-            let written = taken.and_then(|mut new| {
-                let written = namespace.compare_and_write(slba, &mut expected, &mut new);
-                buffers[1].put(new);
-                Ok(written?)
-            });
-            buffers[0].put(expected);
-            written
+            let write = |expected: &mut DmaBuf| {
+                buffers[1].with(|new| namespace.compare_and_write(slba, expected, new))
+            };
+            Ok(buffers[0].with(write)???)
         });
         Ok(written?)
     }

@@ -7,29 +7,18 @@ use upcie_nvme::{
     spec::{PersistenceChange, ReservationType},
 };
 
-/// Names of the types, those of `upcie resv`, by their numbers from 1 on.
-const KINDS: [&str; 6] = [
-    "write-exclusive",
-    "exclusive-access",
-    "write-exclusive-registrants-only",
-    "exclusive-access-registrants-only",
-    "write-exclusive-all-registrants",
-    "exclusive-access-all-registrants",
-];
-
 /// Returns the type with a name.
 fn kind_of(name: &str) -> Result<ReservationType, Failure> {
-    let number = (1..).zip(KINDS).find(|(_, known)| *known == name).map(|(number, _)| number);
-    let number = number.ok_or_else(|| {
-        Failure::Argument(format!("a reservation of {name:?}: it takes {}", KINDS.join(", ")))
-    });
-    number.map(ReservationType)
+    ReservationType::ALL.into_iter().find(|kind| name_of(*kind) == name).ok_or_else(|| {
+        let names = ReservationType::ALL.map(name_of).join(", ");
+        Failure::Argument(format!("a reservation of {name:?}: it takes {names}"))
+    })
 }
 
-/// Returns the name of a type, or its number.
+/// Returns the name of a type as `upcie resv` has it (`write-exclusive-registrants-only`), or its number.
 fn name_of(kind: ReservationType) -> String {
-    let known = usize::from(kind.0).checked_sub(1).and_then(|index| KINDS.get(index));
-    known.map_or_else(|| kind.0.to_string(), |name| (*name).to_owned())
+    let joined = |name: &str| name.to_lowercase().replace(" - ", "-").replace(' ', "-");
+    kind.name().map_or_else(|| kind.0.to_string(), joined)
 }
 
 /// The reservations of a namespace. A host *registers* a key of its own choice, and may then *acquire* the reservation, which keeps

@@ -110,10 +110,7 @@ impl Zones {
         let buffer = buffer.get();
         let block = self.namespace.get().with(py, |_, native| {
             let zones = native.zones()?;
-            let mut data = buffer.take()?;
-            let block = zones.append(zone, &mut data);
-            buffer.put(data);
-            Ok::<_, Failure>(block?)
+            Ok(buffer.with(|data| zones.append(zone, data))??)
         });
         Ok(block?)
     }

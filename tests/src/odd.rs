@@ -24,6 +24,15 @@ pub trait Registers: Send + 'static {
     }
 }
 
+/// Changes a register of 32 bits that was read.
+///
+/// # Panics
+/// Panics if other bytes were read than those of the register.
+pub fn change(data: &mut [u8], change: impl FnOnce(u32) -> u32) {
+    let bits = u32::from_le_bytes((&*data).try_into().expect("a register of 32 bits"));
+    data.copy_from_slice(&change(bits).to_le_bytes());
+}
+
 /// A controller with such registers.
 struct Odd<R> {
     inner: Emulator,

@@ -193,12 +193,11 @@ struct Reading;
 
 impl Registers for Reading {
     fn read(&mut self, at: u64, data: &mut [u8]) {
-        if at != offset::BPINFO as u64 {
-            return;
+        if at == offset::BPINFO as u64 {
+            odd::change(data, |bits| {
+                BootPartitionProperty::from_bits(bits).with_brs(BootReadStatus::IN_PROGRESS).into_bits()
+            });
         }
-        let bits = u32::from_le_bytes((&*data).try_into().expect("a register of 32 bits"));
-        let property = BootPartitionProperty::from_bits(bits).with_brs(BootReadStatus::IN_PROGRESS);
-        data.copy_from_slice(&property.into_bits().to_le_bytes());
     }
 }
 

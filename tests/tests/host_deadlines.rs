@@ -249,9 +249,9 @@ impl Registers for NeverShutDown {
         }
         // Slow on purpose: the register's own deadline is kept.
         thread::sleep(Duration::from_millis(200));
-        let bits = u32::from_le_bytes((&*data).try_into().expect("a register of 32 bits"));
-        let status = ControllerStatus::from_bits(bits).with_shst(ShutdownStatus::OCCURRING);
-        data.copy_from_slice(&status.into_bits().to_le_bytes());
+        odd::change(data, |bits| {
+            ControllerStatus::from_bits(bits).with_shst(ShutdownStatus::OCCURRING).into_bits()
+        });
     }
 }
 

@@ -89,6 +89,11 @@ pub fn number(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
+/// Returns the degrees Celsius of a temperature in kelvins, as the specification rounds them.
+pub fn celsius(kelvins: i64) -> i64 {
+    kelvins - 273
+}
+
 /// Returns the greatest number that divides both; the other one if one is 0.
 pub fn common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common_divisor(b, a % b) }

@@ -153,7 +153,7 @@ fn a_disk_stands_for_its_function() {
         if !on("/pci") || !(on("/nvme/nvme") || on("/virtio")) || on("/host") || on("/usb") {
             continue;
         }
-        // Whether the function can be unbound or not: its name is told first.
+        // The name of the function is told first, also of one that can't be unbound.
         let name = entry.file_name().into_string().unwrap();
         let output = run(&format!("unbind /dev/{name} --dry-run {}", option(&dir)));
         has(&String::from_utf8_lossy(&output.stdout), &[&format!("{name} is ")]);

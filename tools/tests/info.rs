@@ -6,12 +6,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use program::{Dir, complains, fails, run_upcie as run, succeeds, upcie};
+use program::{Dir, complains, fails, run_upcie as run, serve, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -102,38 +101,16 @@ fn every_tool_works_on_a_minimal_controller() {
     }
 }
 
-/// An `nvme-emu` process, which is killed when dropped.
-struct Server(Child);
-
-impl Server {
-    fn start(socket: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-emu"));
-        command.args(["--socket", socket, "--size", "16M"]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("listening"), "{line}");
-        Self(child)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
 }
 
 #[test]
 fn a_stopped_server_is_named_within_the_timeout() {
     let dir = Dir::made("stopped");
     let socket = dir.path("socket");
-    let server = Server::start(&socket);
-    server.signal(Signal::SIGSTOP);
+    let (server, _) = serve(&socket, ["--size", "16M"]);
+    signal(&server.0, Signal::SIGSTOP);
     let start = Instant::now();
     let error = fails(1, run(&format!("info vfio-user:{socket} --timeout 1s")));
     for part in [socket.as_str(), "stopped or hung", "within 1s"] {
@@ -141,7 +118,7 @@ fn a_stopped_server_is_named_within_the_timeout() {
     }
     assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
     // The server recovers, and serves the next client.
-    server.signal(Signal::SIGCONT);
+    signal(&server.0, Signal::SIGCONT);
     succeeds(run(&format!("info vfio-user:{socket}")));
 }
 
@@ -149,8 +126,8 @@ fn a_stopped_server_is_named_within_the_timeout() {
 fn an_interrupt_ends_the_wait_for_a_stopped_server() {
     let dir = Dir::made("interrupted");
     let socket = dir.path("socket");
-    let server = Server::start(&socket);
-    server.signal(Signal::SIGSTOP);
+    let (server, _) = serve(&socket, ["--size", "16M"]);
+    signal(&server.0, Signal::SIGSTOP);
     let mut command = upcie(&format!("info vfio-user:{socket} --timeout 600s"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
@@ -165,7 +142,7 @@ fn an_interrupt_ends_the_wait_for_a_stopped_server() {
         assert!(start.elapsed() < LIMIT, "no connection");
         std::thread::yield_now();
     }
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    signal(&child, Signal::SIGINT);
     let error = complains(130, child.wait_with_output().unwrap());
     assert!(error.contains(&socket), "{error}");
     assert!(start.elapsed() < 2 * LIMIT, "{:?}", start.elapsed());

@@ -3,25 +3,10 @@
 mod program;
 
 use nix::unistd::{getgid, getuid};
-use program::{Dir, Ended, complains, fails, run, run_upcie, succeeds};
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    os::unix::fs::MetadataExt,
-    process::{Command, Stdio},
-};
+use program::{Dir, complains, fails, run, run_upcie, serve, succeeds};
+use std::{fs, os::unix::fs::MetadataExt};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_nvme-emu");
-
-/// Starts `nvme-emu` on a socket; returns the process, and the line that it prints once it listens.
-fn start(socket: &str, arguments: &str) -> (Ended, String) {
-    let mut command = Command::new(PROGRAM);
-    command.args(["--socket", socket]).args(arguments.split_whitespace()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (Ended(child), line)
-}
 
 /// The permissions of the socket decide who reads and writes the blocks.
 #[test]
@@ -31,7 +16,7 @@ fn a_socket_has_the_mode_and_the_owner_that_were_asked_for() {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let owned = format!("--size 1M --mode 640 --owner {user}:{group}");
     for (arguments, mode) in [("--size 1M", 0o600), (owned.as_str(), 0o640)] {
-        let (_server, line) = start(&socket, arguments);
+        let (_server, line) = serve(&socket, arguments.split_whitespace());
         assert!(line.starts_with(&format!("listening on vfio-user:{socket} ")), "{line}");
         let data = fs::metadata(&socket).unwrap();
         assert_eq!((data.mode() & 0o7777, data.uid(), data.gid()), (mode, user, group), "{arguments}");
@@ -54,7 +39,7 @@ fn the_line_says_how_much_memory_is_taken() {
         ("--size 16M --no-populate", " (1 × 16 MiB, allocates memory on first write)\n"),
         ("--size 16M --null", " (1 × 16 MiB)\n"),
     ] {
-        let (_server, line) = start(&socket, arguments);
+        let (_server, line) = serve(&socket, arguments.split_whitespace());
         assert!(line.ends_with(end), "{arguments}: {line}");
     }
 }

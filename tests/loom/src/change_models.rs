@@ -56,7 +56,7 @@ macro_rules! members {
                     (lock(&self.pairs).clone(), Vec::new())
                 }
 
-                // As in `controller/queues.rs`.
+                // The same as in `controller/queues.rs`.
                 fn wait_for_blocking_call(&self, limit: &Limit<'_>) -> bool {
                     self.calls.enter(|| limit.whole()).is_some()
                 }

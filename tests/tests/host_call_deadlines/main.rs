@@ -63,17 +63,22 @@ fn open(options: &str, number: usize) -> (Arc<Stepping>, Controller) {
     (clock, controller)
 }
 
+/// Makes the call of a row on a controller of its own; returns its result, and the time that it took.
+fn played(row: Row, number: usize) -> (Outcome, Duration) {
+    let (clock, controller) = open(row.options, number);
+    let mut call = (row.prepare)(&controller);
+    clock.device.inject(&plan(row.rules)).unwrap();
+    let start = clock.now();
+    let result = call();
+    (result, clock.now() - start)
+}
+
 /// Each command had a deadline, and the call had none: these took a multiple of the timeout.
 #[test]
 fn calls_end_though_each_answer_is_just_in_time() {
     for (number, row) in admin_rows().into_iter().chain(io_rows()).enumerate() {
-        let Row { name, options, rules, deadline, prepare } = row;
-        let (clock, controller) = open(options, number);
-        let mut call = prepare(&controller);
-        clock.device.inject(&plan(rules)).unwrap();
-        let start = clock.now();
-        let result = call();
-        let took = clock.now() - start;
+        let (name, deadline) = (row.name, row.deadline);
+        let (result, took) = played(row, number);
         let text = result.expect_err(name).to_string();
         println!("{name}: after {took:?}: {text}");
         assert!(text.contains("no answer within"), "{name}: {text}");
@@ -144,13 +149,9 @@ fn data_gives_a_call_more_time() {
         },
     ];
     for (number, row) in (200..).zip(rows) {
-        let Row { name, options, rules, deadline, prepare } = row;
-        let (clock, controller) = open(options, number);
-        let mut call = prepare(&controller);
-        clock.device.inject(&plan(rules)).unwrap();
-        let start = clock.now();
-        call().unwrap_or_else(|error| panic!("{name}: {error}"));
-        let took = clock.now() - start;
+        let (name, deadline) = (row.name, row.deadline);
+        let (result, took) = played(row, number);
+        result.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(took > TIMEOUT && took <= Duration::from_secs(deadline), "{name}: {took:?}");
     }
 }

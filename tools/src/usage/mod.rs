@@ -114,7 +114,7 @@ impl Host {
     /// Reads the state of a machine whose `proc` and `sys` are below `root`: a test's.
     ///
     /// # Errors
-    /// What is mounted can't be read.
+    /// The list of mounts can't be read.
     pub fn at(root: &Path) -> std::io::Result<Self> {
         let mounts = fs::read_to_string(root.join("proc/self/mountinfo"))?;
         // A kernel without swap has no such file.

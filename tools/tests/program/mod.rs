@@ -52,6 +52,17 @@ impl Drop for Ended {
     }
 }
 
+/// Starts `nvme-emu` on a socket; returns the process, and the line that it prints once it listens.
+pub fn serve<'a>(socket: &str, arguments: impl IntoIterator<Item = &'a str>) -> (Ended, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-emu"));
+    let mut child =
+        command.args(["--socket", socket]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on"), "{line}");
+    (Ended(child), line)
+}
+
 /// `nvme-emu` on a socket, and its address.
 pub struct Served(pub Ended, pub String);
 
@@ -63,16 +74,8 @@ impl Served {
     /// Starts it with further arguments.
     pub fn with(dir: &Dir, options: &str, more: &[&str]) -> Self {
         let socket = dir.path("socket");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-emu"))
-            .args(["--socket", &socket, "--options", options])
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("listening on"), "{line}");
-        Self(Ended(child), format!("vfio-user:{socket}"))
+        let (child, _) = serve(&socket, ["--options", options].into_iter().chain(more.iter().copied()));
+        Self(child, format!("vfio-user:{socket}"))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         ),
     };
     let executables = nightly.build(&args.words)?;
-    // In files: a suite passes if it kills a program that has reported a fault, a server for instance.
+    // The reports go to files: a suite passes if it kills a program that has reported a fault, a server for instance.
     let reports = nightly.directory().join("reports");
     let _ = fs::remove_dir_all(&reports);
     fs::create_dir_all(&reports).with_context(|| reports.display().to_string())?;

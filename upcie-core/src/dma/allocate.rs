@@ -67,13 +67,11 @@ impl DmaSpace {
                 let memory = physical.memory(len, page.unwrap_or(PageSize::Huge2M))?;
                 // It may be retired memory that a device which did not stop can write to: that is retired after the space was
                 // closed.
-                match self.check_stopped() {
-                    Ok(()) => Ok(memory),
-                    Err(error) => {
-                        physical.retire(memory);
-                        Err(error)
-                    }
+                if let Err(error) = self.check_stopped() {
+                    physical.retire(memory);
+                    return Err(error);
                 }
+                Ok(memory)
             }
             (Kind::Translated { .. }, Some(page)) => Memory::new_on(len, page, node),
             (Kind::Translated { .. }, None) => {

@@ -3,7 +3,7 @@ use crate::{
     Failure,
     deadline::Budget,
     memory::{Memory, PageSize},
-    testing::{FakeIommu, Random, thread_number, wait_until_asleep},
+    testing::{FakeIommu, Random, in_child, thread_number, wait_until_asleep},
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -292,33 +292,15 @@ fn impossible_allocations_are_errors() {
 #[test]
 fn a_forked_child_does_not_wait_for_the_parents_lock() {
     let (heap, _) = heap();
-    let buf = heap.alloc(4096).unwrap();
+    let mut buf = heap.alloc(4096).unwrap();
     let held = heap.hold();
-    // SAFETY: the child drops one buffer, asks the heap, and exits at once, without unwinding into the test harness.
-    match unsafe { libc::fork() } {
-        0 => {
-            drop(buf);
-            let is_refused = heap.verify().is_err() && (heap.in_use(), heap.footprint()) == (0, 0);
-            // SAFETY: exits the child process.
-            unsafe { libc::_exit((!is_refused).into()) }
-        }
-        child => {
-            assert!(child > 0);
-            let end = std::time::Instant::now() + Duration::from_secs(10);
-            let mut status = 0;
-            // SAFETY: waits for the child process made here.
-            while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
-                if std::time::Instant::now() > end {
-                    // SAFETY: kills the child process made here, which hangs.
-                    unsafe { libc::kill(child, libc::SIGKILL) };
-                    panic!("the child waits for the lock");
-                }
-                std::thread::yield_now();
-            }
-            assert_eq!(status, 0);
-        }
-    }
+    let code = in_child(|| {
+        drop(std::mem::take(&mut buf));
+        let is_refused = heap.verify().is_err() && (heap.in_use(), heap.footprint()) == (0, 0);
+        (!is_refused).into()
+    });
     drop(held);
+    assert_eq!(code, Some(0), "1: it is not refused; none: the child waits for the lock");
 }
 
 /// Maps the first region at once, and later ones when the test allows it.

@@ -185,9 +185,9 @@ impl Drop for AsyncHandle {
 }
 
 impl<O> RemoteSubmission<O> {
-    fn refuse(&mut self) -> Poll<Answer> {
+    /// Ends the future with an error and its buffer, if it has that still.
+    fn refuse(&mut self, error: Error) -> Poll<Answer> {
         self.leave();
-        let error = self.handle.remote.closed(&self.command, &self.buffer);
         Poll::Ready((Err(error), mem::take(&mut self.buffer)))
     }
 
@@ -206,8 +206,7 @@ impl<O> RemoteSubmission<O> {
 
     fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Answer> {
         if let Err(error) = self.handle.check_owner() {
-            self.stage = Stage::Taken;
-            return Poll::Ready((Err(error), mem::take(&mut self.buffer)));
+            return self.refuse(error);
         }
         match &mut self.stage {
             Stage::New(ticket) => {
@@ -217,7 +216,8 @@ impl<O> RemoteSubmission<O> {
                     let buffer = mem::take(&mut self.buffer);
                     self.handle.remote.request(slot, self.command, buffer, cx.waker().clone());
                 } else if self.handle.remote.is_closed() {
-                    return self.refuse();
+                    let error = self.handle.remote.closed(&self.command, &self.buffer);
+                    return self.refuse(error);
                 }
                 Poll::Pending
             }
@@ -229,8 +229,7 @@ impl<O> RemoteSubmission<O> {
                 answer
             }
             Stage::Taken => {
-                let error = Error::argument("", "a future was polled after its result was taken");
-                Poll::Ready((Err(error), DmaBuf::empty()))
+                self.refuse(Error::argument("", "a future was polled after its result was taken"))
             }
         }
     }

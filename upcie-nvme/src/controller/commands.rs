@@ -241,6 +241,15 @@ impl Inner {
         Ok(self.memory.heap.alloc_aligned(len.next_multiple_of(page), page)?)
     }
 
+    /// Returns a buffer of [whole pages](Self::whole_pages) that begins with `bytes`.
+    pub(crate) fn pages_with(&self, bytes: &[u8], limit: &mut Limit<'_>) -> Result<DmaBuf> {
+        let mut buffer = self.whole_pages(bytes.len(), limit)?;
+        if !bytes.is_empty() {
+            buffer.write_at(0, bytes);
+        }
+        Ok(buffer)
+    }
+
     /// Runs an Identify command within `limit`, and returns its page of data.
     pub(crate) fn identify_page(
         &self,

@@ -79,7 +79,7 @@ impl Inner {
         }
         let _resetting = self.resets.begin();
         let _budget = Budget::new(patience);
-        // Of everything that the controller states no time for.
+        // The limit of everything that the controller states no time for.
         let mut limit = self.limit();
         // A reset may activate firmware.
         self.effects.forget();
@@ -269,8 +269,7 @@ impl Inner {
 
     /// Sends a Set Features with `data`, and returns dword 0 of its completion.
     fn feature(&self, command: &Command, data: &[u8], what: &str, limit: &mut Limit<'_>) -> Result<u32> {
-        let mut buffer = self.whole_pages(data.len(), limit)?;
-        buffer.write_at(0, data);
+        let buffer = self.pages_with(data, limit)?;
         Ok(self.admin_data(command, buffer, what, limit)?.0)
     }
 }

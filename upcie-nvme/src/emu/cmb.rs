@@ -29,8 +29,6 @@ const RESERVED: u64 = 0xffc;
 pub(super) struct Cmb {
     memory: Arc<Memory>,
     control: CmbMemorySpaceControl,
-    /// The host has it at the address of `control`.
-    is_placed: bool,
     /// No client has had the memory.
     is_unused: bool,
 }
@@ -51,12 +49,7 @@ impl Cmb {
         if options.cmb == 0 {
             return Ok(None);
         }
-        Ok(Some(Self {
-            memory: memory(options)?,
-            control: CmbMemorySpaceControl::new(),
-            is_placed: false,
-            is_unused: true,
-        }))
+        Ok(Some(Self { memory: memory(options)?, control: CmbMemorySpaceControl::new(), is_unused: true }))
     }
 
     /// Returns the memory.
@@ -85,8 +78,9 @@ impl Cmb {
         zero_bytes(&self.memory);
     }
 
-    /// Returns the registers. Those of capabilities are 0 until the host has set CMBMSC.CRE.
-    pub fn properties(&self) -> CmbProperties {
+    /// Returns the registers. Those of capabilities are 0 until the host has set CMBMSC.CRE. `is_placed`: the host has the buffer
+    /// at the address of CMBMSC.
+    pub fn properties(&self, is_placed: bool) -> CmbProperties {
         let control = self.control;
         let (location, size) = if control.cre() {
             let units = (self.memory.len() as u64 / UNIT) as u32;
@@ -99,7 +93,7 @@ impl Cmb {
             (CmbLocation::new(), CmbSize::new())
         };
         // CMBSTS.CBAI: the host wants the buffer at its address, and it is not there.
-        let status = u32::from(control.cre() && control.cmse() && !self.is_placed);
+        let status = u32::from(control.cre() && control.cmse() && !is_placed);
         CmbProperties { location, size, control, status }
     }
 
@@ -118,11 +112,6 @@ impl Cmb {
         let start = self.control.cba() << 12;
         start.checked_add(self.memory.len() as u64)?;
         (self.control.cre() && self.control.cmse()).then(|| (start, self.memory.clone()))
-    }
-
-    /// Notes whether the host has it at the address of CMBMSC.
-    pub fn note_place(&mut self, is_placed: bool) {
-        self.is_placed = is_placed;
     }
 
     /// Reads bytes of the BAR.

@@ -1,6 +1,9 @@
 //! The controller memory buffer in the host's memory: where CMBMSC says.
 
-use super::{Error, Host, Machine, Media, cmb::CMB_BAR};
+use super::{
+    Error, Host, Machine, Media,
+    cmb::{CMB_BAR, CmbProperties},
+};
 
 impl<M: Media> Machine<M> {
     /// Puts another memory into the buffer's BAR, for another host.
@@ -32,13 +35,18 @@ impl<M: Media> Machine<M> {
 
     /// Puts the buffer where CMBMSC says, if the host has it elsewhere.
     pub(super) fn place_cmb(&mut self, host: &mut impl Host) {
-        let Some(cmb) = &mut self.core.cmb else { return };
+        let Some(cmb) = &self.core.cmb else { return };
         let wanted = cmb.wanted();
         let range = wanted.as_ref().map(|(start, memory)| *start..*start + memory.len() as u64);
         let is_wanted = range.is_some();
         let is_done = host.own_memory() == range || host.set_own_memory(wanted);
-        cmb.note_place(is_wanted && is_done);
         self.core.io.note_own_memory(is_wanted && is_done);
+    }
+
+    /// Returns the buffer's registers.
+    pub(super) fn cmb_properties(&self) -> CmbProperties {
+        let is_placed = self.core.io.has_own_memory;
+        self.core.cmb.as_ref().map(|cmb| cmb.properties(is_placed)).unwrap_or_default()
     }
 
     /// Reads bytes of the buffer's BAR.

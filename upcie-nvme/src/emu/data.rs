@@ -7,7 +7,7 @@ use super::{
     sgl::{self, Rules},
 };
 use crate::spec::{Command, SglDescriptor, Status};
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 /// Bytes of a host's buffer that are written where a structure has fewer.
 const PADDED: usize = 1 << 20;
@@ -70,8 +70,9 @@ impl Data {
         }
     }
 
-    /// Calls `piece` for each piece of `len` bytes of data, in order, with its address and length; without an address for
-    /// data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes.
+    /// Calls `piece` for each piece of the bytes `wanted` of `len` bytes of data, in order, with its address and its bytes; without
+    /// an address for data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes. All of the
+    /// data is checked.
     ///
     /// # Errors
     /// The status for a wrong list or for data in two memories, or the error of `piece`.
@@ -81,9 +82,10 @@ impl Data {
         host: &mut H,
         page: u64,
         moved: (u64, bool),
-        piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
+        wanted: Range<u64>,
+        piece: impl FnMut(&mut H, Option<u64>, Range<u64>) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        self.walk_in(&mut OneMemory::of(host), host, page, moved, piece)
+        self.walk_in(&mut OneMemory::of(host), host, page, moved, wanted, piece)
     }
 
     /// Walks like [`walk`](Self::walk), over data that has to be in `memory`.
@@ -94,19 +96,27 @@ impl Data {
         host: &mut H,
         page: u64,
         (len, reads): (u64, bool),
-        mut piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
+        wanted: Range<u64>,
+        mut piece: impl FnMut(&mut H, Option<u64>, Range<u64>) -> Result<(), Status>,
     ) -> Result<(), Status> {
+        let mut at = 0;
+        let mut each = |host: &mut H, iova: Option<u64>, part: usize| -> Result<(), Status> {
+            iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
+            let (first, last) = (wanted.start.max(at), wanted.end.min(at + part as u64));
+            let skipped = first - at;
+            at += part as u64;
+            if first >= last {
+                return Ok(());
+            }
+            piece(host, iova.map(|iova| iova + skipped), first..last)
+        };
         match self {
-            Self::Prps(prp1, prp2) => prp::walk(host, page, (prp1, prp2), len, |host, iova, part| {
-                memory.check(iova, part)?;
-                piece(host, Some(iova), part)
-            }),
+            Self::Prps(prp1, prp2) => {
+                prp::walk(host, page, (prp1, prp2), len, |host, iova, part| each(host, Some(iova), part))
+            }
             Self::Sgl(first, sgls) => {
                 let rules = Rules { len, reads, dwords: sgls == Sgls::Dwords };
-                sgl::walk(host, first, rules, |host, iova, part| {
-                    iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
-                    piece(host, iova, part)
-                })
+                sgl::walk(host, first, rules, each)
             }
         }
     }
@@ -131,14 +141,11 @@ impl Data {
         (len, first): (u64, u64),
         bytes: &mut [u8],
     ) -> Result<(), Status> {
-        let (mut rest, mut at) = (bytes, 0);
-        self.walk_in(memory, host, page, (len, false), |host, iova, part| {
+        let wanted = first..first + bytes.len() as u64;
+        self.walk_in(memory, host, page, (len, false), wanted, |host, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
-            let (part, after) =
-                std::mem::take(&mut rest).split_at_mut_checked(part).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
-            host.read(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            let part = bytes.get_mut((part.start - first) as usize..(part.end - first) as usize);
+            host.read(iova, part.ok_or(Status::INTERNAL_ERROR)?).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })
     }
 
@@ -147,7 +154,21 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn store(self, host: &mut impl HostMemory, page: u64, bytes: &[u8]) -> Result<(), Status> {
-        self.store_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
+        self.store_first(host, page, bytes.len() as u64, bytes)
+    }
+
+    /// Writes `bytes` to the host, as the first ones of `len` bytes of data.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn store_first(
+        self,
+        host: &mut impl HostMemory,
+        page: u64,
+        len: u64,
+        bytes: &[u8],
+    ) -> Result<(), Status> {
+        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), bytes)
     }
 
     /// Writes `bytes` to the host, as those from the byte `first` of `len` bytes of data on, which has to be in `memory`.
@@ -162,15 +183,12 @@ impl Data {
         (len, first): (u64, u64),
         bytes: &[u8],
     ) -> Result<(), Status> {
-        let (mut rest, mut at) = (bytes, 0);
-        self.walk_in(memory, host, page, (len, true), |host, iova, part| {
-            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
-            let (part, after) = rest.split_at_checked(part).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
+        let wanted = first..first + bytes.len() as u64;
+        self.walk_in(memory, host, page, (len, true), wanted, |host, iova, part| {
             // Without an address the host discards the part.
-            iova.map_or(Ok(()), |iova| {
-                host.write(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-            })
+            let Some(iova) = iova else { return Ok(()) };
+            let part = bytes.get((part.start - first) as usize..(part.end - first) as usize);
+            host.write(iova, part.ok_or(Status::INTERNAL_ERROR)?).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })
     }
 
@@ -187,7 +205,7 @@ impl Data {
         len: u64,
     ) -> Result<(), Status> {
         bytes.resize(bytes.len().max(PADDED).min(len as usize), 0);
-        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), &bytes)
+        self.store_first(host, page, len, &bytes)
     }
 
     /// Checks as much of it as needs no read of the host's memory.
@@ -200,13 +218,4 @@ impl Data {
             Self::Sgl(first, sgls) => sgl::check(first, Rules { len, reads, dwords: sgls == Sgls::Dwords }),
         }
     }
-}
-
-/// Returns the bytes to skip and those to take of the next `part` bytes of data, of which `at` were before: the wanted ones are
-/// `left` bytes from the byte `first` on, of which some may have been taken. `None` if it has none of them.
-fn overlap(at: &mut u64, part: usize, first: u64, left: usize) -> Option<(u64, usize)> {
-    let start = std::mem::replace(at, *at + part as u64);
-    let skipped = first.saturating_sub(start);
-    let taken = (part as u64).saturating_sub(skipped).min(left as u64);
-    (taken > 0).then_some((skipped, taken as usize))
 }

@@ -75,7 +75,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && found?.command_set() == Csi::NVM => {
             Ok(nvm_namespace(found?))
         }
-        // What all namespaces with a block format have in common: here the same for each.
+        // The data that all namespaces with a block format have in common: here the same for each.
         Cns::FORMAT_NAMESPACE => named_format(command).map(|_| namespace(known, &Namespace::NONE)),
         Cns::COMMAND_SET_FORMAT_NAMESPACE if command.cdw11 >> 24 == 0 => {
             named_format(command).map(|_| nvm_formats().as_bytes().to_vec())

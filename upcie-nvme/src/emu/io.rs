@@ -39,7 +39,7 @@ pub(super) struct Io<M> {
     pub page: u64,
     pub(super) sgls: Sgls,
     pub(super) marks: Marks,
-    /// What is being erased, the first one first.
+    /// The erasures under way, the first one first.
     pub(super) erasures: VecDeque<Erasure>,
     /// The zones of the namespaces; empty if none has zones.
     pub(super) zones: Vec<Option<Zones>>,

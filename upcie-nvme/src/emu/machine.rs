@@ -184,8 +184,7 @@ impl<M: Media> Machine<M> {
         match region {
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
-                let cmb = self.core.cmb.as_ref().map(Cmb::properties).unwrap_or_default();
-                self.registers.read(boot, &cmb, offset, data);
+                self.registers.read(boot, &self.cmb_properties(), offset, data);
             }
             Region::Registers => {
                 // The specification does not define reads of doorbells: return the value written last.
@@ -195,8 +194,7 @@ impl<M: Media> Machine<M> {
                 }
             }
             Region::Config => {
-                // The interrupt status must be current: a doorbell may have been written since the last
-                // round.
+                // The interrupt status must be current: a doorbell may have been written since the last round.
                 self.update_lines(host);
                 self.config.read(offset, data);
             }

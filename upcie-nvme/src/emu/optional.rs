@@ -5,7 +5,8 @@ use super::{
     data::Data,
     io::{Io, PIECE},
     media::{Bytes, Media},
-    rest::Left,
+    namespace::Namespace,
+    rest::{Left, ranges_left},
 };
 use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
@@ -19,7 +20,7 @@ pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
 pub(super) const COPY_BLOCKS: u32 = 8192;
 
-const TOO_MUCH: Status = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
+pub(super) const TOO_MUCH: Status = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
 
 impl<M: Media> Io<M> {
     /// Returns an error if a block of these bytes is marked as uncorrectable.
@@ -85,20 +86,16 @@ impl<M: Media> Io<M> {
         let (page, shift) = (self.page, self.namespace(command.nsid)?.shift);
         let first = done << shift;
         let end = first.saturating_add(PIECE).min(len);
-        let (mut at, mut same, mut theirs) = (0, true, [0; CHUNK]);
-        data.walk(host, page, (len, false), |host, iova, part| {
+        let (mut same, mut theirs) = (true, [0; CHUNK]);
+        data.walk(host, page, (len, false), first..end, |host, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let (from, to) = (first.max(at), end.min(at + part as u64));
-            if from < to {
-                self.each_chunk(offset + from, to - from, |_, done, mine| {
-                    let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
-                    host.read(iova + (from - at) + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-                    same &= mine == theirs;
-                    Ok(())
-                })?;
-            }
-            at += part as u64;
-            Ok(())
+            self.each_chunk(offset + part.start, part.end - part.start, |_, done, mine| {
+                let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
+                host.read(iova + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                same &= mine == theirs;
+                Ok(())
+            })
+            .map(|_| ())
         })?;
         match same {
             false => Err(Status::COMPARE_FAILURE),
@@ -144,14 +141,25 @@ impl<M: Media> Io<M> {
             self.copied = 0;
             return Ok(0);
         }
-        // Check everything before the first block is copied.
+        let ranges = ranges.iter().map(|range| (range.slba, u64::from(range.nlb) + 1));
+        self.check_copy(command, &namespace, ranges.clone())?;
+        self.copy_pieces(command, ranges, 0)
+    }
+
+    /// Checks the source ranges of a Copy, each the first block and the number of blocks, and its target: all before the first
+    /// block is copied.
+    pub(super) fn check_copy(
+        &self,
+        command: &Command,
+        namespace: &Namespace,
+        ranges: impl Iterator<Item = (u64, u64)>,
+    ) -> Result<(), Status> {
         let mut total = 0;
-        for range in ranges {
-            let blocks = u64::from(range.nlb) + 1;
+        for (slba, blocks) in ranges {
             if blocks > COPY_RANGE_BLOCKS.into() {
                 return Err(TOO_MUCH);
             }
-            let (offset, len) = namespace.range(range.slba, blocks)?;
+            let (offset, len) = namespace.range(slba, blocks)?;
             self.readable(offset, len)?;
             total += blocks;
         }
@@ -159,9 +167,7 @@ impl<M: Media> Io<M> {
             return Err(TOO_MUCH);
         }
         namespace.range(command.slba(), total)?;
-        self.writable()?;
-        let ranges = ranges.iter().map(|range| (range.slba, u64::from(range.nlb) + 1));
-        self.copy_pieces(command, ranges, 0)
+        self.writable()
     }
 
     /// Copies ranges of blocks behind the first `done` ones that the command names, a piece of them at most.
@@ -185,8 +191,7 @@ impl<M: Media> Io<M> {
             })?;
             copied += part;
             if copied == most {
-                let begun = Some((slba + part, count - part)).filter(|(_, left)| *left > 0);
-                let ranges: Vec<_> = begun.into_iter().chain(ranges).collect();
+                let ranges = ranges_left((slba, count), part, ranges);
                 if ranges.is_empty() {
                     break;
                 }

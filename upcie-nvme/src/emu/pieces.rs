@@ -13,7 +13,7 @@ use super::{
     media::Media,
     metadata::refuse_action,
     namespace::{Away, refusal},
-    rest::{IS_PART, Left, Rest},
+    rest::{IS_PART, Left, Rest, ranges_left},
 };
 use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
@@ -242,8 +242,7 @@ impl<M: Media> Io<M> {
             self.written(offset, len);
             done += part;
             if done == most {
-                let begun = Some((slba + part, count - part)).filter(|(_, left)| *left > 0);
-                let left: Vec<_> = begun.into_iter().chain(ranges).collect();
+                let left = ranges_left((slba, count), part, ranges);
                 let bytes = done << namespace.shift;
                 return Ok(match left.is_empty() {
                     true => bytes,

@@ -6,7 +6,6 @@ use super::{
     config::ConfigSpace,
     layout::{self, DOORBELLS, REGISTER_BAR},
     msix::MsixTable,
-    one_memory::OneMemory,
     queue::{Cq, Fault, Sq},
     queues::Queues,
     registers::{Action, Registers},
@@ -139,10 +138,8 @@ impl<M: Media> Machine<M> {
         self.core.io.page = registers.cc.page_size();
         let sq_entries = u32::from(registers.aqa.asqs()) + 1;
         let cq_entries = u32::from(registers.aqa.acqs()) + 1;
-        OneMemory::of(host).check(registers.asq, sq_entries as usize * 64)?;
-        OneMemory::of(host).check(registers.acq, cq_entries as usize * 16)?;
-        let (sq_ring, cq_ring) =
-            (Ring::new(host, registers.asq, sq_entries), Ring::new(host, registers.acq, cq_entries));
+        let sq_ring = Ring::of_queue(host, registers.asq, sq_entries)?;
+        let cq_ring = Ring::of_queue(host, registers.acq, cq_entries)?;
         let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);
         let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
         let cqs = (0..=self.core.options.queues).map(|_| None).collect();

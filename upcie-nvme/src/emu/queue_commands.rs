@@ -6,7 +6,6 @@ use super::{
     flight::{Done, Flight},
     identify,
     media::Media,
-    one_memory::OneMemory,
     queue::{Cq, Sq},
     queues::Queues,
     service,
@@ -37,8 +36,7 @@ impl<M: Media> Core<M> {
         if vector.is_some_and(|vector| vector >= self.vectors) {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
         }
-        OneMemory::of(host).check(command.prp1(), entries as usize * 16)?;
-        let ring = Ring::new(host, command.prp1(), entries);
+        let ring = Ring::of_queue(host, command.prp1(), entries)?;
         let cq = Cq::new(qid, entries, ring, self.doorbell(qid, true)?, vector);
         self.add_to_buffers(&mut queues.doorbell_buffers, host, (qid, true, entries))?;
         *slot = Some(cq);
@@ -65,8 +63,7 @@ impl<M: Media> Core<M> {
         }
         let cq = queues.cqs.get_mut(usize::from(cqid)).and_then(Option::as_mut);
         let cq = cq.ok_or(Status::COMPLETION_QUEUE_INVALID.with_do_not_retry())?;
-        OneMemory::of(host).check(command.prp1(), entries as usize * 64)?;
-        let ring = Ring::new(host, command.prp1(), entries);
+        let ring = Ring::of_queue(host, command.prp1(), entries)?;
         let doorbell = self.doorbell(qid, false)?;
         let mut sq = Sq::new(qid, cqid, entries, ring, doorbell, !self.options.latency.is_zero());
         sq.priority = dword.qprio();

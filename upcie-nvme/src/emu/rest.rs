@@ -48,3 +48,14 @@ impl Rest {
         self.left.blocks(&self.command)
     }
 }
+
+/// Returns the ranges of blocks that are left, each the first block and the number of blocks: that of the range `begun` behind its
+/// first `done` blocks, if there are some, and those behind it.
+pub(super) fn ranges_left(
+    begun: (u64, u64),
+    done: u64,
+    behind: impl Iterator<Item = (u64, u64)>,
+) -> Vec<(u64, u64)> {
+    let begun = Some((begun.0 + done, begun.1 - done)).filter(|(_, blocks)| *blocks > 0);
+    begun.into_iter().chain(behind).collect()
+}

@@ -3,7 +3,8 @@
 //! The client changes them at any time. So no reference to their bytes exists, entries are copied once and
 //! checked afterwards, and the words that hand something over are atomics.
 
-use super::{HostMemory, host::errno};
+use super::{HostMemory, host::errno, one_memory::OneMemory};
+use crate::spec::Status;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
@@ -112,6 +113,15 @@ pub(super) struct Ring<const SIZE: usize> {
 unsafe impl<const SIZE: usize> Send for Ring<SIZE> {}
 
 impl<const SIZE: usize> Ring<SIZE> {
+    /// Makes the ring of a queue of `entries` at the client's address `iova`.
+    ///
+    /// # Errors
+    /// Invalid Use of Controller Memory Buffer: it is not in one memory.
+    pub fn of_queue(host: &mut impl HostMemory, iova: u64, entries: u32) -> Result<Self, Status> {
+        OneMemory::of(host).check(iova, entries as usize * SIZE)?;
+        Ok(Self::new(host, iova, entries))
+    }
+
     /// Makes a ring of `entries` at the client's address `iova`.
     pub fn new(host: &mut impl HostMemory, iova: u64, entries: u32) -> Self {
         let mut ring = Self { iova, entries, base: None, generation: 0 };

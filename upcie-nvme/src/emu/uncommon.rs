@@ -105,21 +105,15 @@ impl<M: Media> Io<M> {
         }
         let (end, media) = (moved.saturating_add(piece).min(len), &mut self.media);
         let flip = flip.map(|bit| (bit % (len * 8) / 8, 1 << (bit % 8)));
-        let mut at = 0;
-        data.walk(host, self.page, (len, !writes), |host, iova, part| {
-            let (first, last) = (moved.max(at), end.min(at + part as u64));
-            if let Some(iova) = iova.filter(|_| first < last) {
-                let (iova, part) = (iova + (first - at), (last - first) as usize);
-                let flip = flip.filter(|(byte, _)| (first..last).contains(byte));
-                let flip = flip.map(|(byte, bit)| (iova + (byte - first), bit));
-                let mut host = FlippedMemory { host, flip };
-                match writes {
-                    true => media.write(&mut host, offset + first, iova, part)?,
-                    false => media.read(&mut host, offset + first, iova, part)?,
-                }
+        data.walk(host, self.page, (len, !writes), moved..end, |host, iova, part| {
+            let Some(iova) = iova else { return Ok(()) };
+            let flip = flip.filter(|(byte, _)| part.contains(byte));
+            let flip = flip.map(|(byte, bit)| (iova + (byte - part.start), bit));
+            let (mut host, len) = (FlippedMemory { host, flip }, (part.end - part.start) as usize);
+            match writes {
+                true => media.write(&mut host, offset + part.start, iova, len),
+                false => media.read(&mut host, offset + part.start, iova, len),
             }
-            at += part as u64;
-            Ok(())
         })?;
         if end < len {
             return Ok(Some(end));

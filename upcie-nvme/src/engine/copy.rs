@@ -64,32 +64,28 @@ impl<T> Turn<'_, T> {
         target: Protect,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.sources_pointer(extent, sources, &ranges, slba) {
-            Ok((dword, pointer)) => {
-                let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
-                let mut words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, dword.into_bits().into(), 0];
-                target.put(&mut words, &extent.format, slba, 0);
-                self.push(words, ranges, tag, pointer.list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: ranges, tag }),
-        }
+        let made = self.sources_words(extent, sources, &ranges, slba, target);
+        self.push_owned(made, ranges, tag)
     }
 
-    /// Returns dword 12 of a Copy to `slba`, and the data pointer of its source ranges.
-    fn sources_pointer(
+    /// Makes the words of a Copy to `slba`, and the data pointer of its source ranges.
+    fn sources_words(
         &mut self,
         extent: &Extent,
         sources: Result<CopySources, Refusal>,
         ranges: &DmaBuf,
         slba: u64,
-    ) -> Result<(CopyDword12, DataPointer), Refusal> {
+        target: Protect,
+    ) -> Result<([u64; 8], DataPointer), Refusal> {
         self.has(extent, OptionalCommands::COPY)?;
         let CopySources { dword, len } = sources?;
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
-        Ok((dword, self.pointer(NvmOpcode::COPY, ranges, 0, len as usize)?))
+        let first = first_words(NvmOpcode::COPY, extent);
+        let mut words = [first, 0, 0, 0, 0, slba, dword.into_bits().into(), 0];
+        target.put(&mut words, &extent.format, slba, 0);
+        Ok((words, self.pointer(NvmOpcode::COPY, ranges, 0, len as usize)?))
     }
 }
 

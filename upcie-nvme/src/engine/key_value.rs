@@ -133,13 +133,8 @@ impl<T> Turn<'_, T> {
     /// keys, [`Refusal::KeyLength`] or [`Refusal::ValueLength`] beyond a limit of the namespace or the controller, and
     /// [`Refusal::Length`] for a buffer of a command without data, or one that is too short for a key.
     pub fn submit_key(&mut self, command: KeyCommand<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        match self.key_words(&command, &buffer, 0..buffer.total_len()) {
-            Ok((words, list)) => {
-                self.push(words, buffer, tag, list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer, tag }),
-        }
+        let made = self.key_words(&command, &buffer, 0..buffer.total_len());
+        self.push_owned(made, buffer, tag)
     }
 
     /// Submits a command like [`submit_key`](Self::submit_key), with the bytes `part` of `held`, which stays with the caller.
@@ -156,23 +151,18 @@ impl<T> Turn<'_, T> {
         part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.key_words(&command, held, part) {
-            Ok((words, list)) => {
-                self.push(words, DmaBuf::empty(), tag, list);
-                Ok(())
-            }
-            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
-        }
+        let made = self.key_words(&command, held, part);
+        self.push_held(made, tag)
     }
 
-    /// Returns the words of a command and its PRP list. The command names as many bytes as its data pointer describes, whatever
-    /// the length of a value.
+    /// Makes the words of a command, and its data pointer. The command names as many bytes as the pointer describes, whatever the
+    /// length of a value.
     fn key_words(
         &mut self,
         command: &KeyCommand<'_>,
         held: &DmaBuf,
         part: Range<usize>,
-    ) -> Result<([u64; 8], u32), Refusal> {
+    ) -> Result<([u64; 8], DataPointer), Refusal> {
         let extent = command.extent;
         if extent.stamp != self.namespaces || self.is_full() || !extent.is_key_value() {
             return Err(self.refuse_key(extent));
@@ -192,10 +182,8 @@ impl<T> Turn<'_, T> {
             0 => DataPointer { prp1: 0, prp2: 0, list: 0, psdt: 0 },
             _ => self.pointer(direction, held, part.start, len)?,
         };
-        let mut words: [u64; 8] = zerocopy::transmute!(command);
-        words[0] |= pointer.psdt;
-        (words[3], words[4]) = (pointer.prp1, pointer.prp2);
-        Ok((words, pointer.list))
+        let words: [u64; 8] = zerocopy::transmute!(command);
+        Ok((words, pointer))
     }
 
     /// Returns the reason why a command was refused that does not depend on the command.

@@ -182,7 +182,7 @@ impl<T> Turn<'_, T> {
     /// `held`, which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`copy`](Self::copy), with the empty buffer.

@@ -65,7 +65,7 @@ impl<T> Turn<'_, T> {
     /// Submits a Zone Append like [`append`](Self::append), of the bytes `part` of `held`, which stays with the caller.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`append`](Self::append), with the empty buffer.
@@ -157,7 +157,7 @@ impl<T> Turn<'_, T> {
     /// bytes `part` of `held`, which stays with the caller: as many as an extension has. The zone is closed then.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::ZoneStart`],
@@ -215,7 +215,7 @@ impl<T> Turn<'_, T> {
     /// [`ZoneDescriptor`](crate::spec::ZoneDescriptor)s.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::OutOfRange`], or
@@ -256,7 +256,7 @@ impl<T> Turn<'_, T> {
     /// descriptor extension.
     ///
     /// # Safety
-    /// As for [`submit_held`](Self::submit_held).
+    /// The obligations are those of [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`report_zones_held`](Self::report_zones_held); the reason is [`Refusal::Length`], too, if zones have no

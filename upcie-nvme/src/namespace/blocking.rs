@@ -16,9 +16,8 @@ pub(super) type What<'w> = &'w dyn Fn() -> String;
 
 /// Entries of the rings: the most commands of one call in flight.
 const ENTRIES: u32 = 32;
-/// The bytes of a range of a Dataset Management command, and the most that one command has.
+/// The bytes of a range of a Dataset Management command.
 const SIZE: usize = size_of::<DatasetRange>();
-const RANGES_BYTES: usize = DatasetRange::MOST * SIZE;
 
 /// Transfers the bytes `part` of `buffer`, split into commands.
 pub(super) fn transfer(
@@ -118,15 +117,10 @@ pub(super) fn deallocate(
     ranges: &[DatasetRange],
     what: What<'_>,
 ) -> Result<()> {
-    let (bytes, mut limit) = (ranges.as_bytes(), controller.limit());
+    let (mut sent, mut limit) = (0, controller.limit());
     limit.allow_seconds((ranges.len() / DatasetRange::MOST) as u64);
-    let budget = limit.budget();
     // Some controllers read the ranges' whole page, however few there are.
-    let mut buffer =
-        controller.heap().alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
-    drop(budget);
-    buffer.write_at(0, bytes);
-    let mut sent = 0;
+    let mut buffer = controller.pages_with(ranges.as_bytes(), &mut limit)?;
     run(controller, &mut buffer, what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
         let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is

@@ -150,10 +150,7 @@ impl Namespace {
         let bytes: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
         let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
         let mut limit = controller.limit_for(blocks * extent.format.transfer_size() as u64);
-        let mut buffer = controller.whole_pages(bytes.len(), &mut limit)?;
-        if !bytes.is_empty() {
-            buffer.write_at(0, &bytes);
-        }
+        let mut buffer = controller.pages_with(&bytes, &mut limit)?;
         run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: `held` has the ranges. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.

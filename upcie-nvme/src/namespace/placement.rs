@@ -173,10 +173,7 @@ impl Placement {
         };
         let bytes: Vec<u8> = identifiers.iter().flat_map(|identifier| identifier.to_le_bytes()).collect();
         let mut limit = controller.limit();
-        let mut buffer = controller.whole_pages(bytes.len(), &mut limit)?;
-        if !bytes.is_empty() {
-            buffer.write_at(0, &bytes);
-        }
+        let mut buffer = controller.pages_with(&bytes, &mut limit)?;
         run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.

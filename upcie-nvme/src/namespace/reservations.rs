@@ -14,6 +14,7 @@ use crate::{
         Status,
     },
 };
+use upcie_core::dma::DmaBuf;
 
 /// Bytes that the first command of a report asks for.
 const PIECE: usize = 4096;
@@ -185,7 +186,7 @@ impl Reservations {
         let mut len = PIECE.min(most);
         for _ in 0..READS {
             let mut bytes = vec![0; len];
-            self.run(command, &mut bytes, Tries::of(controller), limit)?;
+            self.run(command, &bytes, Tries::of(controller), limit)?.read_at(0, &mut bytes);
             match ReservationReport::from_bytes(&bytes, extended) {
                 Ok(report) => return Ok(report),
                 Err(needs) if needs > most => break,
@@ -208,30 +209,27 @@ impl Reservations {
     /// Sends a command that changes something, once.
     fn change(&self, command: ReservationCommand<'_>) -> Result<()> {
         self.namespace.check_usable()?;
-        self.run(command, &mut command.data().to_vec(), Tries::NONE, &mut self.namespace.controller.limit())
+        let mut limit = self.namespace.controller.limit();
+        self.run(command, command.data(), Tries::NONE, &mut limit).map(drop)
     }
 
-    /// Runs a command with `data`, which the controller reads or fills, by way of a buffer of whole pages.
+    /// Runs a command with a buffer that begins with `data`, which the controller reads or replaces; returns the buffer.
     fn run(
         &self,
         command: ReservationCommand<'_>,
-        data: &mut [u8],
+        data: &[u8],
         tries: Tries,
         limit: &mut Limit<'_>,
-    ) -> Result<()> {
+    ) -> Result<DmaBuf> {
         let (controller, len) = (&self.namespace.controller, data.len());
-        let mut buffer = controller.whole_pages(len, limit)?;
-        buffer.write_at(0, data);
+        let mut buffer = controller.pages_with(data, limit)?;
         let what = || command.describe();
         run(controller, &mut buffer, &what, limit, (tries, Order::Any), |turn, held, _| {
             // SAFETY: `held` has `len` bytes. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.submit_reservation_held(command, held, len, 0) }.map(|()| false)
         })?;
-        if command.is_report() {
-            buffer.read_at(0, data);
-        }
-        Ok(())
+        Ok(buffer)
     }
 
     fn lacks(&self, reason: &str) -> Error {

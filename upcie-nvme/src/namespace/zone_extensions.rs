@@ -49,8 +49,7 @@ impl Zones {
             return Err(Error::refused(controller.name(), what(), Refusal::Length));
         }
         let mut limit = controller.limit();
-        let mut buffer = controller.whole_pages(len, &mut limit)?;
-        buffer.write_at(0, extension);
+        let mut buffer = controller.pages_with(extension, &mut limit)?;
         run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
             // in flight, or once the queue has been deleted, and leaks it otherwise.

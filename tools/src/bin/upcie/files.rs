@@ -1,7 +1,10 @@
 //! Input and output files of a command: compares them by identity instead of by name, and replaces a file
 //! only when there is new content.
 
-use crate::target::Target;
+use crate::{
+    input::{self, Limit},
+    target::Target,
+};
 use anyhow::{Context, bail};
 use nix::{
     errno::Errno,
@@ -45,6 +48,17 @@ impl<'a> Place<'a> {
         let is_stdout = path == Path::new("-")
             || Id::of(Self::Path(path)).is_some_and(|id| Id::of(Self::Stdout) == Some(id));
         if is_stdout { Self::Stdout } else { Self::Path(path) }
+    }
+}
+
+/// Reads an input argument to its end; returns its name in messages, and its bytes.
+///
+/// # Errors
+/// It is longer than the limit, or can't be read.
+pub fn read_input(path: &Path, limit: Limit<'_>) -> anyhow::Result<(String, Vec<u8>)> {
+    match Place::input(path) {
+        Place::Path(path) => Ok((path.display().to_string(), input::read(path, limit)?)),
+        _ => Ok(("stdin".into(), input::read_from(io::stdin(), "stdin", limit)?)),
     }
 }
 

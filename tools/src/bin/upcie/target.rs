@@ -8,7 +8,7 @@ use upcie_core::{
     Chain,
     pci::{Bdf, Function},
 };
-use upcie_nvme::{Address, Controller, ControllerBuilder, Error, Failure, IrqKind, Namespace};
+use upcie_nvme::{Address, Controller, ControllerBuilder, DmaBuf, Error, Failure, IrqKind, Namespace};
 use upcie_tools::usage::Host;
 
 /// Description of addresses, for `--help`.
@@ -181,8 +181,18 @@ pub fn data_namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Res
     Ok(namespace)
 }
 
-/// Checks that a namespace has flexible data placement, and these placement identifiers.
+/// Returns DMA memory with these bytes.
+pub fn memory_of(controller: &Controller, bytes: &[u8]) -> anyhow::Result<DmaBuf> {
+    let mut memory = controller.alloc(bytes.len())?;
+    memory.write_at(0, bytes);
+    Ok(memory)
+}
+
+/// Checks that a namespace has flexible data placement, and these placement identifiers, if there are some.
 pub fn check_placement(namespace: &Namespace, identifiers: &[u16]) -> anyhow::Result<()> {
+    if identifiers.is_empty() {
+        return Ok(());
+    }
     let handles = namespace.placement()?.handles()?;
     let unknown =
         |identifier: &&u16| !handles.iter().any(|handle| handle.placement_identifier == **identifier);

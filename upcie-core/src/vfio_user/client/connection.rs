@@ -167,10 +167,9 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
         let device = || self.name.clone();
-        self.check_owner(operation)?;
         // Freed after the lock is released.
         let kept;
-        let mut state = self.enter(operation)?;
+        let mut state = self.enter_gate(&self.exchange, operation, "requests of other threads")?;
         match state.dead {
             None => {}
             Some(ConnectionEnd::Gone) => return Err(Error::gone(device(), operation)),
@@ -235,17 +234,15 @@ impl Connection {
         Ok(reply)
     }
 
-    /// Waits for the exchanges of other threads, at most as long as for an answer.
-    fn enter(&self, operation: &str) -> Result<Pass<'_, State>> {
+    /// Waits for other threads at a gate, at most as long as for an answer; `others` names what they do. Refuses a forked child.
+    pub fn enter_gate<'g, T>(&self, gate: &'g Gate<T>, operation: &str, others: &str) -> Result<Pass<'g, T>> {
+        self.check_owner(operation)?;
         let mut watch = MessageWatch::new(self.deadline);
-        let state = self.exchange.enter(|| watch.left());
+        let pass = gate.enter(|| watch.left());
         deadline::charge(watch.waited());
-        state.ok_or_else(|| {
-            Error::timeout(
-                self.name.clone(),
-                format!("{operation}: waiting for requests of other threads"),
-                watch.limit(),
-            )
+        pass.ok_or_else(|| {
+            let operation = format!("{operation}: waiting for {others}");
+            Error::timeout(self.name.clone(), operation, watch.limit())
         })
     }
 

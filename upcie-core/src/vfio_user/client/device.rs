@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     Error, Failure, Result,
-    deadline::{self, MessageWatch},
     device::Device,
     dma::DmaSpace,
     events::emit,
@@ -154,17 +153,7 @@ impl VfioUserDevice {
 
     /// Waits for other threads that set interrupts, at most as long as for an answer.
     fn lock_interrupts(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
-        self.connection.check_owner(operation)?;
-        let mut watch = MessageWatch::new(self.connection.deadline());
-        let wired = self.wired.enter(|| watch.left());
-        deadline::charge(watch.waited());
-        wired.ok_or_else(|| {
-            Error::timeout(
-                self.name(),
-                format!("{operation}: waiting for other threads that set interrupts"),
-                watch.limit(),
-            )
-        })
+        self.connection.enter_gate(&self.wired, operation, "other threads that set interrupts")
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<IrqInfo> {

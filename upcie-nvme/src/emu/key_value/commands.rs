@@ -97,8 +97,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let (len, page, sgls) = (command.cdw10, self.page, self.sgls);
         let keys = self.keys_of(index)?;
-        keys.check_key(command.key_length())?;
-        let key = command.key().ok_or(Status::INTERNAL_ERROR)?;
+        let key = keys.key(command)?;
         keys.check_store(key, len, StoreOptions::from_bits_truncate(command.key_options()))?;
         let mut value = vec![0; len as usize].into_boxed_slice();
         if len > 0 {
@@ -120,9 +119,7 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<u64, Status> {
         let keys = self.keys_of(index)?;
-        keys.check_key(command.key_length())?;
-        let key = command.key().ok_or(Status::INTERNAL_ERROR)?;
-        let value = keys.get(key)?;
+        let value = keys.get(keys.key(command)?)?;
         let whole = value.len() as u64;
         let part = value.get(..command.cdw10 as usize).unwrap_or(value);
         // The values and the host's memory are both this value's to access: the copy ends the first borrow.
@@ -151,17 +148,7 @@ impl<M: Media> Io<M> {
             Data::Prps(..) => bytes.len() as u64,
             Data::Sgl(..) => command.cdw10.into(),
         };
-        let mut rest = bytes;
-        data.walk(host, self.page, (len, true), |host, iova, part| {
-            let (now, after) = rest.split_at(part.min(rest.len()));
-            rest = after;
-            match iova {
-                Some(iova) if !now.is_empty() => {
-                    host.write(iova, now).map_err(|_| Status::DATA_TRANSFER_ERROR)
-                }
-                _ => Ok(()),
-            }
-        })?;
+        data.store_first(host, self.page, len, bytes)?;
         Ok(bytes.len() as u64)
     }
 

@@ -1,7 +1,7 @@
 //! The keys of a namespace, and their values.
 
 use super::super::Options;
-use crate::spec::{Key, KeyList, KeyValueFormat, Status, StoreOptions};
+use crate::spec::{Command, Key, KeyList, KeyValueFormat, Status, StoreOptions};
 use std::collections::BTreeMap;
 use zerocopy::FromZeros;
 
@@ -75,6 +75,12 @@ impl Keys {
         } else {
             Err(Status::INVALID_KEY_SIZE.with_do_not_retry())
         }
+    }
+
+    /// Returns the key of a command that has to have one.
+    pub fn key(&self, command: &Command) -> Result<Key, Status> {
+        self.check_key(command.key_length())?;
+        command.key().ok_or(Status::INTERNAL_ERROR)
     }
 
     /// Checks that a value of `len` bytes can be stored under a key.

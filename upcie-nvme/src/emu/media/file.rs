@@ -100,22 +100,26 @@ impl Backing {
 
     /// Makes a hole, or writes zeros where the file system has no holes.
     pub fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status> {
-        punch(&self.file, offset, len)
-            .map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
+        self.make_zeros(offset, len, len).map(|_| ())
     }
 
     /// Erases bytes from `offset` on: a large hole of the `len` bytes, or `most` of them where the file system has no holes.
     /// Returns the number of bytes that are zeros.
     pub fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
-        let hole = len.min(HOLE);
-        let erased = match make_hole(&self.file, offset, hole) {
+        self.make_zeros(offset, len.min(HOLE), most)
+    }
+
+    /// Makes a hole of `len` bytes, or writes zeros to `most` of them where the file system has no holes; returns the number of
+    /// bytes that are zeros.
+    fn make_zeros(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {
+        let made = match make_hole(&self.file, offset, len) {
             Err(Errno::EOPNOTSUPP) => {
                 let part = len.min(most);
                 write_zeros(&self.file, offset, part).map(|()| part)
             }
-            made => made.map(|()| hole).map_err(Into::into),
+            made => made.map(|()| len).map_err(Into::into),
         };
-        erased.map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
+        made.map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
     }
 
     /// Puts all written data on stable storage. Once that has failed, each later call fails, too, until the file is opened again:
@@ -274,14 +278,6 @@ fn size_of(file: &File, len: u64, options: &Options) -> io::Result<Result<u64, S
          not zeros: the last {} bytes would be cut off. Take another lba=, or pad a copy of it (`truncate -s %{whole}`)",
         rest.len()
     )))
-}
-
-/// Makes a hole, or writes zeros where the file system has no holes.
-fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    match make_hole(file, offset, len) {
-        Err(Errno::EOPNOTSUPP) => write_zeros(file, offset, len),
-        made => made.map_err(Into::into),
-    }
 }
 
 /// Makes a hole.

@@ -43,6 +43,14 @@ impl Blocks {
         (0..).zip(blocks).try_for_each(|(index, (data, metadata))| each(data, metadata, index))
     }
 
+    /// Makes the protection information of the blocks, of which the first is the block `first` of the command.
+    pub(super) fn insert(&mut self, protection: &Protection, first: u64) {
+        let _: Result<(), ()> = self.each(|data, metadata, index| {
+            protection.insert(data, metadata, first + index);
+            Ok(())
+        });
+    }
+
     /// Inverts the bytes of protection information: from the media, or to them.
     pub(super) fn invert(&mut self) {
         if let Some(place) = self.layout.protection_place() {
@@ -163,9 +171,7 @@ impl Buffers {
             (self.moved.data, range.start * data),
             &mut all,
         )?;
-        if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
-            *byte ^= bit;
-        }
+        flip_bit(&mut all, flip);
         match self.moved.interleaved {
             true => blocks.take_apart(&all),
             false => blocks.data = all,
@@ -196,9 +202,7 @@ impl Buffers {
         metadata: &mut [u8],
         flip: Option<(u64, u8)>,
     ) -> Result<(), Status> {
-        if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
-            *byte ^= bit;
-        }
+        flip_bit(all, flip);
         let strides = self.strides();
         let mut memory = OneMemory::of(host);
         self.data.store_part(&mut memory, host, self.page, (self.moved.data, first * strides.0), all)?;
@@ -217,5 +221,12 @@ impl Buffers {
                 list.store_part(&mut memory, host, self.page, place, metadata)
             }
         }
+    }
+}
+
+/// Flips a bit of one of the bytes, if they have that one.
+fn flip_bit(bytes: &mut [u8], flip: Option<(u64, u8)>) {
+    if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((bytes.get_mut(at as usize)?, bit))) {
+        *byte ^= bit;
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         io::{Io, PIECE},
         media::Media,
         namespace::Namespace,
-        optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+        optional::{COPY_RANGES, TOO_MUCH},
         rest::Left,
     },
     spec::{Command, CopyDword12, CopyRange, ProtectionControl, ProtectionFormat, Status, WideCopyRange},
@@ -35,21 +35,7 @@ impl<M: Media> Io<M> {
             return Err(INVALID_FIELD);
         }
         let sources = self.sources(host, namespace, command, dword)?;
-        // Everything is checked before the first block is written.
-        let mut total = 0;
-        for source in &sources {
-            if source.blocks > COPY_RANGE_BLOCKS.into() {
-                return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
-            }
-            let (offset, len) = namespace.range(source.slba, source.blocks)?;
-            self.readable(offset, len)?;
-            total += source.blocks;
-        }
-        if total > COPY_BLOCKS.into() {
-            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
-        }
-        namespace.range(command.slba(), total)?;
-        self.writable()?;
+        self.check_copy(command, namespace, sources.iter().map(|source| (source.slba, source.blocks)))?;
         let copying = Copying { sources, at: (0, 0), done: 0, writes: false };
         self.go_on_copying(command, Box::new(copying))
     }
@@ -108,7 +94,7 @@ impl<M: Media> Io<M> {
         let mut blocks = self.load(namespace, source.slba + begun, part)?;
         self.check(&mut blocks, protection.as_ref(), source.slba, begun)?;
         match Protection::of(namespace.layout, command)? {
-            Some(write) if write.is_action() => insert(&mut blocks, &write, first),
+            Some(write) if write.is_action() => blocks.insert(&write, first),
             write => {
                 let checked = blocks.each(|data, metadata, index| match &write {
                     Some(write) => write.check(data, metadata, first + index),
@@ -137,7 +123,7 @@ impl<M: Media> Io<M> {
             return Err(INVALID_FIELD);
         }
         if count > COPY_RANGES {
-            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
+            return Err(TOO_MUCH);
         }
         let size = if is_wide { size_of::<WideCopyRange>() } else { size_of::<CopyRange>() };
         let mut bytes = vec![0; count * size];
@@ -150,12 +136,4 @@ impl<M: Media> Io<M> {
             each.filter_map(|range| CopyRange::read_from_bytes(range).ok()).map(Source::from).collect()
         })
     }
-}
-
-/// Makes the protection information of blocks, of which the first is the block `first` of the command.
-fn insert(blocks: &mut Blocks, protection: &Protection, first: u64) {
-    let _: Result<(), ()> = blocks.each(|data, metadata, index| {
-        protection.insert(data, metadata, first + index);
-        Ok(())
-    });
 }

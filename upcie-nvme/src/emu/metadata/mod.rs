@@ -158,12 +158,7 @@ impl<M: Media> Io<M> {
         let (slba, first) = (command.slba(), range.start);
         let mut blocks = buffers.fetch(host, namespace.layout, range, flip)?;
         match protection {
-            Some(protection) if protection.is_action() => {
-                let _: Result<(), ()> = blocks.each(|data, metadata, index| {
-                    protection.insert(data, metadata, first + index);
-                    Ok(())
-                });
-            }
+            Some(protection) if protection.is_action() => blocks.insert(&protection, first),
             protection => self.check(&mut blocks, protection.as_ref(), slba, first)?,
         }
         self.store(namespace, slba + first, blocks)
@@ -271,10 +266,7 @@ impl<M: Media> Io<M> {
             let part = (range.end - done).min(CHUNK);
             let mut blocks = Blocks::zeros(namespace.layout, part);
             if protection.is_action() {
-                let _: Result<(), ()> = blocks.each(|data, metadata, index| {
-                    protection.insert(data, metadata, done + index);
-                    Ok(())
-                });
+                blocks.insert(protection, done);
             }
             self.store(namespace, slba + done, blocks)?;
             done += part;

@@ -3,10 +3,11 @@
 use super::{
     data::{pattern, transfer},
     host::{Host, PAGE, Queue, exact},
+    sessions::Sessions,
     stepped::Stepped,
 };
 use crate::{
-    emu::{Emulator, FaultPlan, Lockstep, Region, layout::DSTRD},
+    emu::{FaultPlan, Lockstep, Region, layout::DSTRD},
     spec::{
         Capabilities, CmbLocation, CmbMemorySpaceControl, CmbSize, Cns, Command, CompletionEntry, FeatureId,
         FeatureSelect, FromBytes, IntoBytes, NSSR_SIGNATURE, NvmOpcode, QueuePriority, SglDescriptor, Status,
@@ -14,8 +15,7 @@ use crate::{
     },
 };
 use std::{
-    os::unix::net::UnixStream,
-    sync::{Arc, atomic::AtomicBool, mpsc::channel},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -24,7 +24,6 @@ use upcie_core::{
     device::Device,
     mmio::Mapping,
     pci::{ConfigSpace, cap},
-    vfio_user::{VfioUserDevice, server::Server},
 };
 
 const OPTIONS: &str = "size=1M,cmb=64K";
@@ -355,23 +354,10 @@ fn a_loss_of_power_zeroes_the_buffer() {
 /// A client that is gone keeps its mapping, which was once that of the next client, too.
 #[test]
 fn each_client_has_a_buffer_of_its_own() {
-    let (streams, next) = channel();
-    let server = thread::spawn(move || {
-        let mut emulator = Emulator::new(&OPTIONS.parse().unwrap()).unwrap();
-        for stream in next {
-            Server::new().serve_stream(stream, &mut emulator, &AtomicBool::new(false)).unwrap();
-        }
-    });
-    let connect = || {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        streams.send(theirs).unwrap();
-        let mut host = Host::over(Arc::new(VfioUserDevice::from_stream(ours, "emu", None).unwrap()));
-        host.enable();
-        host
-    };
+    let sessions = Sessions::new(OPTIONS);
     let mut kept = Vec::new();
     for client in 1..4_u8 {
-        let host = connect();
+        let host = sessions.connect();
         let buffer = Buffer::of(&*host.device);
         assert_eq!((control(&host), buffer.bytes(0, 8)), (0, vec![0; 8]), "client {client}");
         buffer.set(0, &[client; 8]);
@@ -380,8 +366,8 @@ fn each_client_has_a_buffer_of_its_own() {
     }
     // The server gave the pages of those that are gone back, which it had filled.
     assert_eq!(kept.iter().map(|buffer| buffer.bytes(0, 1)[0]).collect::<Vec<_>>(), [0, 0, 3]);
-    drop((kept, streams));
-    server.join().unwrap();
+    drop(kept);
+    sessions.end();
 }
 
 #[test]

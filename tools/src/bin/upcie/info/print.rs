@@ -121,7 +121,7 @@ fn text(key: &str, value: &Value) -> String {
             format!("{} W", number.as_f64().unwrap_or(0.0) / 1e6)
         }
         Value::Number(number) if key.ends_with("_kelvin") => {
-            format!("{} °C", number.as_i64().unwrap_or(0) - 273)
+            format!("{} °C", units::celsius(number.as_i64().unwrap_or(0)))
         }
         Value::Number(number) if matches!(key, "vendor" | "subsystem_vendor") => {
             format!("{:#06x}", number.as_u64().unwrap_or(0))

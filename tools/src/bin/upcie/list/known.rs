@@ -11,9 +11,6 @@ use upcie_core::Chain;
 use upcie_nvme::{Address, Controller, Namespace, spec::SmartLog};
 use upcie_tools::usage::{Host, names};
 
-/// Zero degrees Celsius in kelvins, as the specification rounds it.
-const FREEZING: i64 = 273;
-
 /// Identity, capacity and temperature of a controller.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -74,7 +71,7 @@ impl Known {
         match controller.log::<SmartLog>() {
             // 0 stands for a controller that does not measure it.
             Ok(log) if log.temperature() == 0 => {}
-            Ok(log) => known.temperature = Some(i64::from(log.temperature()) - FREEZING),
+            Ok(log) => known.temperature = Some(units::celsius(log.temperature().into())),
             Err(error) => known.unknown.push(format!("temperature: {}", Chain(&error))),
         }
         Ok(known)

@@ -224,14 +224,7 @@ const LARGEST: Limit<'static> =
 
 fn store(args: &StoreArgs) -> anyhow::Result<Outcome> {
     let (which, key) = (&args.which, args.key.key()?);
-    let (name, value) = match Place::input(&args.file) {
-        Place::Path(path) => {
-            let name = path.display().to_string();
-            let value = input::read(path, LARGEST)?;
-            (name, value)
-        }
-        _ => ("stdin".to_owned(), input::read_from(io::stdin(), "stdin", LARGEST)?),
-    };
+    let (name, value) = files::read_input(&args.file, LARGEST)?;
     let (controller, keys) = which.open_to_change("kv store writes to", args.consent)?;
     ensure!(
         value.len() <= keys.max_value(),

@@ -4,7 +4,7 @@ use super::{
     common::{Common, Effect, namespace_of},
     zone_reports::{ExtensionArgs, ReportArgs, report, set_extension, state_name},
 };
-use crate::{guard::Consent, input, outcome::Outcome, structures::parse, units};
+use crate::{guard::Consent, input, outcome::Outcome, structures::parse, target, units};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -252,8 +252,7 @@ fn append(args: &AppendArgs) -> anyhow::Result<Outcome> {
         units::bytes(data.len() as u64),
         units::bytes(zones.max_append() as u64)
     );
-    let mut buffer = controller.alloc(data.len())?;
-    buffer.write_at(0, &data);
+    let mut buffer = target::memory_of(&controller, &data)?;
     let first = zones.append(args.start_lba, &mut buffer)?;
     let nsid = zones.namespace().nsid();
     let text = format!("appended {} bytes to namespace {nsid} at block {first:#x}", data.len());

@@ -228,9 +228,7 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
             units::bytes(size)
         );
     }
-    if !args.placement.is_empty() {
-        target::check_placement(namespace, &args.placement)?;
-    }
+    target::check_placement(namespace, &args.placement)?;
     if let Some(bits) = args.prinfo {
         check_protection(namespace.format(), bits).with_context(|| name.to_owned())?;
     }

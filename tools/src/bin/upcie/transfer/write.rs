@@ -117,9 +117,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
             controller.name()
         ));
     }
-    if let Some(identifier) = args.placement {
-        target::check_placement(&namespace, &[identifier])?;
-    }
+    target::check_placement(&namespace, args.placement.as_slice())?;
     let Span { first, left, .. } = span;
     let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     pipeline.place(args.placement);

@@ -2,14 +2,19 @@
 
 use super::{BlocksArgs, Which, failed, name_of, protect, send};
 use crate::{
-    files::Place, guard::Consent, input, manage::common::Effect, outcome::Outcome, prinfo::ProtectionArgs,
-    units,
+    files::{Place, read_input},
+    guard::Consent,
+    input,
+    manage::common::Effect,
+    outcome::Outcome,
+    prinfo::ProtectionArgs,
+    target, units,
 };
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::{
     io::{self, IsTerminal},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 use upcie_nvme::spec::{NvmOpcode, Status, StatusType};
 
@@ -59,7 +64,9 @@ pub struct VerifyArgs {
 
 /// Runs `upcie compare`.
 pub fn run_compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
-    let (name, mut data) = read(&args.data)?;
+    let is_typed = matches!(Place::input(&args.data), Place::Stdin) && io::stdin().is_terminal();
+    ensure!(!is_typed, "nothing to compare with: name a file (--data), or pipe data in");
+    let (name, mut data) = read_input(&args.data, input::COMMAND)?;
     let mut cut = |bytes: u64, asked: &str| -> anyhow::Result<()> {
         let len = data.len();
         ensure!(
@@ -89,8 +96,7 @@ pub fn run_compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
         units::bytes(namespace.max_transfer() as u64)
     );
     let count = (data.len() / block) as u32;
-    let mut buffer = controller.alloc(data.len())?;
-    buffer.write_at(0, &data);
+    let buffer = target::memory_of(&controller, &data)?;
     let what = name_of(NvmOpcode::COMPARE, &args.range, count, &namespace);
     let slba = args.range.start_block;
     let status = send(&args.which, &controller, &what, |turn| turn.compare(&namespace, slba, buffer, ()))?;
@@ -111,15 +117,6 @@ pub fn run_compare(args: &CompareArgs) -> anyhow::Result<Outcome> {
     ];
     args.which.common.print(controller.name(), &text, &fields)?;
     Ok(if equal { Outcome::Done } else { Outcome::Faults })
-}
-
-/// Reads the data to compare with; returns it with its name in messages.
-fn read(path: &Path) -> anyhow::Result<(String, Vec<u8>)> {
-    if let Place::Path(path) = Place::input(path) {
-        return Ok((path.display().to_string(), input::read(path, input::COMMAND)?));
-    }
-    ensure!(!io::stdin().is_terminal(), "nothing to compare with: name a file (--data), or pipe data in");
-    Ok(("stdin".into(), input::read_from(io::stdin(), "stdin", input::COMMAND)?))
 }
 
 /// Runs `upcie verify`.

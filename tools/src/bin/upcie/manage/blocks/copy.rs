@@ -17,7 +17,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use upcie_nvme::{
-    Controller, DmaBuf, Namespace,
+    Namespace,
     protection::Protect,
     spec::{CopyRange, IdentifyNamespace, NvmOpcode, Status, WideCopyRange},
 };
@@ -78,9 +78,7 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
     let effect = Effect::Erases(args.which.namespace, "copy overwrites blocks of");
     let (controller, namespace) = args.which.open(effect, args.consent)?;
     guard::check_unprotected(controller.name(), &namespace)?;
-    if let Some(identifier) = args.placement {
-        target::check_placement(&namespace, &[identifier])?;
-    }
+    target::check_placement(&namespace, args.placement.as_slice())?;
     let (nsid, to) = (namespace.nsid(), args.sdlba);
     let blocks = named.iter().map(|range| u64::from(range.blocks)).sum::<u64>();
     let (said, count) = (number(blocks, "block"), number(ranges.len() as u64, "range"));
@@ -95,7 +93,8 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
             })?
         }
         None => {
-            let memory = listed(&controller, &ranges)?;
+            let listed: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
+            let memory = target::memory_of(&controller, &listed)?;
             send(&args.which, &controller, &what, |turn| match args.placement {
                 Some(identifier) => turn.copy_placed(&namespace, memory, ranges.len(), to, identifier, ()),
                 None => turn.copy(&namespace, memory, ranges.len(), to, ()),
@@ -147,15 +146,6 @@ fn protection(args: &CopyArgs, namespace: &Namespace) -> anyhow::Result<Option<(
         source & !ACTION
     );
     Ok(Some((prinfo::protect(source), prinfo::protect(target))))
-}
-
-/// Returns memory with the source ranges.
-fn listed(controller: &Controller, ranges: &[CopyRange]) -> anyhow::Result<DmaBuf> {
-    let mut memory = controller.alloc(size_of_val(ranges))?;
-    for (index, range) in ranges.iter().enumerate() {
-        memory.write_at(index * size_of::<CopyRange>(), &range.to_bytes());
-    }
-    Ok(memory)
 }
 
 /// Tells the limits of a copy, for a message.

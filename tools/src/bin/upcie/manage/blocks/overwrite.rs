@@ -81,9 +81,7 @@ pub fn run_zeroes(args: &ZeroesArgs) -> anyhow::Result<Outcome> {
         number(count.into(), "block"),
         number(most.into(), "block")
     );
-    if let Some(identifier) = args.placement {
-        target::check_placement(&namespace, &[identifier])?;
-    }
+    target::check_placement(&namespace, args.placement.as_slice())?;
     let mut flags = IoFlags::empty();
     flags.set(IoFlags::DEALLOCATE, args.deallocate);
     flags.set(IoFlags::FUA, args.force_unit_access);

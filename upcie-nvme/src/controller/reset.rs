@@ -96,7 +96,7 @@ impl Inner {
             }
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
-        self.vectors.wake_all(&self.link.name, &limit);
+        self.vectors.wake_all(&self.link.name);
         self.link.live.check_up(&self.link.name, OPERATION)?;
         up?;
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
@@ -118,7 +118,7 @@ impl Inner {
         let _budget = Budget::new(patience);
         let mut limit = self.limit();
         self.link.live.set_down(reason.into());
-        self.vectors.wake_all(&self.link.name, &limit);
+        self.vectors.wake_all(&self.link.name);
         let rings = self.admin.rings();
         let mut rings = self.link.enter(rings, &limit, || operation.into(), "admin commands")?;
         self.stop_epoch(&mut rings, ResetKind::Controller, &mut limit)

@@ -123,7 +123,8 @@ impl Inner {
 
     /// Returns the most entries of an I/O queue.
     pub(crate) fn max_queue_entries(&self) -> u32 {
-        self.properties.queue_entries
+        let registers = &self.link.registers;
+        registers.quirks().most_entries(registers.capabilities()).min(self.properties.queue_entries)
     }
 
     pub(crate) fn max_transfer(&self) -> u64 {

@@ -195,7 +195,8 @@ impl Inner {
     fn take_capabilities(&self) -> Result<()> {
         let registers = &self.link.registers;
         let (before, now) = (registers.capabilities(), registers.read_capabilities()?);
-        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted()) {
+        let misfit = self.queue_ids.larger_than(registers.quirks().most_entries(now));
+        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted(), misfit) {
             return Err(Error::unsupported(self.name(), format!("the reset has changed it: {change}")));
         }
         registers.set_capabilities(now);

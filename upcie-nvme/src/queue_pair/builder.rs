@@ -158,7 +158,7 @@ impl QueuePairBuilder<'_> {
             priority,
             limit,
         )?;
-        self.controller.hand_out(queue.qid());
+        self.controller.hand_out(queue.qid(), entries);
         if self.command_timeout.is_some() {
             queue.set_timed();
         }

@@ -233,11 +233,11 @@ impl Connection {
             (state, settled)
         });
         deadline::charge(watch.waited());
-        let operation = format!("{operation}: waiting for earlier requests");
+        let waiting = || format!("{operation}: waiting for earlier requests");
         match entered {
             Some((state, Ok(()))) => Ok(state),
-            Some((state, Err(fault))) => Err(self.fail(state, &operation, fault, watch.limit())),
-            None => Err(Error::timeout(self.name.clone(), operation, watch.limit())),
+            Some((state, Err(fault))) => Err(self.fail(state, &waiting(), fault, watch.limit())),
+            None => Err(Error::timeout(self.name.clone(), waiting(), watch.limit())),
         }
     }
 

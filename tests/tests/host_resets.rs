@@ -228,6 +228,34 @@ fn a_reset_takes_over_the_capabilities_that_may_change() {
     assert_eq!(controller.register(offset::CSTS).unwrap() & 1, 0, "it stays stopped");
 }
 
+/// The controller was down whatever the queues had.
+#[test]
+fn queues_of_fewer_entries_are_taken_over_where_all_fit() {
+    let flips = Arc::new(AtomicU64::new(0));
+    let registers = Flipped(flips.clone());
+    let controller = odd::open("size=1M,depth=256", registers, Duration::from_secs(30)).unwrap();
+    let (namespace, _) = namespaces(&controller).remove(0);
+    let mut queue = create::<u64>(controller.queue_pair().depth(32));
+    let before = controller.capabilities();
+    let flip = |now: Capabilities| flips.store(before.into_bits() ^ now.into_bits(), Ordering::Relaxed);
+    flip(before.with_mqes(31));
+    controller.reset().unwrap();
+    assert_eq!(controller.max_depth(), 32);
+    assert!(queue.recover().unwrap().is_empty());
+    queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert_eq!(finish(&mut queue).len(), 1);
+    namespace.flush().unwrap();
+    drop(create::<u64>(controller.queue_pair()));
+    let error = controller.queue_pair().depth(33).create::<u64>().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
+
+    flip(before.with_mqes(15));
+    let error = controller.reset().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+    let misfit = format!("queue pair {} has 32 entries", queue.id());
+    says(&error, &[controller.name(), "CAP.MQES is 0xf, 0x1f before", &misfit, "open it again"]);
+}
+
 #[test]
 fn namespaces_of_another_size_or_format_are_stale() {
     let before = "size=1M,namespaces=2";

@@ -43,7 +43,8 @@ impl fmt::Display for IrqKind {
     }
 }
 
-/// A counter that an interrupt increments: close-on-exec and non-blocking.
+/// A counter that an interrupt increments: close-on-exec and non-blocking. [`signal`](Self::signal) waits if somebody else who
+/// has the descriptor has made it blocking and the counter is full; nothing else does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,10 +87,21 @@ impl EventFd {
     /// # Errors
     /// The system's errors.
     pub fn take(&self) -> Result<u64> {
-        match self.0.read() {
-            Ok(count) => Ok(count),
+        let mut count = 0_u64;
+        let buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
+        let fd = self.0.as_fd().as_raw_fd();
+        // Another process that has the descriptor may have cleared O_NONBLOCK; RWF_NOWAIT holds all the same.
+        // SAFETY: the kernel writes the one buffer before the call returns. -1 stands for the current position.
+        let read = unsafe { libc::preadv2(fd, &raw const buffer, 1, -1, libc::RWF_NOWAIT) };
+        let taken = match Errno::result(read) {
+            Ok(_) => Ok(count),
+            // Before Linux 5.8.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.0.read(),
+            Err(e) => Err(e),
+        };
+        match taken {
             Err(Errno::EAGAIN) => Ok(0),
-            Err(e) => Err(Error::os("eventfd", "reading it", e)),
+            taken => taken.map_err(|e| Error::os("eventfd", "reading it", e)),
         }
     }
 
@@ -201,7 +213,25 @@ pub(crate) fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::{
+        fcntl::{FcntlArg, OFlag, fcntl},
+        sys::memfd::{MFdFlags, memfd_create},
+    };
+    use std::sync::mpsc;
+
+    /// Another process that has the descriptor may make it blocking: the read of an empty counter waited for ever.
+    #[test]
+    fn an_empty_counter_is_not_waited_for() {
+        let event = EventFd::new().unwrap();
+        fcntl(event.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let (tells, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let empty = event.take().unwrap();
+            event.signal().unwrap();
+            tells.send((empty, event.take().unwrap())).unwrap();
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok((0, 1)));
+    }
 
     #[test]
     fn only_eventfds_are_taken_for_eventfds() {

@@ -12,7 +12,7 @@ use upcie_core::{
 use upcie_nvme::{
     Controller, Failure,
     emu::{Fault, FaultPlan, FaultRule},
-    spec::{AdminOpcode, DatasetRange, Status},
+    spec::{AdminOpcode, Cns, Command, DatasetRange, Status},
 };
 use upcie_tests::{says, stepping::Stepping};
 
@@ -196,6 +196,23 @@ fn a_deletion_does_not_hold_up_its_call() {
         // The answer frees the id.
         controller.queue_pair().create::<u64>().unwrap().close().unwrap();
     }
+}
+
+/// The deletion of a queue pair that others have left ends with the command beside which it goes on.
+#[test]
+fn a_deletion_beside_a_command_ends_with_it() {
+    let (clock, controller) = open("size=1M", 600);
+    let queue = controller.queue_pair().create::<u64>().unwrap();
+    let slow = |opcode: AdminOpcode| admin().opcode(opcode.0).count(1);
+    clock.device.inject(&plan([slow(AdminOpcode::DELETE_SQ), slow(AdminOpcode::DELETE_CQ)])).unwrap();
+    queue.close().unwrap_err();
+    // The answer to the first command lets it go on.
+    clock.sleep(EACH);
+    let (start, most) = (clock.now(), Duration::from_secs(2));
+    let identify = Command::identify(Cns::CONTROLLER, 0, 0);
+    controller.admin_within(&identify, &mut [0; 4096], most).unwrap();
+    let took = clock.now() - start;
+    assert!(took > most / 2 && took < most + SLACK, "{took:?}");
 }
 
 /// A queue pair that the controller refused to create again has a deadline of its own in the second try.

@@ -185,6 +185,19 @@ pub(super) fn admin_rows() -> Vec<Row> {
                 })
             },
         },
+        Row {
+            name: "a reset, with namespaces that have handles",
+            options: "size=8M,namespaces=3",
+            rules: vec![admin().opcode(AdminOpcode::IDENTIFY.0)],
+            deadline: 30,
+            prepare: |controller| {
+                let (controller, namespaces) = (controller.clone(), controller.namespaces().unwrap());
+                call(move || {
+                    let _ = &namespaces;
+                    Ok(controller.reset()?)
+                })
+            },
+        },
     ]
 }
 

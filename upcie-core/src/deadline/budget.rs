@@ -97,6 +97,11 @@ impl Budget {
             end => end.saturating_sub(spent()),
         }
     }
+
+    /// Returns the limit of [`hurry`].
+    pub(crate) fn hurry_limit() -> Duration {
+        Duration::from_nanos(HURRY.load(Ordering::Relaxed))
+    }
 }
 
 impl Drop for Budget {
@@ -106,8 +111,8 @@ impl Drop for Budget {
 }
 
 /// Limits the wait for each message of this process to `limit` from now on, including those in progress: for a program
-/// that was asked to end, and may wait for a stopped server. A server that misses this limit is given up, as with any
-/// deadline.
+/// that was asked to end, and may wait for a stopped server. A server that misses this limit is given up, as with the
+/// deadline of its connection.
 pub fn hurry(limit: Duration) {
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     HURRY.fetch_min(limit, Ordering::Relaxed);
@@ -116,9 +121,4 @@ pub fn hurry(limit: Duration) {
 /// Returns the whole budget of the calling thread.
 pub(super) fn whole() -> Duration {
     LIMIT.get().whole
-}
-
-/// Returns the limit of [`hurry`].
-pub(super) fn hurry_limit() -> Duration {
-    Duration::from_nanos(HURRY.load(Ordering::Relaxed))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Stopwatch,
-    budget::{Budget, hurry_limit, whole},
+    budget::{Budget, whole},
 };
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl<'c> MessageWatch<'c> {
 
     /// Returns the deadline as the caller knows it: the connection's, or the whole budget.
     pub(crate) fn limit(&self) -> Duration {
-        self.nominal.min(hurry_limit())
+        self.nominal.min(Budget::hurry_limit())
     }
 
     /// Returns the end of the next slice; `None` when the time is up.
@@ -45,7 +45,7 @@ impl<'c> MessageWatch<'c> {
 
     /// Returns the length of the next slice; zero when the time is up.
     pub(crate) fn left(&mut self) -> Duration {
-        self.limit.min(hurry_limit()).saturating_sub(self.waited()).min(SLICE)
+        self.limit.min(Budget::hurry_limit()).saturating_sub(self.waited()).min(SLICE)
     }
 
     /// Returns the time waited, without stops.

@@ -54,7 +54,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     if command_set == CommandSet::NVM && !cap.supports_nvm() {
         tracing::warn!(device = %name, css = cap.css(), "CAP.CSS names no command set: assuming the NVM command set");
     }
-    let queue_entries = registers.quirks().queue_entries;
+    let queue_entries = registers.quirks().most_entries(cap);
     if queue_entries < 2 {
         no_io = no_io.or(Some(NoIo::QueueEntries));
     }

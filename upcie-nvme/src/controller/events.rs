@@ -352,7 +352,7 @@ impl Events {
 
 impl Interrupt {
     fn new(inner: &Inner, bell: &EventFd, limit: &mut Limit<'_>) -> Result<Self> {
-        let waiter = Waiter::new(0, inner.vector(0, limit)?, inner.clock())?;
+        let waiter = inner.waiter(0, limit)?;
         let failed = |e: Errno| {
             let what = "waiting for asynchronous events (raise `ulimit -n` if too many files are open)";
             upcie_core::Error::os("epoll", what, e)

@@ -21,6 +21,8 @@ impl Inner {
             ResetKind::Function => reset_function(&self.device, registers),
             ResetKind::Subsystem => self.reset_subsystem(),
         })?;
+        // The stop answers the errors of the function so far; what comes from here on is another one.
+        self.pci_error.forget();
         if self.turn_on_again()? {
             self.vectors.wire_again(&*self.device, limit)?;
         }

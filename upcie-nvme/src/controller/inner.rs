@@ -19,6 +19,7 @@ use crate::{
     NoIo, Result,
     engine::{Live, Queue, Retired},
     spec::IdentifyController,
+    wait::Waiter,
 };
 use std::{fmt, sync::Arc, time::Duration};
 use upcie_core::{
@@ -26,7 +27,6 @@ use upcie_core::{
     device::Claim,
     dma::{DmaSpace, Heap},
     gate::{Gate, Pass},
-    irq::EventFd,
 };
 
 /// A controller that is up: parts with fields and invariants of their own. Its methods are those that need several parts, in
@@ -123,7 +123,8 @@ impl Inner {
 
     /// Returns the most entries of an I/O queue.
     pub(crate) fn max_queue_entries(&self) -> u32 {
-        self.properties.queue_entries
+        let registers = &self.link.registers;
+        registers.quirks().most_entries(registers.capabilities()).min(self.properties.queue_entries)
     }
 
     pub(crate) fn max_transfer(&self) -> u64 {
@@ -231,10 +232,12 @@ impl Inner {
         self.release_if_let_go();
     }
 
-    /// Returns the eventfd of an interrupt vector.
-    pub(crate) fn vector(&self, vector: u16, limit: &mut Limit<'_>) -> Result<Arc<EventFd>> {
+    /// Returns what waits for interrupts of a vector.
+    pub(crate) fn waiter(&self, vector: u16, limit: &mut Limit<'_>) -> Result<Waiter> {
         self.check_owner("turning interrupts on")?;
-        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), limit, vector)
+        let most = self.properties.most_vectors();
+        let interrupt = self.vectors.eventfd(&*self.device, most, limit, vector)?;
+        Waiter::new(vector, interrupt, self.vectors.wake.clone(), self.clock())
     }
 
     /// Stops the controller, unless it is another driver's by now.

@@ -181,9 +181,9 @@ impl Controller {
     }
 
     /// Returns the most entries that an I/O queue can have: CAP.MQES + 1, or less on a controller whose
-    /// CAP.MQES is known to be wrong. 65536 at most; 1 if no I/O queue can be made.
+    /// CAP.MQES is known to be wrong. 65536 at most; 1 if no I/O queue can be made. A [reset](Self::reset) may lower it.
     pub fn max_depth(&self) -> u32 {
-        self.inner.properties.queue_entries
+        self.inner.max_queue_entries()
     }
 
     /// Checks that the controller takes I/O. A controller that takes none still opens, for its registers,

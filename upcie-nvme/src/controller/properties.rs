@@ -19,7 +19,7 @@ pub(crate) struct Properties {
     /// I/O queue pairs.
     pub(super) granted: u16,
     pub(super) command_set: CommandSet,
-    /// The most entries of an I/O queue.
+    /// The most entries of an I/O queue when the controller was brought up.
     pub(super) queue_entries: u32,
     /// The reason why the controller takes no I/O, if it takes none.
     pub(super) no_io: Option<NoIo>,
@@ -40,12 +40,14 @@ impl Properties {
     }
 
     /// Returns the first change of the capabilities, from `before` to `now`, that breaks what was made with those of before: the
-    /// doorbells and sizes of queues, the memory page, the limits of commands, the controller's own memory.
+    /// doorbells and sizes of queues, the memory page, the limits of commands, the controller's own memory. `misfit` is a queue pair
+    /// with more entries than queues may have now, and its entries.
     pub(super) fn breaking_change(
         &self,
         before: Capabilities,
         now: Capabilities,
         is_weighted: bool,
+        misfit: Option<(u16, u32)>,
     ) -> Option<String> {
         let change = |field: &str, of: fn(Capabilities) -> u64, why: &str| {
             Some(format!("CAP.{field} is {:#x}, {:#x} before: {why}", of(now), of(before)))
@@ -53,8 +55,16 @@ impl Properties {
         if now.dstrd() != before.dstrd() {
             return change("DSTRD", |cap| cap.dstrd().into(), "queues have their doorbells elsewhere");
         }
-        if now.mqes() < before.mqes() {
-            return change("MQES", |cap| cap.mqes().into(), "queues may have fewer entries");
+        if let Some((qid, entries)) = misfit {
+            let why = format!("queue pair {qid} has {entries} entries");
+            return change("MQES", |cap| cap.mqes().into(), &why);
+        }
+        if now.mqes() == 0 && before.mqes() > 0 {
+            return change(
+                "MQES",
+                |cap| cap.mqes().into(),
+                "a queue that can hold a command has two entries",
+            );
         }
         if now.mpsmin() != before.mpsmin() {
             return change("MPSMIN", |cap| cap.mpsmin().into(), "the limits of commands have another unit");
@@ -137,19 +147,22 @@ mod tests {
             no_io: None,
         };
         let before = Capabilities::new().with_mqes(255).with_dstrd(1).with_mpsmax(2).with_css(1).with_ams(1);
-        let change = |now| properties.breaking_change(before, now, true);
+        let change = |now| properties.breaking_change(before, now, true, None);
         for now in [
             before,
             before.with_to(200).with_crms(3).with_bps(true).with_nssrs(true).with_nsss(true),
+            before.with_mqes(1),
             before.with_mqes(1023).with_mpsmax(1).with_css(0x41).with_ams(3),
         ] {
             assert_eq!(change(now), None, "{now:?}");
         }
-        let unweighted = properties.breaking_change(before, before.with_ams(0), false);
+        let unweighted = properties.breaking_change(before, before.with_ams(0), false, None);
         assert_eq!(unweighted, None, "nothing relies on it");
+        let shorter = properties.breaking_change(before, before.with_mqes(63), true, Some((3, 128)));
+        assert_eq!(shorter.unwrap(), "CAP.MQES is 0x3f, 0xff before: queue pair 3 has 128 entries");
         for (now, field) in [
             (before.with_dstrd(0), "CAP.DSTRD is 0x0, 0x1 before"),
-            (before.with_mqes(254), "CAP.MQES"),
+            (before.with_mqes(0), "CAP.MQES"),
             (before.with_mpsmin(1), "CAP.MPSMIN"),
             (before.with_mpsmax(0), "CAP.MPSMAX"),
             (before.with_css(0x80), "CAP.CSS"),

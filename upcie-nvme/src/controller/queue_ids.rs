@@ -27,8 +27,8 @@ enum Id {
     Free,
     /// The blocking calls' own queue.
     Driver,
-    /// A queue pair of the program's.
-    Pair,
+    /// A queue pair of the program's, of so many entries.
+    Pair(u32),
     /// The queue pair is being created or deleted, or such a command was never answered.
     Moving(Moving),
 }
@@ -79,19 +79,19 @@ struct Moving {
     waits: bool,
     /// No thread works on it any more.
     left: bool,
-    /// The queue pair is the program's, and keeps the id if it is not created again.
-    owned: bool,
+    /// The entries of a queue pair that is the program's, and keeps the id if it is not created again.
+    owned: Option<u32>,
     memory: Vec<Retired>,
 }
 
 impl Moving {
     fn begin(step: Step) -> Self {
-        Self { ticket: unique(), step, waits: false, left: false, owned: false, memory: Vec::new() }
+        Self { ticket: unique(), step, waits: false, left: false, owned: None, memory: Vec::new() }
     }
 
     /// Returns the state of the id when nothing is left of the queue pair on the controller.
     fn ended(&self) -> Id {
-        if self.owned { Id::Pair } else { Id::Free }
+        self.owned.map_or(Id::Free, Id::Pair)
     }
 
     /// Returns `true` while it is being created: it has nothing in flight yet.
@@ -240,16 +240,20 @@ impl QueueIds {
     /// Marks the queue pair as created. Returns `false` if a reset has ended the creation.
     pub(super) fn created(&self, ticket: Ticket) -> bool {
         match lock(&self.ids).moving(ticket) {
-            Some((_, id @ Id::Moving(Moving { owned: true, .. }))) => *id = Id::Pair,
-            Some((_, id)) => *id = Id::Driver,
+            Some((_, id)) => {
+                *id = match id {
+                    Id::Moving(Moving { owned: Some(entries), .. }) => Id::Pair(*entries),
+                    _ => Id::Driver,
+                };
+            }
             None => return false,
         }
         true
     }
 
-    /// Marks the program's queue pair as one to create again; it keeps its id if that fails.
-    pub(super) fn begin_again(&self, qid: u16) -> Ticket {
-        let moving = Moving { owned: true, ..Moving::begin(Step::CreateCq) };
+    /// Marks the program's queue pair of so many entries as one to create again; it keeps its id if that fails.
+    pub(super) fn begin_again(&self, qid: u16, entries: u32) -> Ticket {
+        let moving = Moving { owned: Some(entries), ..Moving::begin(Step::CreateCq) };
         let ticket = moving.ticket;
         lock(&self.ids).0[usize::from(qid) - 1] = Id::Moving(moving);
         ticket
@@ -258,7 +262,7 @@ impl QueueIds {
     /// Gives up the program's queue pair that was to be created again: its id is free once the controller lets go. Returns `false`
     /// if it has, so that the id is still the program's.
     pub(super) fn disown(&self, ticket: Ticket) -> bool {
-        lock(&self.ids).entry(ticket).map(|moving| moving.owned = false).is_some()
+        lock(&self.ids).entry(ticket).map(|moving| moving.owned = None).is_some()
     }
 
     /// Frees the id of a queue pair that the controller forgot in a reset. Returns `false` if it may know the queue pair again: a panic
@@ -291,9 +295,17 @@ impl QueueIds {
         lock(&self.ids).release(true)
     }
 
-    /// Marks the queue pair as the program's: while it exists, namespaces can't be changed.
-    pub(super) fn hand_out(&self, qid: u16) {
-        lock(&self.ids).0[usize::from(qid) - 1] = Id::Pair;
+    /// Marks the queue pair of so many entries as the program's: while it exists, namespaces can't be changed.
+    pub(super) fn hand_out(&self, qid: u16, entries: u32) {
+        lock(&self.ids).0[usize::from(qid) - 1] = Id::Pair(entries);
+    }
+
+    /// Returns the id and the entries of the first of the program's queue pairs that has more than `most` entries.
+    pub(super) fn larger_than(&self, most: u32) -> Option<(u16, u32)> {
+        lock(&self.ids).0.iter().zip(1..).find_map(|(id, qid)| match id {
+            Id::Pair(entries) if *entries > most => Some((qid, *entries)),
+            _ => None,
+        })
     }
 
     /// Marks the queue pair as one to delete. A creation that a panic has ended is undone from where it stands.
@@ -301,7 +313,7 @@ impl QueueIds {
         let mut ids = lock(&self.ids);
         let id = &mut ids.0[usize::from(qid) - 1];
         if let Id::Moving(moving) = id {
-            moving.owned = false;
+            moving.owned = None;
             return moving.ticket;
         }
         let moving = Moving::begin(Step::DeleteSq);
@@ -379,6 +391,6 @@ impl QueueIds {
             let found = ids.0.iter().zip(1..).filter(|(id, _)| wanted(id));
             found.map(|(_, qid)| qid).collect()
         };
-        (of(|id| matches!(id, Id::Pair)), of(|id| matches!(id, Id::Moving(moving) if !moving.is_new())))
+        (of(|id| matches!(id, Id::Pair(_))), of(|id| matches!(id, Id::Moving(moving) if !moving.is_new())))
     }
 }

@@ -143,7 +143,8 @@ impl Inner {
         let settled = self.wait_for_reset(limit, &|| what.into());
         settled.map_err(|error| (error, true))?;
         queue.renew();
-        let (ticket, epoch) = (self.queue_ids.begin_again(queue.qid()), self.link.live.epoch());
+        let ticket = self.queue_ids.begin_again(queue.qid(), queue.capacity() + 1);
+        let epoch = self.link.live.epoch();
         if epoch.is_over() {
             self.queue_ids.give_back(ticket);
             return Err((Error::reset_queue(self.name(), what, queue.qid()), true));
@@ -200,9 +201,9 @@ impl Inner {
         }
     }
 
-    /// Hands the queue pair to the program: while it exists, namespaces can't be changed.
-    pub(crate) fn hand_out(&self, qid: u16) {
-        self.queue_ids.hand_out(qid);
+    /// Hands the queue pair of so many entries to the program: while it exists, namespaces can't be changed.
+    pub(crate) fn hand_out(&self, qid: u16, entries: u32) {
+        self.queue_ids.hand_out(qid, entries);
     }
 
     /// Undoes a creation, or deletes a queue pair, as far as the controller answers. `Ok`: it uses the queues' memory, and that

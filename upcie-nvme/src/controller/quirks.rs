@@ -86,8 +86,8 @@ const QUIRKS: [Quirk; 6] = [
 /// The deviations of a controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quirks {
-    /// The most entries of an I/O queue: CAP.MQES + 1, or the number that is known to work.
-    pub(super) queue_entries: u32,
+    /// The most entries of an I/O queue that are known to work, if CAP.MQES is wrong.
+    queue_entries: Option<u32>,
     /// The time to wait after CC.EN is cleared, before CSTS is read.
     pub(super) ready_delay: Duration,
 }
@@ -98,7 +98,7 @@ impl Quirks {
         let mut ids = [0; 4];
         if let Err(error) = device.config_read(0, &mut ids) {
             tracing::warn!(device = device.name(), %error, "reading the PCI ids: no quirk is applied");
-            return Self::none(cap);
+            return Self::NONE;
         }
         let (vendor, id) = (u16::from_le_bytes([ids[0], ids[1]]), u16::from_le_bytes([ids[2], ids[3]]));
         for quirk in matching(vendor, id, cap) {
@@ -107,15 +107,18 @@ impl Quirks {
         Self::by_ids(vendor, id, cap)
     }
 
-    fn none(cap: Capabilities) -> Self {
-        Self { queue_entries: cap.max_queue_entries(), ready_delay: Duration::ZERO }
+    const NONE: Self = Self { queue_entries: None, ready_delay: Duration::ZERO };
+
+    /// Returns the most entries of an I/O queue while CAP is `cap`.
+    pub(super) fn most_entries(self, cap: Capabilities) -> u32 {
+        self.queue_entries.unwrap_or(cap.max_queue_entries())
     }
 
     fn by_ids(vendor: u16, device: u16, cap: Capabilities) -> Self {
-        let mut quirks = Self::none(cap);
+        let mut quirks = Self::NONE;
         for quirk in matching(vendor, device, cap) {
             match quirk.deviation {
-                Deviation::QueueEntries(entries) => quirks.queue_entries = entries,
+                Deviation::QueueEntries(entries) => quirks.queue_entries = Some(entries),
                 Deviation::ReadyDelay(delay) => quirks.ready_delay = delay,
             }
         }
@@ -136,7 +139,8 @@ mod tests {
     #[test]
     fn a_quirk_needs_its_ids_and_its_fault() {
         let entries = |vendor, device, mqes| {
-            Quirks::by_ids(vendor, device, Capabilities::new().with_mqes(mqes)).queue_entries
+            let cap = Capabilities::new().with_mqes(mqes);
+            Quirks::by_ids(vendor, device, cap).most_entries(cap)
         };
         assert_eq!(entries(0x144d, 0xa821, 0), 64);
         assert_eq!(entries(0x144d, 0xa822, 0), 64);

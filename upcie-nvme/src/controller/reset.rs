@@ -8,7 +8,7 @@ use super::{
     transitions::{disable_patience, enable},
 };
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     engine::Epoch,
     spec::{
         AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use std::time::Duration;
-use upcie_core::deadline::Budget;
+use upcie_core::{deadline::Budget, gate::Pass};
 use zerocopy::FromBytes;
 
 const OPERATION: &str = "resetting the controller";
@@ -43,6 +43,8 @@ impl Controller {
     /// # Errors
     /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back, or is another one by its serial number, its
     ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
+    /// - [`Failure::PciError`](crate::Failure::PciError): the PCI function has had another error since the controller had stopped.
+    ///   The next reset answers it.
     /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
     ///   default value.
     /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time; or the controller is up again,
@@ -74,7 +76,10 @@ impl Inner {
         let waiting = self.limit_of(patience);
         let _pass = self.link.enter(&self.resets.gate, &waiting, || OPERATION.into(), "a reset")?;
         self.link.live.check_up(&self.link.name, OPERATION)?;
-        if self.resets.count() != seen || of.is_some_and(Epoch::is_over) {
+        if self.resets.count() != seen {
+            return self.link.live.check_usable(&self.link.name, OPERATION);
+        }
+        if of.is_some_and(Epoch::is_over) {
             return Ok(());
         }
         let _resetting = self.resets.begin();
@@ -85,11 +90,15 @@ impl Inner {
         self.effects.forget();
         let up = self.stop_and_start(kind, &mut limit);
         if let Err(error) = &up {
-            self.link.live.set_down(format!("it did not come back from a reset ({error})"));
+            // Another reset answers an error of the function.
+            if !matches!(error.failure(), Failure::PciError { .. }) {
+                self.link.live.set_down(format!("it did not come back from a reset ({error})"));
+            }
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
-        self.vectors.wake_all(&self.link.name, &limit);
+        self.vectors.wake_all(&self.link.name);
         self.link.live.check_up(&self.link.name, OPERATION)?;
+        up?;
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
         let delays = self.tell_behavior(&mut limit);
         let restored = self.restore_features(&mut limit);
@@ -109,7 +118,7 @@ impl Inner {
         let _budget = Budget::new(patience);
         let mut limit = self.limit();
         self.link.live.set_down(reason.into());
-        self.vectors.wake_all(&self.link.name, &limit);
+        self.vectors.wake_all(&self.link.name);
         let rings = self.admin.rings();
         let mut rings = self.link.enter(rings, &limit, || operation.into(), "admin commands")?;
         self.stop_epoch(&mut rings, ResetKind::Controller, &mut limit)
@@ -157,19 +166,25 @@ impl Inner {
         let link = &self.link;
         // No turn opens from here on.
         link.live.end();
-        {
-            let mut rings = link.enter(self.admin.rings(), limit, || OPERATION.into(), "admin commands")?;
-            self.stop_epoch(&mut rings, kind, limit)?;
-            self.pci_error.forget();
-            self.take_capabilities()?;
-            let last = ENTRIES as u16 - 1;
-            let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
-            let (sq, cq) = rings.addresses();
-            // SAFETY: `forget` has zeroed the rings, which have so many entries and stay until the controller has stopped.
-            unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
-            limit.outside(|| enable(link, &self.properties))?;
-            rings.join(link.live.begin()?);
-        }
+        let mut rings = link.enter(self.admin.rings(), limit, || OPERATION.into(), "admin commands")?;
+        self.stop_epoch(&mut rings, kind, limit)?;
+        // An error of the function since the stop explains a start that failed, and leaves the controller to the next reset.
+        self.start(rings, limit)
+            .map_err(|error| self.check_pci_error(&|| OPERATION.into()).err().unwrap_or(error))
+    }
+
+    /// Brings up the controller, which has stopped, as it was before.
+    fn start(&self, mut rings: Pass<'_, Rings>, limit: &mut Limit<'_>) -> Result<()> {
+        let link = &self.link;
+        self.take_capabilities()?;
+        let last = ENTRIES as u16 - 1;
+        let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
+        let (sq, cq) = rings.addresses();
+        // SAFETY: `stop_epoch` has zeroed the rings, which have so many entries and stay until the controller has stopped.
+        unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
+        limit.outside(|| enable(link, &self.properties))?;
+        rings.join(link.live.begin()?);
+        drop(rings);
         self.configure_again(limit)
     }
 
@@ -180,7 +195,8 @@ impl Inner {
     fn take_capabilities(&self) -> Result<()> {
         let registers = &self.link.registers;
         let (before, now) = (registers.capabilities(), registers.read_capabilities()?);
-        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted()) {
+        let misfit = self.queue_ids.larger_than(registers.quirks().most_entries(now));
+        if let Some(change) = self.properties.breaking_change(before, now, self.is_weighted(), misfit) {
             return Err(Error::unsupported(self.name(), format!("the reset has changed it: {change}")));
         }
         registers.set_capabilities(now);

@@ -23,6 +23,8 @@ pub(crate) struct Vectors {
     /// `None` if the transport has no interrupts.
     kind: Option<IrqKind>,
     wired: Gate<Option<Vec<Arc<EventFd>>>>,
+    /// Wakes all that wait for an interrupt. Nobody else has it, so that a write to it never waits.
+    pub(super) wake: Arc<EventFd>,
     /// Vectors whose interrupts were found not to arrive.
     silent: Mutex<BTreeSet<u16>>,
 }
@@ -51,7 +53,8 @@ impl Vectors {
                 return Err(Error::unsupported(device.name(), reason));
             }
         };
-        Ok(Self { kind, wired: Gate::default(), silent: Mutex::default() })
+        let wake = Arc::new(EventFd::new()?);
+        Ok(Self { kind, wired: Gate::default(), wake, silent: Mutex::default() })
     }
 
     pub(crate) fn kind(&self) -> Option<IrqKind> {
@@ -123,17 +126,11 @@ impl Vectors {
         Ok(device.set_irqs(kind, &fds)?)
     }
 
-    /// Wakes all that wait for an interrupt of any vector: what has happened raises none. If another thread is wiring the vectors,
-    /// waits for it within `limit`; nobody waits for an interrupt before.
-    pub(super) fn wake_all(&self, device: &str, limit: &Limit<'_>) {
-        let Some(wired) = limit.enter(&self.wired) else { return };
-        for fd in wired.iter().flatten() {
-            if let Err(error) = fd.signal() {
-                let device = device.to_owned();
-                emit(
-                    move || tracing::warn!(device, %error, "who waits for an interrupt is not told of a reset"),
-                );
-            }
+    /// Wakes all that wait for an interrupt of any vector: what has happened raises none.
+    pub(super) fn wake_all(&self, device: &str) {
+        if let Err(error) = self.wake.signal() {
+            let device = device.to_owned();
+            emit(move || tracing::warn!(device, %error, "who waits for an interrupt is not told of a reset"));
         }
     }
 
@@ -200,10 +197,12 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Failure, emu};
-    use std::{sync::mpsc, time::Duration};
+    use crate::{Failure, emu, wait::Waiter};
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use std::{fs::File, io::Write, sync::mpsc, time::Duration};
     use upcie_core::{
         clock::{Clock, SystemClock},
+        irq::wait_readable,
         pci::{ConfigSpace, cap},
     };
 
@@ -256,20 +255,29 @@ mod tests {
         assert!(is_on());
     }
 
-    /// It had no deadline.
+    /// It waited for a thread that wired the vectors, and for whoever shares an eventfd and had filled its counter.
     #[test]
-    fn waking_ends_while_a_thread_goes_on_wiring() {
+    fn waking_waits_for_nobody() {
         const LONG: Duration = Duration::from_secs(60);
         let device = emu::spawn(&"size=1M".parse().unwrap()).unwrap();
         let vectors = Arc::new(Vectors::new(&*device, Some(IrqKind::Msix)).unwrap());
+        let interrupt = vectors.eventfd(&*device, 1, &mut Limit::new(&SystemClock, LONG), 0).unwrap();
+        // The device's server may do this.
+        let mut shared = File::from(interrupt.as_fd().try_clone_to_owned().unwrap());
+        shared.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
+        fcntl(&shared, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let waiter = Waiter::new(0, interrupt, vectors.wake.clone(), &SystemClock).unwrap();
+        waiter.forget(&SystemClock, 0).unwrap();
+        assert!(!wait_readable(waiter.as_fd(), Duration::ZERO).unwrap());
         let wiring = vectors.enter(&*device, &Limit::new(&SystemClock, LONG)).unwrap();
         let (tells, told) = mpsc::channel();
         let other = vectors.clone();
         std::thread::spawn(move || {
-            other.wake_all("a device", &Limit::new(&SystemClock, Duration::from_millis(1)));
+            other.wake_all("a device");
             tells.send(()).unwrap();
         });
         told.recv_timeout(LONG).expect("it ends");
+        assert!(wait_readable(waiter.as_fd(), LONG).unwrap());
         let count = |within| vectors.count(&*device, 1, &mut Limit::new(&SystemClock, within));
         let error = count(Duration::from_millis(1)).unwrap_err();
         assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");

@@ -252,15 +252,20 @@ impl<M: Media> Core<M> {
                 return Ok(None);
             }
             _ => match self.manage(host, command, now()) {
-                Some(done) => match done? {
-                    Some(dword0) => dword0,
-                    None => return Ok(None),
-                },
+                Some(done) => {
+                    let done = done?;
+                    queues.sqs.iter_mut().for_each(|sq| sq.end_flights(&mut self.io));
+                    match done {
+                        Some(dword0) => dword0,
+                        None => return Ok(None),
+                    }
+                }
                 None => {
                     if vendor::reports_telemetry(command) {
                         self.collect_own("a host raised the event", now());
                     }
-                    vendor::run(&mut self.admin, self.features.events, command)?
+                    let (io, wanted) = (&self.io, self.features.events);
+                    vendor::run(&mut self.admin, wanted, command, |nsid| io.has_zones(nsid))?
                 }
             },
         };

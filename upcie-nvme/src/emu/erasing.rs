@@ -135,6 +135,17 @@ impl<M: Media> Io<M> {
         self.note_metadata();
     }
 
+    /// Returns the status with which the commands in flight to a namespace end, if it is being erased, or a fault plan has
+    /// reformatted it.
+    pub(super) fn erased(&self, nsid: u32) -> Option<Status> {
+        let namespace = self.namespaces.get(nsid.wrapping_sub(1) as usize)?;
+        let is_erased = matches!(
+            namespace.away,
+            Away::Formatting | Away::Reformatted | Away::Deleting | Away::Sanitizing
+        );
+        is_erased.then(|| namespace.refusal())
+    }
+
     /// Ends what a controller reset ends: each Format NVM, and the wait of commands for the end of other erasures.
     pub(super) fn interrupt_erasures(&mut self) {
         let all = std::mem::take(&mut self.erasures);

@@ -82,7 +82,7 @@ impl<M: Media> Machine<M> {
         }
         if let (Change::Reformat(_), Some(queues)) = (change, &mut self.queues) {
             for sq in &mut queues.sqs {
-                sq.end_flights(nsid, &mut self.core.io);
+                sq.end_flights(&mut self.core.io);
             }
         }
         self.core.forget_zones();

@@ -68,20 +68,29 @@ impl Sq {
         Some(Done { status: Status::ABORT_REQUESTED, ..flight.done })
     }
 
-    /// Ends the flights to a namespace that is being formatted: they were sent for blocks of another size.
-    pub fn end_flights<M: Media>(&mut self, nsid: u32, io: &mut Io<M>) {
-        let is_of_it = |flight: &Flight| flight.command.nsid == nsid;
-        self.flights.retain(|flight| !is_of_it(flight) || flight.stage != Stage::LateData);
-        for flight in self.flights.iter_mut().filter(|flight| is_of_it(flight)) {
-            if let Stage::Data(_) = flight.stage {
-                flight.rest = None;
-                let (command, status) = (flight.command, Status::FORMAT_IN_PROGRESS);
-                flight.done.status = io.failed(self.id, command.cid, nsid, 0, status);
-                flight.stage = if flight.effects.lose { Stage::Hung } else { Stage::Post };
-                // A read that was to complete early has no data that could follow.
-                flight.effects.early_completion = None;
-            } else if flight.stage == Stage::Post {
-                flight.effects.early_completion = None;
+    /// Ends the commands in flight to namespaces that are being erased, as far as they are not carried out. They were sent for the
+    /// blocks of before: those of after may have another size, and a command in pieces would see some of each.
+    pub fn end_flights<M: Media>(&mut self, io: &mut Io<M>) {
+        if let Some(rest) = self.rest.as_mut().filter(|rest| io.erased(rest.command.nsid).is_some()) {
+            rest.format = None;
+        }
+        let is_erased = |flight: &Flight| io.erased(flight.command.nsid).is_some();
+        self.flights.retain(|flight| flight.stage != Stage::LateData || !is_erased(flight));
+        for flight in &mut self.flights {
+            let Command { cid, nsid, .. } = flight.command;
+            let Some(status) = io.erased(nsid) else { continue };
+            match flight.stage {
+                // It was carried out with the other half of a fused operation.
+                Stage::Data(_) if self.fused.iter().any(|half| half.0 == cid) => {}
+                Stage::Data(_) => {
+                    flight.rest = None;
+                    flight.done.status = io.failed(self.id, cid, nsid, 0, status);
+                    flight.stage = if flight.effects.lose { Stage::Hung } else { Stage::Post };
+                    // A read that was to complete early has no data that could follow.
+                    flight.effects.early_completion = None;
+                }
+                Stage::Post => flight.effects.early_completion = None,
+                _ => {}
             }
         }
     }

@@ -12,7 +12,8 @@
 //! host has not yet read what there is.
 //!
 //! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the
-//! namespace; with that of a changed zone it is the namespace whose first zone the Changed Zone List names.
+//! namespace; with that of a changed zone it is the namespace whose first zone the Changed Zone List names, which has to have
+//! zones.
 
 use super::events::Admin;
 use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};
@@ -27,16 +28,21 @@ pub(super) fn reports_telemetry(command: &Command) -> bool {
     command.opcode == RAISE && matches!(subject, EventKind::Notice(NoticeEvent::TELEMETRY))
 }
 
-/// Carries out a vendor-specific command; returns dword 0 of its completion.
+/// Carries out a vendor-specific command; returns dword 0 of its completion. `has_zones` tells of a namespace.
 pub(super) fn run(
     admin: &mut Admin,
     wanted: AsyncEventConfiguration,
     command: &Command,
+    has_zones: impl Fn(u32) -> bool,
 ) -> Result<u32, Status> {
     match command.opcode {
         RAISE => {
             let event = AsyncEvent::from_bits(command.cdw10);
             match event.subject() {
+                // Nobody could read the list of a namespace without zones.
+                EventKind::Notice(NoticeEvent::ZONE_DESCRIPTOR) if !has_zones(command.cdw11) => {
+                    return Err(Status::INVALID_FIELD.with_do_not_retry());
+                }
                 EventKind::Notice(NoticeEvent::ZONE_DESCRIPTOR) => {
                     admin.change_zone(wanted, command.cdw11, 0);
                 }

@@ -6,7 +6,6 @@ use crate::{
     controller::{Inner, Limit, PRIORITY, create},
     engine::SglUse,
     spec::QueuePriority,
-    wait::Waiter,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -145,13 +144,7 @@ impl QueuePairBuilder<'_> {
         let priority = self.checked_priority()?;
         let sgl = self.sgl.unwrap_or(self.controller.sgl_use());
         self.controller.check_sgl(sgl)?;
-        let waiter = match self.vector {
-            Some(vector) => {
-                let eventfd = self.controller.vector(vector, limit)?;
-                Some(Waiter::new(vector, eventfd, self.controller.clock())?)
-            }
-            None => None,
-        };
+        let waiter = self.vector.map(|vector| self.controller.waiter(vector, limit)).transpose()?;
         let buffer = match self.in_controller {
             true => Some(self.controller.buffer_for_submission(limit)?),
             false => None,
@@ -165,7 +158,7 @@ impl QueuePairBuilder<'_> {
             priority,
             limit,
         )?;
-        self.controller.hand_out(queue.qid());
+        self.controller.hand_out(queue.qid(), entries);
         if self.command_timeout.is_some() {
             queue.set_timed();
         }

@@ -2,7 +2,8 @@
 //!
 //! One eventfd per vector, which queues may share. Nobody drains it: each queue has an epoll descriptor with the
 //! vector's eventfd in it, edge triggered, so every interrupt wakes every queue of its vector, and one queue's wait
-//! takes nothing from another's.
+//! takes nothing from another's. Beside it is an eventfd of the controller's own, by which a reset wakes them all: the
+//! device's server has those of the vectors, and could make a write to them wait.
 //!
 //! With MSI-X every completion raises its vector. The pin (INTx) is level triggered and masked whenever it
 //! fires, and an MSI is sent only if all earlier completions of the vector had been acknowledged. So both are

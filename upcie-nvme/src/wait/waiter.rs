@@ -1,4 +1,4 @@
-//! The interrupts of a queue: an epoll descriptor on its vector.
+//! The interrupts of a queue: an epoll descriptor on its vector, and on what wakes all queues.
 
 use crate::Result;
 use nix::{
@@ -19,12 +19,18 @@ pub(crate) struct Waiter {
     epoll: Epoll,
     vector: u16,
     silence: Cell<Silence>,
-    /// Kept open: the epoll set refers to it.
-    _eventfd: Arc<EventFd>,
+    /// Kept open: the epoll set refers to them.
+    _events: [Arc<EventFd>; 2],
 }
 
 impl Waiter {
-    pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>, clock: &dyn Clock) -> Result<Self> {
+    /// Makes the descriptor for a queue whose interrupts `interrupt` counts; `wake` makes it readable, too.
+    pub(crate) fn new(
+        vector: u16,
+        interrupt: Arc<EventFd>,
+        wake: Arc<EventFd>,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
         let failed = |e: Errno| {
             upcie_core::Error::os(
                 "epoll",
@@ -34,9 +40,12 @@ impl Waiter {
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-        epoll.add(eventfd.as_fd(), event).map_err(failed)?;
+        let events = [interrupt, wake];
+        for fd in &events {
+            epoll.add(fd.as_fd(), event).map_err(failed)?;
+        }
         let silence = Cell::new(Silence { since: clock.now(), found: 0, cursor: 0 });
-        Ok(Self { epoll, vector, silence, _eventfd: eventfd })
+        Ok(Self { epoll, vector, silence, _events: events })
     }
 
     pub(crate) fn vector(&self) -> u16 {
@@ -47,7 +56,7 @@ impl Waiter {
     /// came again and again without an interrupt.
     pub(crate) fn forget(&self, clock: &dyn Clock, cursor: usize) -> Result<bool> {
         let heard = loop {
-            match self.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO) {
+            match self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO) {
                 Ok(count) => break count > 0,
                 Err(Errno::EINTR) => {}
                 Err(e) => {

@@ -1,9 +1,9 @@
 //! The client's side of a connection: one request at a time, each with an answer and a deadline.
 
-use super::exchange::{ConnectionEnd, Mapped, State, lock};
+use super::exchange::{ConnectionEnd, Mapped, Owed, State, lock};
 use crate::{
     Error, Failure, Result,
-    deadline::{self, MessageWatch},
+    deadline::{self, Budget, MessageWatch},
     gate::{Gate, Pass},
     memory::Memory,
     process::Owner,
@@ -31,6 +31,8 @@ const MIN_DATA: u64 = 8;
 
 /// The reason of a refusal by a server that has a client.
 const BUSY: &str = "its server has a client already, and serves one at a time: end that one first";
+/// The least time with which a request is sent that changes something, if its caller has more in all: more than an answer takes.
+const LEAST: Duration = Duration::from_millis(20);
 /// Upper bound: `Instant + Duration` must not overflow.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -58,6 +60,14 @@ pub struct Connection {
     peer: Capabilities,
 }
 
+/// Returns `true` for a request that changes nothing: an answer that nobody waits for does no harm.
+fn is_query(number: u16) -> bool {
+    matches!(
+        number,
+        command::GET_INFO | command::GET_REGION_INFO | command::GET_IRQ_INFO | command::REGION_READ
+    )
+}
+
 /// Returns `true` if a server has refused a connection because it has a client.
 pub fn is_busy(error: &Error) -> bool {
     matches!(error.failure(), Failure::Unusable { reason } if reason == BUSY)
@@ -73,7 +83,7 @@ impl Connection {
     ) -> Result<Self> {
         let deadline = deadline.min(MAX_DEADLINE);
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
-        let state = State { channel, next_id: 0, dead: None };
+        let state = State { channel, next_id: 0, owed: None, dead: None };
         let owner = Owner::current();
         let peer = Capabilities::default();
         let mut this = Self {
@@ -159,6 +169,10 @@ impl Connection {
     }
 
     /// Sends a request and waits for its answer, and answers the server's requests meanwhile. `operation` is for errors.
+    ///
+    /// The deadline of an answer is the connection's. A caller with less time ends its wait before: the next request waits
+    /// for the answer then, if nothing depends on it, as with a read. A request that changes something is not sent when too
+    /// little time is left, since the connection ends if its outcome is not known.
     pub fn request(
         &self,
         command: u16,
@@ -167,9 +181,8 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
         let device = || self.name.clone();
-        // Freed after the lock is released.
-        let kept;
-        let mut state = self.enter_gate(&self.exchange, operation, "requests of other threads")?;
+        self.check_owner(operation)?;
+        let mut state = self.enter(operation)?;
         match state.dead {
             None => {}
             Some(ConnectionEnd::Gone) => return Err(Error::gone(device(), operation)),
@@ -180,50 +193,27 @@ impl Connection {
                 ));
             }
         }
-        let id = state.next_id;
-        state.next_id = id.wrapping_add(1);
-        let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
         let mut watch = MessageWatch::new(self.deadline);
-        if watch.slice().is_none() {
+        let least = if is_query(command) { Duration::ZERO } else { LEAST.min(watch.limit() / 4) };
+        if watch.left() <= least {
             // Nothing was sent, so no answer is missing and the connection stays usable.
             let after = watch.limit();
             return Err(Error::timeout(device(), operation, after));
         }
+        let id = state.next_id;
+        state.next_id = id.wrapping_add(1);
+        let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
         let reply = state.exchange(&self.dma, header, message(header, parts), fds, &mut watch);
         deadline::charge(watch.waited());
-        let reply = reply.map_err(|fault| {
-            let operation = operation.to_owned();
-            let (death, error) = match fault {
-                Fault::Closed => (ConnectionEnd::Gone, Error::gone(device(), operation)),
-                // A late answer must not be taken for another request's, so this socket is never read again.
-                Fault::Late => (
-                    ConnectionEnd::GivenUp("a request was not answered in time"),
-                    Error::timeout(
-                        device(),
-                        format!("{operation}: its server may be stopped or hung"),
-                        watch.limit(),
-                    ),
-                ),
-                Fault::Garbage(reason) => (
-                    ConnectionEnd::GivenUp("the server broke the protocol"),
-                    Error::protocol(device(), operation, reason),
-                ),
-                Fault::Os(errno) => {
-                    (ConnectionEnd::GivenUp("a system call failed"), Error::os(device(), operation, errno))
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(fault) => {
+                if fault == Fault::Late && is_query(command) {
+                    state.owed = Some(Owed { header, waited: watch.waited() });
                 }
-            };
-            state.dead = Some(death);
-            self.closed.store(matches!(death, ConnectionEnd::Gone), Ordering::Release);
-            state.channel.shutdown();
-            error
-        });
-        if reply.is_err() {
-            self.ended.store(true, Ordering::Release);
-            kept = std::mem::take(&mut *lock(&self.kept));
-            drop(state);
-            drop(kept);
-        }
-        let reply = reply?;
+                return Err(self.fail(state, operation, fault, watch.limit()));
+            }
+        };
         if reply.header.flags & flags::ERROR != 0 {
             let source = match reply.header.error {
                 0 => io::Error::other("it gave no error number"),
@@ -244,6 +234,56 @@ impl Connection {
             let operation = format!("{operation}: waiting for {others}");
             Error::timeout(self.name.clone(), operation, watch.limit())
         })
+    }
+
+    /// Waits for the exchanges of other threads, and for the answer that an earlier caller had no time for: at most as long
+    /// as for an answer.
+    fn enter(&self, operation: &str) -> Result<Pass<'_, State>> {
+        let mut watch = MessageWatch::new(self.deadline);
+        let entered = self.exchange.enter(|| watch.left()).map(|mut state| {
+            let settled = state.settle(&self.dma, &mut watch);
+            (state, settled)
+        });
+        deadline::charge(watch.waited());
+        let waiting = || format!("{operation}: waiting for earlier requests");
+        match entered {
+            Some((state, Ok(()))) => Ok(state),
+            Some((state, Err(fault))) => Err(self.fail(state, &waiting(), fault, watch.limit())),
+            None => Err(Error::timeout(self.name.clone(), waiting(), watch.limit())),
+        }
+    }
+
+    /// Returns the error of `operation`, which failed for `fault`, and ends the connection, unless an answer that is late may
+    /// come yet. `after` is the deadline.
+    fn fail(&self, mut state: Pass<'_, State>, operation: &str, fault: Fault, after: Duration) -> Error {
+        let device = || self.name.clone();
+        let (death, error) = match fault {
+            Fault::Closed => (ConnectionEnd::Gone, Error::gone(device(), operation)),
+            Fault::Late => {
+                let late = format!("{operation}: its server may be stopped or hung");
+                let error = Error::timeout(device(), late, after);
+                if !state.is_overdue(self.deadline.min(Budget::hurry_limit())) {
+                    return error;
+                }
+                (ConnectionEnd::GivenUp("a request was not answered in time"), error)
+            }
+            Fault::Garbage(reason) => (
+                ConnectionEnd::GivenUp("the server broke the protocol"),
+                Error::protocol(device(), operation, reason),
+            ),
+            Fault::Os(errno) => {
+                (ConnectionEnd::GivenUp("a system call failed"), Error::os(device(), operation, errno))
+            }
+        };
+        (state.dead, state.owed) = (Some(death), None);
+        self.closed.store(matches!(death, ConnectionEnd::Gone), Ordering::Release);
+        state.channel.shutdown();
+        self.ended.store(true, Ordering::Release);
+        // Freed after the lock is released.
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        drop(state);
+        drop(kept);
+        error
     }
 
     /// Returns whether the connection has ended.

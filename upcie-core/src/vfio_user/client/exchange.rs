@@ -13,7 +13,7 @@ use std::{
     os::fd::BorrowedFd,
     ptr::NonNull,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
 
@@ -21,8 +21,18 @@ use zerocopy::IntoBytes;
 pub(super) struct State {
     pub(super) channel: Channel,
     pub(super) next_id: u16,
+    pub(super) owed: Option<Owed>,
     /// The reason why the connection is no longer used.
     pub(super) dead: Option<ConnectionEnd>,
+}
+
+/// An answer that its caller had no time left to wait for.
+#[derive(Clone, Copy)]
+pub(super) struct Owed {
+    /// The request's.
+    pub(super) header: Header,
+    /// The time that all callers together have waited for it.
+    pub(super) waited: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -76,6 +86,36 @@ impl State {
     ) -> Result<Message, Fault> {
         self.channel.send(bytes, fds)?;
         slices(watch, |end| self.channel.flush_until(end))?;
+        self.answer(dma, header, watch)
+    }
+
+    /// Waits for the answer that an earlier caller had no time for, if there is one, and forgets it.
+    pub(super) fn settle(
+        &mut self,
+        dma: &Mutex<Vec<Mapped>>,
+        watch: &mut MessageWatch<'_>,
+    ) -> Result<(), Fault> {
+        let Some(Owed { header, waited }) = self.owed.take() else { return Ok(()) };
+        let before = watch.waited();
+        let answer = self.answer(dma, header, watch);
+        if matches!(answer, Err(Fault::Late)) {
+            self.owed = Some(Owed { header, waited: waited + watch.waited().saturating_sub(before) });
+        }
+        answer.map(drop)
+    }
+
+    /// Returns `false` while an answer that is late may still come, after a wait of less than `deadline` for it.
+    pub(super) fn is_overdue(&self, deadline: Duration) -> bool {
+        self.owed.is_none_or(|owed| owed.waited >= deadline)
+    }
+
+    /// Waits for the answer to the request of `header`; answers the server's requests that come before.
+    fn answer(
+        &mut self,
+        dma: &Mutex<Vec<Mapped>>,
+        header: Header,
+        watch: &mut MessageWatch<'_>,
+    ) -> Result<Message, Fault> {
         loop {
             let message = slices(watch, |end| self.channel.recv(end))?;
             if !message.header.is_reply() {

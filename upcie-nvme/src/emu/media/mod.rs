@@ -67,6 +67,9 @@ pub trait Media: fmt::Debug + Send {
     /// no longer. Returns the number of bytes that are erased, at least 1. It is called until all are: for a namespace that is
     /// formatted or deleted, or for the whole medium.
     ///
+    /// What is erased of a [volatile](Self::is_volatile) medium may come back in a loss of power before the next
+    /// [`flush`](Self::flush), which follows the last call. After that nothing does, not from a cache either.
+    ///
     /// # Errors
     /// The status with which the command completes.
     fn erase(&mut self, offset: u64, len: u64, most: u64) -> Result<u64, Status> {

@@ -9,6 +9,7 @@ mod cancel;
 mod cmb;
 mod data;
 mod doorbell_buffers;
+mod erased_flights;
 mod erasing;
 mod erasures;
 mod faults;

@@ -7,9 +7,9 @@ use super::{
 use crate::{
     emu::{Fault, FaultPlan, FaultRule},
     spec::{
-        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventConfiguration, ChangedZonesLog, Cns, Command,
-        CopyRange, EventKind, FeatureId, FromBytes, IdentifyController, LogPageDword10, LogPageId,
-        NoticeEvent, NvmOpcode, Status,
+        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventConfiguration, AsyncEventType, ChangedZonesLog,
+        Cns, Command, CopyRange, EventKind, FeatureId, FromBytes, IdentifyController, LogPageDword10,
+        LogPageId, NoticeEvent, NvmOpcode, Status,
     },
 };
 
@@ -86,6 +86,20 @@ fn flush(stepped: &mut Stepped) -> Option<(LogPageId, u32)> {
 fn request(stepped: &mut Stepped) {
     stepped.put(0, &Command::asynchronous_event_request());
     stepped.ring(0);
+}
+
+/// A notice that named any other namespace took a place in the list, which no host could read.
+#[test]
+fn the_notice_that_a_host_raises_names_a_namespace_with_zones() {
+    let mut stepped = Stepped::new("size=1M,zoned=true,zone-size=128K");
+    let notice = NoticeEvent::ZONE_DESCRIPTOR.0;
+    let event = AsyncEvent::new().with_kind(AsyncEventType::NOTICE).with_information(notice);
+    let mut raise = |nsid| stepped.status(0, admin(0xc0, 0, event.into_bits(), nsid));
+    for nsid in [0, 2, ALL_NAMESPACES] {
+        assert_eq!(raise(nsid), Status::INVALID_FIELD, "{nsid}");
+    }
+    assert_eq!(raise(1), Status::SUCCESS);
+    assert_eq!(changed(&mut stepped, true), [0]);
 }
 
 #[test]

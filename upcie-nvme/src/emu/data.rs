@@ -2,7 +2,7 @@
 
 use super::{
     HostMemory,
-    one_memory::OneMemory,
+    own_memory::OneMemory,
     prp,
     sgl::{self, Rules},
 };

@@ -6,7 +6,7 @@ use super::{
     flight::{Done, Flight},
     identify,
     media::Media,
-    one_memory::OneMemory,
+    own_memory::OneMemory,
     queue::{Cq, Sq},
     queues::Queues,
     service,

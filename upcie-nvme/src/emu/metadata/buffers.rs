@@ -6,7 +6,7 @@ use crate::{
         checks::Protection,
         data::{Data, Sgls},
         formats::Layout,
-        one_memory::OneMemory,
+        own_memory::OneMemory,
     },
     spec::{Command, SglDescriptor, Status},
 };

@@ -3,11 +3,11 @@
 use super::{
     HostMemory,
     own_memory::OneMemory,
-    prp,
+    prp::{self, Position},
     sgl::{self, Rules},
 };
 use crate::spec::{Command, SglDescriptor, Status};
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 /// Bytes of a host's buffer that are written where a structure has fewer.
 const PADDED: usize = 1 << 20;
@@ -47,6 +47,17 @@ impl fmt::Display for Sgls {
     }
 }
 
+/// A piece of a command's data.
+#[derive(Debug)]
+pub(super) struct Piece<'p> {
+    /// Bytes of all of the data.
+    pub len: u64,
+    /// The bytes of the piece, counted from the first one of the data.
+    pub range: Range<u64>,
+    /// The position of the piece, or before it; of the next piece after the walk.
+    pub position: &'p mut Position,
+}
+
 /// A command's data pointer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Data {
@@ -70,42 +81,49 @@ impl Data {
         }
     }
 
-    /// Calls `piece` for each piece of `len` bytes of data, in order, with its address and length; without an address for
-    /// data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes.
+    /// Calls `each` for each part of a piece of data that has to be in `memory`, in order, with its place in the data, its address and
+    /// its length; without an address for data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in
+    /// bytes.
     ///
     /// # Errors
-    /// The status for a wrong list or for data in two memories, or the error of `piece`.
+    /// The status for a wrong list or for data in two memories, also behind the piece if it is the first, or the error of `each`.
     #[inline(always)]
     pub fn walk<H: HostMemory>(
-        self,
-        host: &mut H,
-        page: u64,
-        moved: (u64, bool),
-        piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
-    ) -> Result<(), Status> {
-        self.walk_in(&mut OneMemory::of(host), host, page, moved, piece)
-    }
-
-    /// Walks like [`walk`](Self::walk), over data that has to be in `memory`.
-    #[inline(always)]
-    fn walk_in<H: HostMemory>(
         self,
         memory: &mut OneMemory,
         host: &mut H,
         page: u64,
-        (len, reads): (u64, bool),
-        mut piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
+        reads: bool,
+        piece: Piece<'_>,
+        mut each: impl FnMut(&mut H, u64, Option<u64>, usize) -> Result<(), Status>,
     ) -> Result<(), Status> {
+        let Piece { len, range, position } = piece;
+        let mut at = match self {
+            Self::Prps(..) => position.at,
+            Self::Sgl(..) => 0,
+        };
+        let mut cut = |host: &mut H, iova: Option<u64>, part: usize| {
+            let start = std::mem::replace(&mut at, at + part as u64);
+            let (from, to) = (range.start.max(start), range.end.min(start + part as u64));
+            if from >= to {
+                return Ok(());
+            }
+            each(host, from, iova.map(|iova| iova + (from - start)), (to - from) as usize)
+        };
         match self {
-            Self::Prps(prp1, prp2) => prp::walk(host, page, (prp1, prp2), len, |host, iova, part| {
-                memory.check(iova, part)?;
-                piece(host, Some(iova), part)
-            }),
+            Self::Prps(prp1, prp2) => {
+                let walk = (*position, range.end);
+                *position = prp::walk_from(host, page, (prp1, prp2), len, walk, |host, iova, part| {
+                    memory.check(iova, part)?;
+                    cut(host, Some(iova), part)
+                })?;
+                Ok(())
+            }
             Self::Sgl(first, sgls) => {
                 let rules = Rules { len, reads, dwords: sgls == Sgls::Dwords };
                 sgl::walk(host, first, rules, |host, iova, part| {
                     iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
-                    piece(host, iova, part)
+                    cut(host, iova, part)
                 })
             }
         }
@@ -116,7 +134,8 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn fetch(self, host: &mut impl HostMemory, page: u64, bytes: &mut [u8]) -> Result<(), Status> {
-        self.fetch_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
+        let (mut position, whole) = (Position::default(), (bytes.len() as u64, 0));
+        self.fetch_part(&mut OneMemory::of(host), host, page, whole, &mut position, bytes)
     }
 
     /// Reads `bytes` from the host, which begin with the byte `first` of `len` bytes of data that has to be in `memory`.
@@ -129,16 +148,15 @@ impl Data {
         host: &mut impl HostMemory,
         page: u64,
         (len, first): (u64, u64),
+        position: &mut Position,
         bytes: &mut [u8],
     ) -> Result<(), Status> {
-        let (mut rest, mut at) = (bytes, 0);
-        self.walk_in(memory, host, page, (len, false), |host, iova, part| {
+        let piece = Piece { len, range: first..first + bytes.len() as u64, position };
+        self.walk(memory, host, page, false, piece, |host, at, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
-            let (part, after) =
-                std::mem::take(&mut rest).split_at_mut_checked(part).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
-            host.read(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            let start = (at - first) as usize;
+            let part = bytes.get_mut(start..start + part).ok_or(Status::INTERNAL_ERROR)?;
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })
     }
 
@@ -147,7 +165,21 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn store(self, host: &mut impl HostMemory, page: u64, bytes: &[u8]) -> Result<(), Status> {
-        self.store_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
+        self.store_first(host, page, bytes.len() as u64, bytes)
+    }
+
+    /// Writes `bytes` to the host, as the first ones of `len` bytes of data.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn store_first(
+        self,
+        host: &mut impl HostMemory,
+        page: u64,
+        len: u64,
+        bytes: &[u8],
+    ) -> Result<(), Status> {
+        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), &mut Position::default(), bytes)
     }
 
     /// Writes `bytes` to the host, as those from the byte `first` of `len` bytes of data on, which has to be in `memory`.
@@ -160,17 +192,15 @@ impl Data {
         host: &mut impl HostMemory,
         page: u64,
         (len, first): (u64, u64),
+        position: &mut Position,
         bytes: &[u8],
     ) -> Result<(), Status> {
-        let (mut rest, mut at) = (bytes, 0);
-        self.walk_in(memory, host, page, (len, true), |host, iova, part| {
-            let Some((skipped, part)) = overlap(&mut at, part, first, rest.len()) else { return Ok(()) };
-            let (part, after) = rest.split_at_checked(part).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
+        let piece = Piece { len, range: first..first + bytes.len() as u64, position };
+        self.walk(memory, host, page, true, piece, |host, at, iova, part| {
+            let start = (at - first) as usize;
+            let part = bytes.get(start..start + part).ok_or(Status::INTERNAL_ERROR)?;
             // Without an address the host discards the part.
-            iova.map_or(Ok(()), |iova| {
-                host.write(iova + skipped, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-            })
+            iova.map_or(Ok(()), |iova| host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR))
         })
     }
 
@@ -187,7 +217,7 @@ impl Data {
         len: u64,
     ) -> Result<(), Status> {
         bytes.resize(bytes.len().max(PADDED).min(len as usize), 0);
-        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), &bytes)
+        self.store_first(host, page, len, &bytes)
     }
 
     /// Checks as much of it as needs no read of the host's memory.
@@ -200,13 +230,4 @@ impl Data {
             Self::Sgl(first, sgls) => sgl::check(first, Rules { len, reads, dwords: sgls == Sgls::Dwords }),
         }
     }
-}
-
-/// Returns the bytes to skip and those to take of the next `part` bytes of data, of which `at` were before: the wanted ones are
-/// `left` bytes from the byte `first` on, of which some may have been taken. `None` if it has none of them.
-fn overlap(at: &mut u64, part: usize, first: u64, left: usize) -> Option<(u64, usize)> {
-    let start = std::mem::replace(at, *at + part as u64);
-    let skipped = first.saturating_sub(start);
-    let taken = (part as u64).saturating_sub(skipped).min(left as u64);
-    (taken > 0).then_some((skipped, taken as usize))
 }

@@ -151,17 +151,7 @@ impl<M: Media> Io<M> {
             Data::Prps(..) => bytes.len() as u64,
             Data::Sgl(..) => command.cdw10.into(),
         };
-        let mut rest = bytes;
-        data.walk(host, self.page, (len, true), |host, iova, part| {
-            let (now, after) = rest.split_at(part.min(rest.len()));
-            rest = after;
-            match iova {
-                Some(iova) if !now.is_empty() => {
-                    host.write(iova, now).map_err(|_| Status::DATA_TRANSFER_ERROR)
-                }
-                _ => Ok(()),
-            }
-        })?;
+        data.store_first(host, self.page, len, bytes)?;
         Ok(bytes.len() as u64)
     }
 

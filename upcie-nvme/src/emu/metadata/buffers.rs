@@ -7,6 +7,7 @@ use crate::{
         data::{Data, Sgls},
         formats::Layout,
         own_memory::OneMemory,
+        prp::Position,
     },
     spec::{Command, SglDescriptor, Status},
 };
@@ -144,12 +145,13 @@ impl Buffers {
         (self.moved.data / count, self.moved.metadata / count)
     }
 
-    /// Reads blocks of a command from the host: those of `range`, counted from the first one.
+    /// Reads blocks of a command from the host: those of `range`, counted from the first one, at `position` in the data.
     pub(super) fn fetch(
         &self,
         host: &mut impl HostMemory,
         layout: Layout,
         range: &Range<u64>,
+        position: &mut Position,
         flip: Option<(u64, u8)>,
     ) -> Result<Blocks, Status> {
         let ((data, metadata), count) = (self.strides(), range.end - range.start);
@@ -161,6 +163,7 @@ impl Buffers {
             host,
             self.page,
             (self.moved.data, range.start * data),
+            position,
             &mut all,
         )?;
         if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
@@ -180,18 +183,20 @@ impl Buffers {
                 }
                 Metadata::List(list) => {
                     let place = (self.moved.metadata, first);
-                    list.fetch_part(&mut memory, host, self.page, place, &mut blocks.metadata)?;
+                    let start = &mut Position::default();
+                    list.fetch_part(&mut memory, host, self.page, place, start, &mut blocks.metadata)?;
                 }
             }
         }
         Ok(blocks)
     }
 
-    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on.
+    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on, at `position` in the data.
     pub(super) fn put(
         &self,
         host: &mut impl HostMemory,
         first: u64,
+        position: &mut Position,
         all: &mut [u8],
         metadata: &mut [u8],
         flip: Option<(u64, u8)>,
@@ -201,7 +206,8 @@ impl Buffers {
         }
         let strides = self.strides();
         let mut memory = OneMemory::of(host);
-        self.data.store_part(&mut memory, host, self.page, (self.moved.data, first * strides.0), all)?;
+        let place = (self.moved.data, first * strides.0);
+        self.data.store_part(&mut memory, host, self.page, place, position, all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
@@ -214,7 +220,7 @@ impl Buffers {
             }
             Metadata::List(list) => {
                 let place = (self.moved.metadata, first);
-                list.store_part(&mut memory, host, self.page, place, metadata)
+                list.store_part(&mut memory, host, self.page, place, &mut Position::default(), metadata)
             }
         }
     }

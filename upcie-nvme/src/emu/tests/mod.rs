@@ -17,6 +17,7 @@ mod host;
 mod host_buffer;
 mod interrupts;
 mod key_value;
+mod long_lists;
 mod manage;
 mod messages;
 mod metadata;

@@ -72,7 +72,8 @@ impl ConfigSpace {
             };
             space.put(0x10 + index * 4, &[kind]);
             let mask = (!(size - 1) & !0xf).to_le_bytes();
-            space.allow(0x10 + index * 4, &mask[..if is_wide { 8 } else { 4 }]);
+            let bytes = if is_wide { 8 } else { 4 };
+            space.allow(0x10 + index * 4, &mask[..bytes]);
         }
         space.put(0x2c, &VENDOR.to_le_bytes());
         space.put(0x2e, &DEVICE.to_le_bytes());

@@ -62,8 +62,8 @@ impl ConfigSpace {
         space.put(0x08, &[1, 0x02, 0x08, 0x01]);
         space.allow(0x0c, &[0xff]);
         for (index, &size) in bars.iter().enumerate().filter(|(_, size)| **size != 0) {
-            // 64-bit memory, prefetchable if it has no registers; of 32 bits, and so not prefetchable, where the next BAR is another
-            // one. The bits below the size stay 0: that is how a BAR is sized.
+            // 64-bit memory, prefetchable if it has no registers; of 32 bits, and so not prefetchable, where the next
+            // BAR is another one. The bits below the size stay 0: that is how a BAR is sized.
             let is_wide = index % 2 == 0 && bars[index + 1] == 0;
             let kind = match is_wide {
                 true if index == usize::from(CMB_BAR) => 0xc,

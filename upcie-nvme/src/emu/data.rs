@@ -81,12 +81,13 @@ impl Data {
         }
     }
 
-    /// Calls `each` for each part of a piece of data that has to be in `memory`, in order, with its place in the data, its address and
-    /// its length; without an address for data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in
-    /// bytes.
+    /// Calls `each` for each part of a piece of data that has to be in `memory`, in order, with its place in the data,
+    /// its address and its length; without an address for data to discard, which only data that goes to the host
+    /// (`reads`) has. `page` is CC.MPS in bytes.
     ///
     /// # Errors
-    /// The status for a wrong list or for data in two memories, also behind the piece if it is the first, or the error of `each`.
+    /// The status for a wrong list or for data in two memories, also behind the piece if it is the first, or the error
+    /// of `each`.
     #[inline(always)]
     pub fn walk<H: HostMemory>(
         self,

@@ -43,11 +43,12 @@
 //! and a loss of power zeroes the contents. Each client of a server gets memory of its own.
 //!
 //! # Persistent memory region
-//! With `pmr=` BAR 5 is memory that a host maps, for data (PMRCAP.RDS and WDS) at the address that PMRMSCL and PMRMSCU give it while
-//! it is enabled (PMRCTL.EN); it is ready at once. Data that is partly in it gets Invalid Use of Controller Memory Buffer, too.
-//! Contents and registers outlast a controller reset and a function level reset; each other reset clears the registers. The contents
-//! outlast everything but a Sanitize, which is refused while the region is enabled. They are in memory, also with `file=`: they last
-//! as long as the controller. Each client of a server gets memory of its own, with the contents that the last one left.
+//! With `pmr=` BAR 5 is memory that a host maps, for data (PMRCAP.RDS and WDS) at the address that PMRMSCL and PMRMSCU
+//! give it while it is enabled (PMRCTL.EN); it is ready at once. Data that is partly in it gets Invalid Use of
+//! Controller Memory Buffer, too. Contents and registers outlast a controller reset and a function level reset; each
+//! other reset clears the registers. The contents outlast everything but a Sanitize, which is refused while the region
+//! is enabled. They are in memory, also with `file=`: they last as long as the controller. Each client of a server gets
+//! memory of its own, with the contents that the last one left.
 //!
 //! # Doorbell buffers
 //! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues

@@ -42,8 +42,8 @@ impl<M: Media> Machine<M> {
         self.power_on();
     }
 
-    /// Puts new memory behind the doorbells and into the controller's own memory, for another host: the last one may have kept
-    /// its mapping of theirs.
+    /// Puts new memory behind the doorbells and into the controller's own memory, for another host: the last one may
+    /// have kept its mapping of theirs.
     pub(super) fn renew_memory(&mut self) -> Result<(), Error> {
         let memory = layout::doorbells(&self.core.options)?;
         // Queues keep the doorbells that they were made with.

@@ -47,9 +47,10 @@ pub(super) struct Position {
     entry: u64,
 }
 
-/// Calls `segment` like [`walk`], for the data from a position on. From the beginning it walks over all of the data, so that the whole
-/// list is checked once; from any other position to the byte `end` at least. Returns the last position up to `end`: walks of one piece
-/// after the other read the list twice in all. From a list, the first call may have no bytes.
+/// Calls `segment` like [`walk`], for the data from a position on. From the beginning it walks over all of the data, so
+/// that the whole list is checked once; from any other position to the byte `end` at least. Returns the last position
+/// up to `end`: walks of one piece after the other read the list twice in all. From a list, the first call may have no
+/// bytes.
 ///
 /// # Errors
 /// Those of [`walk`].
@@ -125,8 +126,8 @@ impl<F> Pieces<F> {
     }
 }
 
-/// Walks over a list of `rest` bytes of data. Calls `goes_on` before each page, with the bytes from it on and the address of its
-/// entry, and ends if it returns `false`.
+/// Walks over a list of `rest` bytes of data. Calls `goes_on` before each page, with the bytes from it on and the
+/// address of its entry, and ends if it returns `false`.
 fn walk_list<H: HostMemory, F: FnMut(&mut H, u64, usize) -> Result<(), Status>>(
     host: &mut H,
     page: u64,

@@ -88,8 +88,8 @@ pub(super) fn write_bytes(memory: &Memory, offset: u64, data: &[u8]) {
     }
 }
 
-/// Copies memory that the client writes at any time into memory of zeros, of the same bytes. Pages of zeros stay as they are, and
-/// take no memory there.
+/// Copies memory that the client writes at any time into memory of zeros, of the same bytes. Pages of zeros stay as
+/// they are, and take no memory there.
 pub(super) fn copy_bytes(from: &Memory, to: &Memory) {
     let mut page = [0; 4096];
     for offset in (0..from.len() as u64).step_by(page.len()) {

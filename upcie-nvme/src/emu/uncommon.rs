@@ -18,8 +18,8 @@ use crate::spec::{Command, NvmOpcode, Status};
 impl<M: Media> Io<M> {
     /// Carries out a command of the submission queue `sq`, or the next piece of a read or write: `piece` bytes after the first
     /// `moved`. Returns the bytes moved so far if there are more; [`Io::rest`] then has the rest of a command that is no read or
-    /// write. `position` is that of the piece, then of the next one. `flip` is a random number: the position of a bit of the data to
-    /// flip.
+    /// write. `position` is that of the piece, then of the next one. `flip` is a random number: the position of a bit
+    /// of the data to flip.
     ///
     /// # Errors
     /// The status with which the command completes.

@@ -108,9 +108,10 @@ impl<'a> Client<'a> {
         (len as u64 <= window.len - within).then(|| copy::offset(window.base, within as usize))
     }
 
-    /// Puts memories of the device at the client's addresses from each `.0` on, in front of what the client has mapped there, and
-    /// takes away what was put before. [`translate`](Self::translate), [`read`](Self::read) and [`write`](Self::write) find these
-    /// bytes then. Returns `false`, and puts nothing, if one would not end before the last address, or two would overlap.
+    /// Puts memories of the device at the client's addresses from each `.0` on, in front of what the client has mapped
+    /// there, and takes away what was put before. [`translate`](Self::translate), [`read`](Self::read) and
+    /// [`write`](Self::write) find these bytes then. Returns `false`, and puts nothing, if one would not end before the
+    /// last address, or two would overlap.
     pub fn set_device_memory(&mut self, memories: Vec<(u64, Arc<Memory>)>) -> bool {
         self.forget_translations();
         self.device_memory.clear();
@@ -126,7 +127,8 @@ impl<'a> Client<'a> {
         true
     }
 
-    /// Returns the addresses of one of the [device's memories](Self::set_device_memory), in the order in which they were put.
+    /// Returns the addresses of one of the [device's memories](Self::set_device_memory), in the order in which they
+    /// were put.
     pub fn device_memory(&self, index: usize) -> Option<Range<u64>> {
         self.device_memory.get(index).map(DeviceMemory::range)
     }

@@ -145,7 +145,8 @@ impl Buffers {
         (self.moved.data / count, self.moved.metadata / count)
     }
 
-    /// Reads blocks of a command from the host: those of `range`, counted from the first one, at `position` in the data.
+    /// Reads blocks of a command from the host: those of `range`, counted from the first one, at `position` in the
+    /// data.
     pub(super) fn fetch(
         &self,
         host: &mut impl HostMemory,
@@ -191,7 +192,8 @@ impl Buffers {
         Ok(blocks)
     }
 
-    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on, at `position` in the data.
+    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on, at `position`
+    /// in the data.
     pub(super) fn put(
         &self,
         host: &mut impl HostMemory,

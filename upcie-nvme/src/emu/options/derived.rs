@@ -18,8 +18,8 @@ impl Options {
         self.nn.unwrap_or(self.namespaces).max(self.namespaces)
     }
 
-    /// Returns `true` if reservations can outlast a loss of power: those of a medium in memory, which outlasts it, too. A file
-    /// does not keep them.
+    /// Returns `true` if reservations can outlast a loss of power: those of a medium in memory, which outlasts it, too.
+    /// A file does not keep them.
     pub(in super::super) fn keeps_reservations(&self) -> bool {
         self.file.is_none()
     }

@@ -1,8 +1,8 @@
-//! The controller memory buffer (`cmb=`): memory of the controller in BAR 2, for queues, lists and data. (Base 1.4, "Controller
-//! Memory Buffer")
+//! The controller memory buffer (`cmb=`): memory of the controller in BAR 2, for queues, lists and data. (Base 1.4,
+//! "Controller Memory Buffer")
 //!
-//! A queue is in one memory (CMBLOC.CQMMS is 0), and so is the data of a command with its metadata (CMBLOC.CDMMMS); lists may be
-//! anywhere (CDPMLS, CDPCILS). The contents are zeros after a loss of power.
+//! A queue is in one memory (CMBLOC.CQMMS is 0), and so is the data of a command with its metadata (CMBLOC.CDMMMS);
+//! lists may be anywhere (CDPMLS, CDPCILS). The contents are zeros after a loss of power.
 
 use super::{BarMemory, Error};
 use crate::spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset};

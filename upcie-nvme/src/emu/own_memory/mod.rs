@@ -1,11 +1,12 @@
 //! Memory of the controller itself: its memory buffer (`cmb=`), and its persistent memory region (`pmr=`).
 //!
-//! While its registers give it an address, it is in the [host's memory](super::HostMemory::set_own_memory) there, in front of what
-//! the host has at that address. So rings, lists and data are found like any others, and a controller without such memory pays
-//! nothing. A queue is in one memory, and so is the data of a command with its metadata: [`OneMemory`].
+//! While its registers give it an address, it is in the [host's memory](super::HostMemory::set_own_memory) there, in
+//! front of what the host has at that address. So rings, lists and data are found like any others, and a controller
+//! without such memory pays nothing. A queue is in one memory, and so is the data of a command with its metadata:
+//! [`OneMemory`].
 //!
-//! Registers and contents outlast a controller reset and a function level reset. Every other reset clears the registers. Each client
-//! gets other memory.
+//! Registers and contents outlast a controller reset and a function level reset. Every other reset clears the
+//! registers. Each client gets other memory.
 
 mod cmb;
 mod one_memory;
@@ -110,8 +111,8 @@ impl OwnMemory {
         true
     }
 
-    /// Returns the buffer and the region with the address that the registers give each; `None` if it has none, or would not end
-    /// before the last address. A region that would overlap the buffer has none either.
+    /// Returns the buffer and the region with the address that the registers give each; `None` if it has none, or would
+    /// not end before the last address. A region that would overlap the buffer has none either.
     fn wanted(&self) -> [Option<Placed>; 2] {
         let placed = |memory: &BarMemory, start: u64| {
             start.checked_add(memory.len())?;
@@ -180,8 +181,8 @@ impl<M: Media> Machine<M> {
         is_one
     }
 
-    /// Puts the memory where its registers say, if the host has it elsewhere. After a reset this is at the next write, before which
-    /// the controller accesses no memory: it has no queues.
+    /// Puts the memory where its registers say, if the host has it elsewhere. After a reset this is at the next write,
+    /// before which the controller accesses no memory: it has no queues.
     pub(super) fn place_own_memory(&mut self, host: &mut impl Host) {
         let own = &mut self.core.own;
         if own.cmb.is_none() && own.pmr.is_none() {

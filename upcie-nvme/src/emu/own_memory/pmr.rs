@@ -1,7 +1,8 @@
-//! The persistent memory region (`pmr=`): memory of the controller in BAR 5, for data. (Base 1.4, "Persistent Memory Region")
+//! The persistent memory region (`pmr=`): memory of the controller in BAR 5, for data. (Base 1.4, "Persistent Memory
+//! Region")
 //!
-//! It is ready as soon as it is enabled (PMRCTL.EN), and answers to its address while it is. The contents outlast resets, clients and
-//! a loss of power, as long as the controller exists; a Sanitize erases them.
+//! It is ready as soon as it is enabled (PMRCTL.EN), and answers to its address while it is. The contents outlast
+//! resets, clients and a loss of power, as long as the controller exists; a Sanitize erases them.
 
 use super::{BarMemory, Error};
 use crate::spec::{PmrCapabilities, PmrStatus, offset};
@@ -30,7 +31,8 @@ pub(super) struct Pmr {
     pub(super) is_placed: bool,
 }
 
-/// The registers of a region; those of a controller without one are 0. PMREBS and PMRSWTP are 0, too: they state nothing.
+/// The registers of a region; those of a controller without one are 0. PMREBS and PMRSWTP are 0, too: they state
+/// nothing.
 #[derive(Debug, Default)]
 pub struct PmrProperties {
     pub capabilities: PmrCapabilities,
@@ -59,7 +61,8 @@ impl Pmr {
         self.control & EN != 0
     }
 
-    /// Returns the registers. Both reads that PMRCAP.PMRWBM names are write barriers; PMRTO allows 500 ms, the least time.
+    /// Returns the registers. Both reads that PMRCAP.PMRWBM names are write barriers; PMRTO allows 500 ms, the least
+    /// time.
     pub fn properties(&self) -> PmrProperties {
         let data = PmrCapabilities::new().with_rds(true).with_wds(true).with_cmss(true);
         let is_misplaced = self.is_enabled() && self.space & CMSE != 0 && !self.is_placed;

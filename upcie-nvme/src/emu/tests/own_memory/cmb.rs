@@ -41,8 +41,8 @@ fn control(host: &Host) -> u64 {
     host.bar.read_u64(CMBMSC).unwrap()
 }
 
-/// Brings up controllers that serve commands at once and in stages; calls `test` with the address of the buffer, which covers a
-/// part of the host's data.
+/// Brings up controllers that serve commands at once and in stages; calls `test` with the address of the buffer, which
+/// covers a part of the host's data.
 fn on_placed_buffers(options: &str, test: impl Fn(Host, Queue, Buffer, u64)) {
     for mut host in [Host::new(options), Host::with_faults(options, &FaultPlan::new(1))] {
         let queue = host.queue(1, [8, 8], None);

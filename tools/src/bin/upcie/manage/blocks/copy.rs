@@ -211,8 +211,8 @@ fn described(range: &BlockRange) -> anyhow::Result<CopyRange> {
     Ok(CopyRange::new(slba, blocks))
 }
 
-/// Returns the ranges with the protection of the blocks that are read, and that of those that are written; `None` if none is asked
-/// for.
+/// Returns the ranges with the protection of the blocks that are read, and that of those that are written; `None` if
+/// none is asked for.
 fn protection(
     args: &CopyArgs,
     namespace: &Namespace,

@@ -12,9 +12,9 @@ use upcie_core::{Chain, device};
 use upcie_nvme::{Address, Controller, ControllerBuilder, Namespace, queue::QueuePairBuilder};
 
 /// Options of the embedded controller: two formats, all kinds of interrupts, and enough space.
-const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true,hmb=8M,cmb=16M";
+const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true,hmb=8M,cmb=16M,pmr=4M";
 /// Options of `nvme-emu`: tighter limits, above all fewer vectors than queues.
-const NVME_EMU: &str = "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true,wrr=true,hmb=1M,cmb=1M";
+const NVME_EMU: &str = "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true,wrr=true,hmb=1M,cmb=1M,pmr=4M";
 
 /// A device under test, for one test: no other test of this process uses it at the same time.
 #[derive(Debug)]

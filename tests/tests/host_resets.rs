@@ -92,10 +92,15 @@ fn serves_after_each_reset(controller: &Controller) {
 
 #[test]
 fn a_pmr_takes_data_after_each_reset() {
-    let controller = own_memory::open("size=4M");
+    takes_data_after_each_reset(&own_memory::open("size=4M"));
+    // It keeps the region's address over some resets.
+    takes_data_after_each_reset(&Controller::open("emu:size=4M,pmr=1M,serial=PMR").unwrap());
+}
+
+fn takes_data_after_each_reset(controller: &Controller) {
     let region = controller.pmr().unwrap().expect("a persistent memory region");
     assert!(region.takes_data());
-    let (namespace, pattern) = namespaces(&controller).remove(0);
+    let (namespace, pattern) = namespaces(controller).remove(0);
     let blocks = 8192 / namespace.block_size();
     let mut log = region.alloc_unzeroed(8192).unwrap();
     for (version, kind) in (1..).zip([ResetKind::Controller, ResetKind::Function, ResetKind::Subsystem]) {
@@ -104,7 +109,7 @@ fn a_pmr_takes_data_after_each_reset() {
         region.flush().unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         assert_eq!(bytes(&log), pattern.bytes(20, blocks, version), "{kind:?}: it keeps its data");
         write(&namespace, 20, &mut log);
-        pattern.verify(&read(&controller, &namespace, 20, blocks), 20, version);
+        pattern.verify(&read(controller, &namespace, 20, blocks), 20, version);
         log.fill(0);
         namespace.read(20, &mut log).unwrap();
         pattern.verify(&bytes(&log), 20, version);

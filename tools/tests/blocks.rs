@@ -216,6 +216,44 @@ fn protection_information_is_checked_and_made() {
 }
 
 #[test]
+fn a_copy_checks_the_tags_of_each_range() {
+    let disk = Disk::new("tags");
+    let served = Served::new(&disk.dir, "size=1M,ms=8,pi=2");
+    let (emu, data) = (&served.1, disk.file("data", 0..8));
+    succeeds(run(&format!("write {emu} {data} --prinfo 8 --app-tag 0x1201 --ref-tag 1000 --destructive")));
+    let copy = format!("copy {emu} --ranges 0+4,6+2 --to 512 --prinfow 8 --destructive");
+    let (tags, app_tags) = ("--expected-ref-tags 1000,1006", "--expected-app-tags 0x1201,0x1201");
+    text(&format!("{copy} --prinfor 7 {tags} {app_tags} --app-tag 9 --ref-tag 50"));
+    text(&format!("verify {emu} --lba 512 --blocks 6 --prinfo 7 --app-tag 9 --ref-tag 50"));
+    // Each range has its own, and only the checks that are asked for count.
+    for (options, part) in [
+        ("--prinfor 1 -R 1000,1004", "Reference Tag Check Error"),
+        ("--prinfor 1", "Reference Tag Check Error"),
+        ("--prinfor 2 -A 0x1201,0x1202", "Application Tag Check Error"),
+        ("--prinfor 2 -A 0x1201,0x1202 -M 0xffff,0xffff", "Application Tag Check Error"),
+        ("--prinfor 2", "Application Tag Check Error"),
+    ] {
+        refuses(&format!("{copy} {options}"), &["Copy", part]);
+    }
+    text(&format!("{copy} --prinfor 2 -A 0x1201,0x1202 --expected-app-tag-masks 0xffff,0xff00"));
+    text(&format!("{copy} --prinfor 4 -A 1,2 -R 3,4"));
+    for (options, parts) in [
+        (tags.replace(",1006", ""), ["--expected-ref-tags has 1 value", "the copy 2 ranges"]),
+        (format!("{app_tags},1"), ["--expected-app-tags has 3 values", "one for each range"]),
+        ("-M 1,2,3".into(), ["--expected-app-tag-masks has 3 values", "one for each range"]),
+    ] {
+        refuses(&format!("{copy} {options}"), &parts);
+    }
+    for option in ["--expected-ref-tags 1", "--expected-app-tags 1", "-M 1", "--app-tag 1", "--ref-tag 1"] {
+        refuses(
+            &format!("copy emu --ranges 0+1 --to 8 {option}"),
+            &["protection information", "upcie format"],
+        );
+    }
+    fails(2, run("copy emu --ranges 0+1 --to 8 --expected-app-tags 1 --placement 1"));
+}
+
+#[test]
 fn zeros_are_written_with_consent() {
     let disk = Disk::new("zeroes");
     let emu = &disk.emu;

@@ -145,6 +145,7 @@ fn limits_of_the_device_are_named_in_errors() {
         ("perf vfio-user:/absent/socket", "/absent/socket"),
         ("write 0000:ff:1f.7 /dev/null", "upcie list"),
         ("p2p emu emu", "an address space of its own"),
+        ("p2p emu:cmb=1M emu:cmb=1M", "copy through the host's memory"),
         ("perf emu --count 1 --log=a=b=c", "UPCIE_LOG"),
     ] {
         let error = fails(1, run(arguments));

@@ -185,5 +185,13 @@ fn memory_of_the_controller_is_shown() {
     for what in ["submission_queues", "completion_queues", "lists", "read_data", "write_data"] {
         assert_eq!(shown["uses"][what], true, "{what}");
     }
-    assert_eq!(info("emu:size=1M")["own_memory"]["controller_memory_buffer"], Value::Null);
+    let shown = &info("emu:size=1M,pmr=2M")["own_memory"]["persistent_memory_region"];
+    assert_eq!(
+        (&shown["bar"], &shown["size"], &shown["health"]),
+        (&5.into(), &(2 << 20).into(), &"normal".into())
+    );
+    assert_eq!((&shown["uses"]["read_data"], &shown["uses"]["write_data"]), (&true.into(), &true.into()));
+    for what in ["controller_memory_buffer", "persistent_memory_region"] {
+        assert_eq!(info("emu:size=1M")["own_memory"][what], Value::Null, "{what}");
+    }
 }

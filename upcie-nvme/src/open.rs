@@ -54,7 +54,11 @@ impl ControllerBuilder {
             #[cfg(feature = "emu")]
             address @ Address::Emulated(_) => Err(Error::unsupported(
                 other.name(),
-                format!("{address} has an address space of its own, and shares it with no other controller"),
+                format!(
+                    "{address} has an address space of its own, as its server gets this process's memory over its own \
+                     connection: open two controllers without an IOMMU or in one VFIO container (`uio:`, `vfio:`), or \
+                     copy through the host's memory"
+                ),
             )),
         }
     }

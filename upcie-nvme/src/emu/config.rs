@@ -2,8 +2,8 @@
 
 use super::{
     Options,
-    cmb::CMB_BAR,
     msix::{MSIX_BAR, pba_offset},
+    own_memory::CMB_BAR,
 };
 use upcie_core::{pci::command, vfio_user::server::Delivery};
 
@@ -62,9 +62,18 @@ impl ConfigSpace {
         space.put(0x08, &[1, 0x02, 0x08, 0x01]);
         space.allow(0x0c, &[0xff]);
         for (index, &size) in bars.iter().enumerate().filter(|(_, size)| **size != 0) {
-            // 64-bit memory, prefetchable if it has no registers. The bits below the size stay 0: that is how a BAR is sized.
-            space.put(0x10 + index * 4, &[if index == usize::from(CMB_BAR) { 0xc } else { 4 }]);
-            space.allow(0x10 + index * 4, &(!(size - 1) & !0xf).to_le_bytes());
+            // 64-bit memory, prefetchable if it has no registers; of 32 bits, and so not prefetchable, where the next
+            // BAR is another one. The bits below the size stay 0: that is how a BAR is sized.
+            let is_wide = index % 2 == 0 && bars[index + 1] == 0;
+            let kind = match is_wide {
+                true if index == usize::from(CMB_BAR) => 0xc,
+                true => 4,
+                false => 0,
+            };
+            space.put(0x10 + index * 4, &[kind]);
+            let mask = (!(size - 1) & !0xf).to_le_bytes();
+            let bytes = if is_wide { 8 } else { 4 };
+            space.allow(0x10 + index * 4, &mask[..bytes]);
         }
         space.put(0x2c, &VENDOR.to_le_bytes());
         space.put(0x2e, &DEVICE.to_le_bytes());
@@ -208,6 +217,13 @@ mod tests {
             assert!(!space.write(at, &[0xff; 4]));
         }
         assert_eq!([0x18, 0x1c].map(|at| u32_at(&space, at)), [0xfff0_000c, !0], "prefetchable");
+        let bars = [0x4000, 0, 1 << 20, 0, 0x1000, 4 << 20];
+        let mut space = ConfigSpace::new(&bars, &"cmb=1M,pmr=4M".parse().unwrap());
+        for at in (0x10..0x2c).step_by(4) {
+            assert!(!space.write(at, &[0xff; 4]));
+        }
+        let bars: Vec<u32> = (0x10..0x2c).step_by(4).map(|at| u32_at(&space, at)).collect();
+        assert_eq!(bars, [0xffff_c004, !0, 0xfff0_000c, !0, 0xffff_f000, 0xffc0_0000, 0], "two of 32 bits");
     }
 
     #[test]

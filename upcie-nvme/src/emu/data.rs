@@ -2,8 +2,8 @@
 
 use super::{
     HostMemory,
-    one_memory::OneMemory,
-    prp,
+    own_memory::OneMemory,
+    prp::{self, Position},
     sgl::{self, Rules},
 };
 use crate::spec::{Command, SglDescriptor, Status};
@@ -47,6 +47,17 @@ impl fmt::Display for Sgls {
     }
 }
 
+/// A piece of a command's data.
+#[derive(Debug)]
+pub(super) struct Piece<'p> {
+    /// Bytes of all of the data.
+    pub len: u64,
+    /// The bytes of the piece, counted from the first one of the data.
+    pub range: Range<u64>,
+    /// The position of the piece, or before it; of the next piece after the walk.
+    pub position: &'p mut Position,
+}
+
 /// A command's data pointer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Data {
@@ -70,53 +81,51 @@ impl Data {
         }
     }
 
-    /// Calls `piece` for each piece of the bytes `wanted` of `len` bytes of data, in order, with its address and its bytes; without
-    /// an address for data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes. All of the
-    /// data is checked.
+    /// Calls `each` for each part of a piece of data that has to be in `memory`, in order, with its place in the data,
+    /// its address and its length; without an address for data to discard, which only data that goes to the host
+    /// (`reads`) has. `page` is CC.MPS in bytes.
     ///
     /// # Errors
-    /// The status for a wrong list or for data in two memories, or the error of `piece`.
+    /// The status for a wrong list or for data in two memories, also behind the piece if it is the first, or the error
+    /// of `each`.
     #[inline(always)]
     pub fn walk<H: HostMemory>(
-        self,
-        host: &mut H,
-        page: u64,
-        moved: (u64, bool),
-        wanted: Range<u64>,
-        piece: impl FnMut(&mut H, Option<u64>, Range<u64>) -> Result<(), Status>,
-    ) -> Result<(), Status> {
-        self.walk_in(&mut OneMemory::of(host), host, page, moved, wanted, piece)
-    }
-
-    /// Walks like [`walk`](Self::walk), over data that has to be in `memory`.
-    #[inline(always)]
-    fn walk_in<H: HostMemory>(
         self,
         memory: &mut OneMemory,
         host: &mut H,
         page: u64,
-        (len, reads): (u64, bool),
-        wanted: Range<u64>,
-        mut piece: impl FnMut(&mut H, Option<u64>, Range<u64>) -> Result<(), Status>,
+        reads: bool,
+        piece: Piece<'_>,
+        mut each: impl FnMut(&mut H, u64, Option<u64>, usize) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        let mut at = 0;
-        let mut each = |host: &mut H, iova: Option<u64>, part: usize| -> Result<(), Status> {
-            iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
-            let (first, last) = (wanted.start.max(at), wanted.end.min(at + part as u64));
-            let skipped = first - at;
-            at += part as u64;
-            if first >= last {
+        let Piece { len, range, position } = piece;
+        let mut at = match self {
+            Self::Prps(..) => position.at,
+            Self::Sgl(..) => 0,
+        };
+        let mut cut = |host: &mut H, iova: Option<u64>, part: usize| {
+            let start = std::mem::replace(&mut at, at + part as u64);
+            let (from, to) = (range.start.max(start), range.end.min(start + part as u64));
+            if from >= to {
                 return Ok(());
             }
-            piece(host, iova.map(|iova| iova + skipped), first..last)
+            each(host, from, iova.map(|iova| iova + (from - start)), (to - from) as usize)
         };
         match self {
             Self::Prps(prp1, prp2) => {
-                prp::walk(host, page, (prp1, prp2), len, |host, iova, part| each(host, Some(iova), part))
+                let walk = (*position, range.end);
+                *position = prp::walk_from(host, page, (prp1, prp2), len, walk, |host, iova, part| {
+                    memory.check(iova, part)?;
+                    cut(host, Some(iova), part)
+                })?;
+                Ok(())
             }
             Self::Sgl(first, sgls) => {
                 let rules = Rules { len, reads, dwords: sgls == Sgls::Dwords };
-                sgl::walk(host, first, rules, each)
+                sgl::walk(host, first, rules, |host, iova, part| {
+                    iova.map_or(Ok(()), |iova| memory.check(iova, part))?;
+                    cut(host, iova, part)
+                })
             }
         }
     }
@@ -126,7 +135,8 @@ impl Data {
     /// # Errors
     /// Those of [`walk`](Self::walk), and Data Transfer Error.
     pub fn fetch(self, host: &mut impl HostMemory, page: u64, bytes: &mut [u8]) -> Result<(), Status> {
-        self.fetch_part(&mut OneMemory::of(host), host, page, (bytes.len() as u64, 0), bytes)
+        let (mut position, whole) = (Position::default(), (bytes.len() as u64, 0));
+        self.fetch_part(&mut OneMemory::of(host), host, page, whole, &mut position, bytes)
     }
 
     /// Reads `bytes` from the host, which begin with the byte `first` of `len` bytes of data that has to be in `memory`.
@@ -139,13 +149,15 @@ impl Data {
         host: &mut impl HostMemory,
         page: u64,
         (len, first): (u64, u64),
+        position: &mut Position,
         bytes: &mut [u8],
     ) -> Result<(), Status> {
-        let wanted = first..first + bytes.len() as u64;
-        self.walk_in(memory, host, page, (len, false), wanted, |host, iova, part| {
+        let piece = Piece { len, range: first..first + bytes.len() as u64, position };
+        self.walk(memory, host, page, false, piece, |host, at, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let part = bytes.get_mut((part.start - first) as usize..(part.end - first) as usize);
-            host.read(iova, part.ok_or(Status::INTERNAL_ERROR)?).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            let start = (at - first) as usize;
+            let part = bytes.get_mut(start..start + part).ok_or(Status::INTERNAL_ERROR)?;
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })
     }
 
@@ -168,7 +180,7 @@ impl Data {
         len: u64,
         bytes: &[u8],
     ) -> Result<(), Status> {
-        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), bytes)
+        self.store_part(&mut OneMemory::of(host), host, page, (len, 0), &mut Position::default(), bytes)
     }
 
     /// Writes `bytes` to the host, as those from the byte `first` of `len` bytes of data on, which has to be in `memory`.
@@ -181,14 +193,15 @@ impl Data {
         host: &mut impl HostMemory,
         page: u64,
         (len, first): (u64, u64),
+        position: &mut Position,
         bytes: &[u8],
     ) -> Result<(), Status> {
-        let wanted = first..first + bytes.len() as u64;
-        self.walk_in(memory, host, page, (len, true), wanted, |host, iova, part| {
+        let piece = Piece { len, range: first..first + bytes.len() as u64, position };
+        self.walk(memory, host, page, true, piece, |host, at, iova, part| {
+            let start = (at - first) as usize;
+            let part = bytes.get(start..start + part).ok_or(Status::INTERNAL_ERROR)?;
             // Without an address the host discards the part.
-            let Some(iova) = iova else { return Ok(()) };
-            let part = bytes.get((part.start - first) as usize..(part.end - first) as usize);
-            host.write(iova, part.ok_or(Status::INTERNAL_ERROR)?).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            iova.map_or(Ok(()), |iova| host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR))
         })
     }
 

@@ -1,8 +1,13 @@
 //! A controller behind a vfio-user server, by the system's clock.
 
 use super::{
-    Error, FaultPlan, Machine, Options, Region, Storage, cmb::CMB_BAR, faults::Place, identify,
-    layout::REGISTER_BAR, msix::MSIX_BAR, subsystem::Subsystem,
+    Error, FaultPlan, Machine, Options, Region, Storage,
+    faults::Place,
+    identify,
+    layout::REGISTER_BAR,
+    msix::MSIX_BAR,
+    own_memory::{CMB_BAR, PMR_BAR},
+    subsystem::Subsystem,
 };
 use crate::spec::Status;
 use nix::errno::Errno;
@@ -152,6 +157,7 @@ fn part(region: u32) -> Result<Region, Errno> {
         CONFIG_REGION => Ok(Region::Config),
         bar if bar == CMB_BAR.into() => Ok(Region::ControllerMemory),
         bar if bar == MSIX_BAR.into() => Ok(Region::MsixTable),
+        bar if bar == PMR_BAR.into() => Ok(Region::PersistentMemory),
         _ => Err(Errno::EINVAL),
     }
 }

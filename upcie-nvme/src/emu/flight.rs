@@ -1,6 +1,6 @@
 //! A command that is served in stages.
 
-use super::{faults::Effects, formats::Layout, rest::Rest};
+use super::{faults::Effects, formats::Layout, prp::Position, rest::Rest};
 use crate::spec::{Command, Status};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) struct Flight {
     pub rest: Option<Box<Rest>>,
     /// The generation of its namespace, and the layout of the blocks, when a read or write began.
     pub format: Option<(u32, Layout)>,
+    /// The position of the next piece in the data of a read or write.
+    pub position: Position,
 }
 
 /// The next stage of a command.
@@ -60,6 +62,7 @@ impl Flight {
             effects,
             rest: None,
             format: None,
+            position: Position::default(),
         };
         flight.stage = match effects {
             Effects { drop: true, .. } => Stage::Hung,

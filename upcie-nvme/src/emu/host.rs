@@ -33,15 +33,19 @@ pub unsafe trait HostMemory {
     /// The range is not the host's, or can't be reached. Part of `data` may have been written then.
     fn write(&mut self, iova: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Puts memory of the controller at the host's addresses from `.0` on, in front of what the host has there, and takes away what
-    /// was put before: the functions above find these bytes then, and the generation changes. Returns `false` if this host can't
-    /// have it. By default a host has none; the controller then refuses the address (CMBSTS.CBAI).
-    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
-        memory.is_none()
+    /// Puts memories of the controller, two at most, at the host's addresses from each `.0` on, in front of what the
+    /// host has there, and takes away what was put before: the functions above find these bytes then, and the
+    /// generation changes. They don't overlap, and end before the last address. Returns `false`, and puts nothing, if
+    /// this host can't have them. By default a host has none; the controller then refuses the address (CMBSTS.CBAI,
+    /// PMRSTS.CBAI).
+    fn set_own_memory(&mut self, memories: Vec<(u64, Arc<Memory>)>) -> bool {
+        memories.is_empty()
     }
 
-    /// Returns the addresses of the [controller's own memory](Self::set_own_memory).
-    fn own_memory(&self) -> Option<Range<u64>> {
+    /// Returns the addresses of one of the [controller's own memories](Self::set_own_memory), in the order in which
+    /// they were put.
+    fn own_memory(&self, index: usize) -> Option<Range<u64>> {
+        let _ = index;
         None
     }
 
@@ -104,12 +108,12 @@ unsafe impl HostMemory for Client<'_> {
         Client::write(self, iova, data)
     }
 
-    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
-        self.set_device_memory(memory)
+    fn set_own_memory(&mut self, memories: Vec<(u64, Arc<Memory>)>) -> bool {
+        self.set_device_memory(memories)
     }
 
-    fn own_memory(&self) -> Option<Range<u64>> {
-        self.device_memory()
+    fn own_memory(&self, index: usize) -> Option<Range<u64>> {
+        self.device_memory(index)
     }
 
     #[inline(always)]

@@ -67,7 +67,8 @@ pub(super) struct Io<M> {
     pub(super) keeps_reservations: bool,
     /// A reservation keeps this controller's host from some command.
     pub(super) restricted: bool,
-    /// The controller's own memory is at addresses of the host (`cmb=`): data may be there, and must not be in both.
+    /// The controller's own memory is at addresses of the host (`cmb=`, `pmr=`): data may be there, and must not be in
+    /// both.
     pub(super) has_own_memory: bool,
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
     /// restricts this controller's host, or the controller's own memory is at addresses of the host.

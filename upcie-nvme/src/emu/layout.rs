@@ -1,13 +1,12 @@
 //! The function's BARs.
 //!
 //! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 2: the controller memory buffer, mapped.
-//! BAR 4: the MSI-X table and its pending bits, by message.
+//! BAR 4: the MSI-X table and its pending bits, by message. BAR 5: the persistent memory region, mapped.
 
 use super::{
-    Error, Options,
-    cmb::{CMB_BAR, Cmb},
-    config,
+    Error, Options, config,
     msix::{MSIX_BAR, pba_offset},
+    own_memory::OwnMemory,
 };
 use std::sync::Arc;
 use upcie_core::{
@@ -45,7 +44,7 @@ pub(super) fn doorbells(options: &Options) -> Result<Arc<Memory>, Error> {
 }
 
 /// Makes the regions and interrupts that the options ask for, with `memory` for the doorbells.
-pub(super) fn layout(options: &Options, memory: &Arc<Memory>, cmb: Option<&Cmb>) -> Layout {
+pub(super) fn layout(options: &Options, memory: &Arc<Memory>, own: &OwnMemory) -> Layout {
     let page = PageSize::Small.bytes() as u64;
     let (end, size) = extent(options);
     // The first page may be larger than 4 KiB: the doorbells in it, of the first queues, are then written by
@@ -55,9 +54,9 @@ pub(super) fn layout(options: &Options, memory: &Arc<Memory>, cmb: Option<&Cmb>)
     let mut layout = Layout::default();
     layout.regions[REGISTER_BAR as usize] =
         RegionLayout { size, mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }) };
-    if let Some(memory) = cmb.map(Cmb::memory) {
+    for (bar, memory) in own.bars() {
         let size = memory.len() as u64;
-        layout.regions[usize::from(CMB_BAR)] = RegionLayout {
+        layout.regions[usize::from(bar)] = RegionLayout {
             size,
             mappable: Some(Mappable { memory: memory.clone(), areas: vec![(0, size)] }),
         };

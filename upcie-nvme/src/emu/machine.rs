@@ -1,22 +1,20 @@
 //! The controller as a state machine.
 
 use super::{
-    Error, FaultPlan, Host, Media, Options, Storage,
+    Error, Host, Media, Options, Storage,
     arbitration::Arbiter,
-    cmb::Cmb,
     config::{Allowed, ConfigSpace},
     doorbell_buffers::DoorbellBuffers,
-    faults::{self, Injector, Place},
     io::Io,
     layout::{self, DOORBELLS},
     lines::InterruptStatus,
     msix::MsixTable,
+    own_memory::OwnMemory,
     queue::Fault,
     queues::Queues,
     registers::Registers,
     service::{BATCH, Round, STEP_BYTES},
     shared::Doorbell,
-    staged::Staging,
     state::Core,
 };
 use crate::spec::offset;
@@ -66,6 +64,8 @@ pub enum Region {
     ControllerMemory,
     /// BAR 4: the MSI-X table and its pending bits.
     MsixTable,
+    /// BAR 5: the persistent memory region (`pmr=`).
+    PersistentMemory,
     /// Configuration space.
     Config,
 }
@@ -87,12 +87,12 @@ impl<M: Media> Machine<M> {
     /// block size; the options `size`, `file` and `null` have no effect.
     ///
     /// # Errors
-    /// The options are not compatible, or there is no memory for the doorbells or the controller memory buffer.
+    /// The options are not compatible, or there is no memory for the doorbells or the controller's own memory.
     pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
         options.check()?;
-        let (doorbells, cmb) = (layout::doorbells(options)?, Cmb::new(options)?);
-        let layout = layout::layout(options, &doorbells, cmb.as_ref());
-        let core = Core::new(options, doorbells, cmb, Io::new(options, media, size));
+        let (doorbells, own) = (layout::doorbells(options)?, OwnMemory::new(options)?);
+        let layout = layout::layout(options, &doorbells, &own);
+        let core = Core::new(options, doorbells, own, Io::new(options, media, size));
         let config = ConfigSpace::new(&[0; 6], options);
         let mut machine = Self {
             allowed: config.allowed(),
@@ -113,44 +113,6 @@ impl<M: Media> Machine<M> {
         Ok(machine)
     }
 
-    /// Lets the controller fail as `plan` says, from now on.
-    ///
-    /// # Errors
-    /// [`Error::FaultRule`], [`Error::FaultCache`].
-    pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
-        faults::check(plan, place, &self.core.options, self.namespace_size())?;
-        if let Some(capacity) = plan.cache {
-            if self.core.io.any_metadata {
-                let reason = "it would tear metadata from its blocks: leave ms= out";
-                return Err(Error::FaultCache { reason });
-            }
-            self.core.io.is_cached = true;
-            let unit = self.core.options.smallest_block();
-            if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
-                let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";
-                return Err(Error::FaultCache { reason });
-            }
-        }
-        self.core.staging =
-            Some(Box::new(Staging { faults: Some(Injector::new(plan)), ..Staging::default() }));
-        Ok(())
-    }
-
-    /// Lets the controller fail as the file of `faults=` says.
-    pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
-        #[cfg(feature = "fault-files")]
-        if let Some(path) = &options.faults {
-            let plan = faults::load(path)?;
-            return self.inject(&plan, place).map_err(|error| Error::File {
-                path: path.clone(),
-                reason: error.to_string(),
-                source: None,
-            });
-        }
-        let _ = (options, place);
-        Ok(())
-    }
-
     /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.
     pub fn set_subsystem(&mut self, identity: [u8; 16]) {
         self.core.subsystem = identity;
@@ -166,7 +128,8 @@ impl<M: Media> Machine<M> {
         &mut self.core.io.media
     }
 
-    /// Returns the regions and the number of interrupts. The doorbells and the buffer are memory that a host may map.
+    /// Returns the regions and the number of interrupts. The doorbells and the controller's own memory are
+    /// memory that a host may map.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -184,7 +147,7 @@ impl<M: Media> Machine<M> {
         match region {
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
-                self.registers.read(boot, &self.cmb_properties(), offset, data);
+                self.registers.read(boot, &self.core.own.properties(), offset, data);
             }
             Region::Registers => {
                 // The specification does not define reads of doorbells: return the value written last.
@@ -198,7 +161,9 @@ impl<M: Media> Machine<M> {
                 self.update_lines(host);
                 self.config.read(offset, data);
             }
-            Region::ControllerMemory => self.read_cmb(offset, data),
+            Region::ControllerMemory | Region::PersistentMemory => {
+                self.core.own.read(region, offset, data);
+            }
             Region::MsixTable => self.msix.read(host, offset, data),
         }
     }
@@ -208,7 +173,7 @@ impl<M: Media> Machine<M> {
         if self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.gone_until.is_some()) {
             return;
         }
-        self.place_cmb(host);
+        self.place_own_memory(host);
         match region {
             Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
@@ -219,9 +184,7 @@ impl<M: Media> Machine<M> {
                         }
                         // At once: an unmasking in the next message must see the pin as this write leaves it.
                         self.update_lines(host);
-                    } else if (offset::CMBMSC..offset::CMBSTS).contains(&at) {
-                        self.control_cmb(host, at, value);
-                    } else {
+                    } else if !self.control_own_memory(host, at, value) {
                         let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
                         if let Some(action) = action {
@@ -245,7 +208,9 @@ impl<M: Media> Machine<M> {
                 self.allow();
                 self.update_lines(host);
             }
-            Region::ControllerMemory => self.write_cmb(offset, data),
+            Region::ControllerMemory | Region::PersistentMemory => {
+                self.core.own.write(region, offset, data);
+            }
             Region::MsixTable => self.msix.write(host, offset, data),
         }
     }

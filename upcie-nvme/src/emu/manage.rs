@@ -130,7 +130,11 @@ impl<M: Media> Core<M> {
                 if self.io.is_formatting() {
                     return Err(Status::FORMAT_IN_PROGRESS);
                 }
+                if self.own.is_region_enabled() {
+                    return Err(Status::SANITIZE_PROHIBITED_PMR.with_do_not_retry());
+                }
                 if self.sanitizer.begin(command.cdw10, now)? {
+                    self.own.sanitize();
                     self.tests.settle(now);
                     self.tests.end(Ended::Sanitized, now);
                     // It goes on beside other commands: the log page tells how far it is, and how it ends.

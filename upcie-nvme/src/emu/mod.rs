@@ -42,6 +42,14 @@
 //! anywhere. Contents and address outlast a controller reset and a function level reset; each other reset takes the address away,
 //! and a loss of power zeroes the contents. Each client of a server gets memory of its own.
 //!
+//! # Persistent memory region
+//! With `pmr=` BAR 5 is memory that a host maps, for data (PMRCAP.RDS and WDS) at the address that PMRMSCL and PMRMSCU
+//! give it while it is enabled (PMRCTL.EN); it is ready at once. Data that is partly in it gets Invalid Use of
+//! Controller Memory Buffer, too. Contents and registers outlast a controller reset and a function level reset; each
+//! other reset clears the registers. The contents outlast everything but a Sanitize, which is refused while the region
+//! is enabled. They are in memory, also with `file=`: they last as long as the controller. Each client of a server gets
+//! memory of its own, with the contents that the last one left.
+//!
 //! # Doorbell buffers
 //! With `dbbuf=true` the controller takes tails and heads from a shadow doorbell buffer (Doorbell Buffer Config), for all queues
 //! that there are and those created later. It polls that buffer while it has work, and a while longer; then it sets the event
@@ -86,8 +94,6 @@ mod cancel;
 mod changed_zones;
 mod changes;
 mod checks;
-mod cmb;
-mod cmb_control;
 mod collect;
 mod config;
 mod data;
@@ -126,9 +132,9 @@ mod media;
 mod metadata;
 mod msix;
 mod namespace;
-mod one_memory;
 mod optional;
 mod options;
+mod own_memory;
 mod pieces;
 mod placement;
 mod power;

@@ -2,11 +2,12 @@
 
 use super::{
     HostMemory,
-    data::Data,
+    data::{Data, Piece},
     io::{Io, PIECE},
     media::{Bytes, Media},
     namespace::Namespace,
-    rest::{Left, ranges_left},
+    own_memory::OneMemory,
+    rest::{Begun, Left, ranges_left},
 };
 use crate::spec::{Command, CopyDword12, CopyRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
@@ -57,7 +58,7 @@ impl<M: Media> Io<M> {
         match opcode {
             NvmOpcode::COPY => self.copy(host, &command),
             NvmOpcode::VERIFY => self.verify(&command, 0),
-            NvmOpcode::COMPARE => self.compare(host, &command, 0),
+            NvmOpcode::COMPARE => self.compare(host, &command, Begun::default()),
             _ => self.mark(&command),
         }
     }
@@ -70,12 +71,12 @@ impl<M: Media> Io<M> {
         if self.marks.set(offset..offset + len) { Ok(MARK_BYTES) } else { Err(Status::INTERNAL_ERROR) }
     }
 
-    /// Carries out a Compare of blocks without metadata, or its next piece, after its first `done` blocks.
+    /// Carries out a Compare of blocks without metadata, or its next piece, after those that are done.
     pub(super) fn compare(
         &mut self,
         host: &mut impl HostMemory,
         command: &Command,
-        done: u64,
+        Begun { done, mut position }: Begun,
     ) -> Result<u64, Status> {
         let (offset, len) = self.range(*command)?;
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
@@ -87,19 +88,22 @@ impl<M: Media> Io<M> {
         let first = done << shift;
         let end = first.saturating_add(PIECE).min(len);
         let (mut same, mut theirs) = (true, [0; CHUNK]);
-        data.walk(host, page, (len, false), first..end, |host, iova, part| {
+        let piece = Piece { len, range: first..end, position: &mut position };
+        data.walk(&mut OneMemory::of(host), host, page, false, piece, |host, at, iova, part| {
             let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            self.each_chunk(offset + part.start, part.end - part.start, |_, done, mine| {
+            self.each_chunk(offset + at, part as u64, |_, done, mine| {
                 let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
                 host.read(iova + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                 same &= mine == theirs;
                 Ok(())
             })
-            .map(|_| ())
         })?;
         match same {
             false => Err(Status::COMPARE_FAILURE),
-            true if end < len => Ok(self.put_off(*command, Left::After(end >> shift), end - first)),
+            true if end < len => {
+                let begun = Begun { done: end >> shift, position };
+                Ok(self.put_off(*command, Left::After(begun), end - first))
+            }
             true => Ok(end - first),
         }
     }

@@ -13,7 +13,7 @@ use super::{
     media::Media,
     metadata::refuse_action,
     namespace::{Away, refusal},
-    rest::{IS_PART, Left, Rest, ranges_left},
+    rest::{Begun, IS_PART, Left, Rest, ranges_left},
 };
 use crate::spec::{Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, Status};
 use zerocopy::IntoBytes;
@@ -94,17 +94,12 @@ impl<M: Media> Io<M> {
             Left::Copy { ranges, done } => self.copy_pieces(command, ranges.into_iter(), done),
             Left::Protected(copying) => self.go_on_copying(command, copying),
             Left::Ranges(ranges) => self.deallocate(*command, ranges.into_iter()),
-            // The namespace has no zones any more.
-            Left::Zones(_) => {
-                self.namespace(command.nsid)?;
-                Err(Status::INVALID_OPCODE.with_do_not_retry())
-            }
-            Left::After(done) => match NvmOpcode(command.opcode) {
-                NvmOpcode::VERIFY => self.verify(command, done),
-                NvmOpcode::WRITE_ZEROES => self.write_zeroes(command, done),
-                _ if self.has_metadata(command) => self.move_blocks(host, command, done, None),
-                NvmOpcode::COMPARE => self.compare(host, command, done),
-                _ => self.move_piece(host, command, done),
+            Left::After(begun) => match NvmOpcode(command.opcode) {
+                NvmOpcode::VERIFY => self.verify(command, begun.done),
+                NvmOpcode::WRITE_ZEROES => self.write_zeroes(command, begun.done),
+                _ if self.has_metadata(command) => self.move_blocks(host, command, begun, None),
+                NvmOpcode::COMPARE => self.compare(host, command, begun),
+                _ => self.move_piece(host, command, begun),
             },
         }
     }
@@ -117,20 +112,23 @@ impl<M: Media> Io<M> {
         host: &mut impl HostMemory,
         command: Command,
     ) -> Result<u64, Status> {
-        self.move_piece(host, &command, 0)
+        self.move_piece(host, &command, Begun::default())
     }
 
-    /// Moves a piece of the data of a read or write, after its first `done` blocks.
+    /// Moves a piece of the data of a read or write, after the blocks that are done.
     pub(super) fn move_piece(
         &mut self,
         host: &mut impl HostMemory,
         command: &Command,
-        done: u64,
+        Begun { done, mut position }: Begun,
     ) -> Result<u64, Status> {
         let shift = self.namespace(command.nsid)?.shift;
         let (moved, len) = (done << shift, u64::from(command.block_count()) << shift);
-        Ok(match self.transfer(host, *command, (moved, PIECE), None)? {
-            Some(end) => self.put_off(*command, Left::After(end >> shift), end - moved),
+        Ok(match self.transfer(host, *command, (moved, PIECE), &mut position, None)? {
+            Some(end) => {
+                let begun = Begun { done: end >> shift, position };
+                self.put_off(*command, Left::After(begun), end - moved)
+            }
             None => {
                 let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
                 // A write that was flushed counts for more.
@@ -156,7 +154,7 @@ impl<M: Media> Io<M> {
         }
         let bytes = part << namespace.shift;
         Ok(match done + part {
-            done if done < count => self.put_off(*command, Left::After(done), bytes),
+            done if done < count => self.put_off(*command, Left::After(done.into()), bytes),
             _ => bytes,
         })
     }
@@ -183,7 +181,7 @@ impl<M: Media> Io<M> {
         self.media.zero(offset + (done << namespace.shift), bytes)?;
         self.zero_metadata(&namespace, protection.as_ref(), slba, done..done + part)?;
         if done + part < count {
-            return Ok(self.put_off(*command, Left::After(done + part), bytes));
+            return Ok(self.put_off(*command, Left::After((done + part).into()), bytes));
         }
         let through = self.write_through(command.cdw12)?;
         self.written(offset, len);

@@ -20,9 +20,7 @@ impl<M: Media> Machine<M> {
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
         self.core.io.reservations.lose_power();
-        if let Some(cmb) = &mut self.core.cmb {
-            cmb.lose_power();
-        }
+        self.core.own.lose_power();
         if let Some(boot) = &mut self.core.firmware.boot {
             boot.lose_power();
         }
@@ -34,7 +32,7 @@ impl<M: Media> Machine<M> {
     /// host's memory any more.
     pub fn reset(&mut self) {
         self.core.io.media.forget_host();
-        self.forget_cmb();
+        self.core.own.forget();
         self.said.clear();
         if let Some(lasting_faults) = self.lasting_faults() {
             lasting_faults.must_disconnect = false;
@@ -43,8 +41,8 @@ impl<M: Media> Machine<M> {
         self.power_on();
     }
 
-    /// Puts new memory behind the doorbells and into the controller memory buffer, for another host: the last one may have kept
-    /// its mapping of theirs.
+    /// Puts new memory behind the doorbells and into the controller's own memory, for another host: the last one may
+    /// have kept its mapping of theirs.
     pub(super) fn renew_memory(&mut self) -> Result<(), Error> {
         let memory = layout::doorbells(&self.core.options)?;
         // Queues keep the doorbells that they were made with.
@@ -54,7 +52,7 @@ impl<M: Media> Machine<M> {
         }
         let former = std::mem::replace(&mut self.core.doorbells, memory);
         give_back(&former);
-        self.renew_cmb()
+        self.renew_own_memory()
     }
 
     pub(super) fn power_on(&mut self) {
@@ -115,7 +113,7 @@ impl<M: Media> Machine<M> {
                     lasting_faults.always_ready = false;
                 }
                 self.stop();
-                self.forget_cmb();
+                self.core.own.forget();
                 self.registers = Registers::new(&self.core.options, self.core.controllers);
                 self.registers.csts.set_nssro(true);
             }

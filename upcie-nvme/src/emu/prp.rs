@@ -33,9 +33,55 @@ pub(super) fn walk<H: HostMemory>(
     if rest <= page {
         pieces.add(host, prp2, rest)?;
     } else {
-        walk_list(host, page, prp2, rest, &mut pieces)?;
+        walk_list(host, page, prp2, rest, &mut pieces, |_, _| true)?;
     }
     pieces.finish(host)
+}
+
+/// The position in a command's data at which a walk goes on: its beginning, or a page that an entry of a list names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Position {
+    /// Bytes of data before it.
+    pub at: u64,
+    /// The address of the entry; unused at the beginning.
+    entry: u64,
+}
+
+/// Calls `segment` like [`walk`], for the data from a position on. From the beginning it walks over all of the data, so
+/// that the whole list is checked once; from any other position to the byte `end` at least. Returns the last position
+/// up to `end`: walks of one piece after the other read the list twice in all. From a list, the first call may have no
+/// bytes.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn walk_from<H: HostMemory>(
+    host: &mut H,
+    page: u64,
+    (prp1, prp2): (u64, u64),
+    len: u64,
+    (from, end): (Position, u64),
+    segment: impl FnMut(&mut H, u64, usize) -> Result<(), Status>,
+) -> Result<Position, Status> {
+    let rest = check(page, (prp1, prp2), len)?;
+    if rest <= page {
+        walk(host, page, (prp1, prp2), len, segment)?;
+        return Ok(Position::default());
+    }
+    let is_first = from.at == 0;
+    let (list, rest, start) = match is_first {
+        true => (prp2, rest, (prp1, len - rest)),
+        false => (from.entry, len - from.at, (0, 0)),
+    };
+    let (mut reached, mut pieces) = (from, Pieces { start: start.0, len: start.1, segment });
+    walk_list(host, page, list, rest, &mut pieces, |rest, entry| {
+        let at = len - rest;
+        if at <= end {
+            reached = Position { at, entry };
+        }
+        is_first || at < end
+    })?;
+    pieces.finish(host)?;
+    Ok(reached)
 }
 
 /// Checks everything that needs no read of the client's memory; returns the number of bytes beyond the first
@@ -80,12 +126,15 @@ impl<F> Pieces<F> {
     }
 }
 
+/// Walks over a list of `rest` bytes of data. Calls `goes_on` before each page, with the bytes from it on and the
+/// address of its entry, and ends if it returns `false`.
 fn walk_list<H: HostMemory, F: FnMut(&mut H, u64, usize) -> Result<(), Status>>(
     host: &mut H,
     page: u64,
     mut list: u64,
     mut rest: u64,
     pieces: &mut Pieces<F>,
+    mut goes_on: impl FnMut(u64, u64) -> bool,
 ) -> Result<(), Status> {
     let mut entries = [0_u64; CHUNK];
     while rest > 0 {
@@ -93,6 +142,7 @@ fn walk_list<H: HostMemory, F: FnMut(&mut H, u64, usize) -> Result<(), Status>>(
         let count = in_page.min(rest.div_ceil(page)).min(CHUNK as u64);
         let chunk = &mut entries[..count as usize];
         host.read(list, chunk.as_mut_bytes()).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+        let first = list;
         list = list.wrapping_add(count * 8);
         for (index, &entry) in (1..).zip(&*chunk) {
             if entry & (page - 1) != 0 {
@@ -103,6 +153,9 @@ fn walk_list<H: HostMemory, F: FnMut(&mut H, u64, usize) -> Result<(), Status>>(
                 // page, so each one but the first brings the walk on.
                 list = entry;
                 break;
+            }
+            if !goes_on(rest, first.wrapping_add((index - 1) * 8)) {
+                return Ok(());
             }
             let len = rest.min(page);
             pieces.add(host, entry, len)?;

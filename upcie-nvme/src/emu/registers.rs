@@ -1,6 +1,6 @@
 //! The controller's registers, which clients access by message.
 
-use super::{Options, boot::BootProperties, cmb::CmbProperties, config::copy_at, layout::DSTRD};
+use super::{Options, boot::BootProperties, config::copy_at, layout::DSTRD, own_memory::OwnProperties};
 use crate::spec::{
     AdminQueueAttributes, ArbitrationMechanism, BootPartitionSelect, Capabilities, CommandSet, Configuration,
     ControllerStatus, NSSR_SIGNATURE, ShutdownNotification, ShutdownStatus, Version, offset,
@@ -58,13 +58,14 @@ impl Registers {
             .with_bps(options.boot_partitions != 0)
             .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
             .with_mpsmax(MPSMAX)
+            .with_pmrs(options.pmr != 0)
             .with_cmbs(options.cmb != 0);
         Self { cap, ..Self::default() }
     }
 
     /// Reads any bytes of the registers; reserved and absent ones are 0. `boot` is BPINFO.
-    pub fn read(&self, boot: u32, cmb: &CmbProperties, offset: u64, data: &mut [u8]) {
-        let mut image = [0_u8; 0x5c];
+    pub fn read(&self, boot: u32, own: &OwnProperties, offset: u64, data: &mut [u8]) {
+        let mut image = [0_u8; offset::PMRMSCU + 4];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset::CAP, &self.cap.into_bits().to_le_bytes());
         put(offset::VS, &VERSION.into_bits().to_le_bytes());
@@ -75,13 +76,17 @@ impl Registers {
         put(offset::AQA, &self.aqa.into_bits().to_le_bytes());
         put(offset::ASQ, &self.asq.to_le_bytes());
         put(offset::ACQ, &self.acq.to_le_bytes());
-        put(offset::CMBLOC, &cmb.location.into_bits().to_le_bytes());
-        put(offset::CMBSZ, &cmb.size.into_bits().to_le_bytes());
+        put(offset::CMBLOC, &own.cmb.location.into_bits().to_le_bytes());
+        put(offset::CMBSZ, &own.cmb.size.into_bits().to_le_bytes());
         put(offset::BPINFO, &boot.to_le_bytes());
         put(offset::BPRSEL, &self.boot.select.into_bits().to_le_bytes());
         put(offset::BPMBL, &self.boot.buffer.to_le_bytes());
-        put(offset::CMBMSC, &cmb.control.into_bits().to_le_bytes());
-        put(offset::CMBSTS, &cmb.status.to_le_bytes());
+        put(offset::CMBMSC, &own.cmb.control.into_bits().to_le_bytes());
+        put(offset::CMBSTS, &own.cmb.status.to_le_bytes());
+        put(offset::PMRCAP, &own.pmr.capabilities.into_bits().to_le_bytes());
+        put(offset::PMRCTL, &own.pmr.control.to_le_bytes());
+        put(offset::PMRSTS, &own.pmr.status.into_bits().to_le_bytes());
+        put(offset::PMRMSCL, &own.pmr.space.to_le_bytes());
         copy_at(&image, offset, data);
     }
 

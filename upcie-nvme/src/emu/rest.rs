@@ -1,6 +1,6 @@
 //! The rest of a command that was carried out in part ([pieces](super::pieces)), which its queue or its flight keeps.
 
-use super::{formats::Layout, metadata::Copying};
+use super::{formats::Layout, metadata::Copying, prp::Position};
 use crate::spec::Command;
 
 /// Marks the number of bytes that a command processed: it is not finished, and [`Io::rest`](super::io::Io::rest) has its rest.
@@ -16,28 +16,42 @@ pub(super) struct Rest {
     pub format: Option<(u32, Layout)>,
 }
 
+/// The blocks of a command that are carried out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Begun {
+    /// The number of the first ones, which are done; of zones if the command names zones.
+    pub done: u64,
+    /// The position in its data up to which they reach.
+    pub position: Position,
+}
+
 /// The blocks of a command that are left.
 #[derive(Debug)]
 pub(super) enum Left {
-    /// Those after the first ones, of which this is the number.
-    After(u64),
+    /// Those after the first ones.
+    After(Begun),
     /// Ranges: the first block and the number of blocks of each.
     Ranges(Vec<(u64, u64)>),
     /// Ranges to copy, behind so many blocks that are copied.
     Copy { ranges: Vec<(u64, u64)>, done: u64 },
     /// Ranges to copy with their metadata.
     Protected(Box<Copying>),
-    /// Zones from this index on.
-    Zones(usize),
+}
+
+impl From<u64> for Begun {
+    /// Returns the state of a command without data, of which so many blocks or zones are done.
+    fn from(done: u64) -> Self {
+        Self { done, position: Position::default() }
+    }
 }
 
 impl Left {
     /// Returns the number of blocks of `command` that are left to write, of a command that names the blocks that it writes.
     pub fn blocks(&self, command: &Command) -> u64 {
         match self {
-            Self::After(done) => u64::from(command.block_count()) - done,
+            Self::After(begun) => u64::from(command.block_count()).saturating_sub(begun.done),
             Self::Copy { ranges, .. } => ranges.iter().map(|(_, blocks)| blocks).sum(),
-            Self::Ranges(_) | Self::Protected(_) | Self::Zones(_) => 0,
+            Self::Ranges(_) | Self::Protected(_) => 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The client changes them at any time. So no reference to their bytes exists, entries are copied once and
 //! checked afterwards, and the words that hand something over are atomics.
 
-use super::{HostMemory, host::errno, one_memory::OneMemory};
+use super::{HostMemory, host::errno, own_memory::OneMemory};
 use crate::spec::Status;
 use nix::{
     errno::Errno,
@@ -86,6 +86,18 @@ pub(super) fn write_bytes(memory: &Memory, offset: u64, data: &[u8]) {
         let to = unsafe { memory.as_ptr().add(at) };
         // SAFETY: a mapped byte, to which no reference exists.
         unsafe { to.write_volatile(*byte) };
+    }
+}
+
+/// Copies memory that the client writes at any time into memory of zeros, of the same bytes. Pages of zeros stay as
+/// they are, and take no memory there.
+pub(super) fn copy_bytes(from: &Memory, to: &Memory) {
+    let mut page = [0; 4096];
+    for offset in (0..from.len() as u64).step_by(page.len()) {
+        read_bytes(from, offset, &mut page);
+        if page.iter().any(|&byte| byte != 0) {
+            write_bytes(to, offset, &page);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     fused::{self, FUSE},
     io::{Io, PIECE},
     media::Media,
+    prp::Position,
     queue::{Cq, Fault, Sq},
 };
 use crate::spec::{Command, NvmOpcode, Status};
@@ -262,13 +263,16 @@ fn carry_on<M: Media>(
             let Command { cid, nsid, .. } = flight.command;
             let checked = match moved {
                 0 => {
-                    flight.format = io.format_of(nsid);
+                    (flight.format, flight.position) = (io.format_of(nsid), Position::default());
                     Ok(())
                 }
                 _ => io.check_format(nsid, flight.format),
             };
             match checked {
-                Ok(()) => io.carry_out(host, sq, flight.command, (moved, piece), flight.effects.flip),
+                Ok(()) => {
+                    let (part, flip) = ((moved, piece), flight.effects.flip);
+                    io.carry_out(host, sq, flight.command, part, &mut flight.position, flip)
+                }
                 Err(status) => Err(io.failed(sq, cid, nsid, flight.command.slba(), status)),
             }
         }

@@ -1,8 +1,8 @@
 //! The state that commands work on, beside the queues.
 
 use super::{
-    Options, cmb::Cmb, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify,
-    io::Io, layout, media::Media, queues::Queues, sanitize::Sanitizer, self_test::SelfTests,
+    Options, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify, io::Io,
+    layout, media::Media, own_memory::OwnMemory, queues::Queues, sanitize::Sanitizer, self_test::SelfTests,
     shared::Doorbell, staged::Staging, telemetry::Telemetry,
 };
 use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
@@ -24,8 +24,8 @@ const INVALID_DOORBELL_VALUE: u8 = 1;
 pub(super) struct Core<M> {
     pub options: Options,
     pub doorbells: Arc<Memory>,
-    /// The controller memory buffer, with `cmb=`.
-    pub cmb: Option<Cmb>,
+    /// The controller memory buffer (`cmb=`) and the persistent memory region (`pmr=`).
+    pub own: OwnMemory,
     pub io: Io<M>,
     pub features: Features,
     pub admin: Admin,
@@ -52,7 +52,7 @@ fn features(options: &Options) -> Features {
 
 impl<M: Media> Core<M> {
     /// Makes the state after power-on.
-    pub fn new(options: &Options, doorbells: Arc<Memory>, cmb: Option<Cmb>, io: Io<M>) -> Self {
+    pub fn new(options: &Options, doorbells: Arc<Memory>, own: OwnMemory, io: Io<M>) -> Self {
         Self {
             io,
             features: features(options),
@@ -68,7 +68,7 @@ impl<M: Media> Core<M> {
             subsystem: identify::uuid(&options.serial, 0),
             staging: None,
             doorbells,
-            cmb,
+            own,
             options: options.clone(),
         }
     }

@@ -3,12 +3,14 @@
 
 use super::{
     HostMemory,
-    data::Data,
+    data::{Data, Piece},
     flipped::FlippedMemory,
     fused::{FUSE, IS_FUSED},
     io::{FLUSH_BYTES, Io},
     media::Media,
-    rest::IS_PART,
+    own_memory::OneMemory,
+    prp::Position,
+    rest::{Begun, IS_PART},
     zones::HAS_RESULT,
 };
 use crate::spec::{Command, NvmOpcode, Status};
@@ -16,7 +18,8 @@ use crate::spec::{Command, NvmOpcode, Status};
 impl<M: Media> Io<M> {
     /// Carries out a command of the submission queue `sq`, or the next piece of a read or write: `piece` bytes after the first
     /// `moved`. Returns the bytes moved so far if there are more; [`Io::rest`] then has the rest of a command that is no read or
-    /// write. `flip` is a random number: the position of a bit of the data to flip.
+    /// write. `position` is that of the piece, then of the next one. `flip` is a random number: the position of a bit
+    /// of the data to flip.
     ///
     /// # Errors
     /// The status with which the command completes.
@@ -26,6 +29,7 @@ impl<M: Media> Io<M> {
         sq: u16,
         command: Command,
         (moved, piece): (u64, u64),
+        position: &mut Position,
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
@@ -60,7 +64,7 @@ impl<M: Media> Io<M> {
             let done = self.execute(host, sq, command);
             return self.progress(done, moved);
         }
-        let done = self.transfer(host, command, (moved, piece), flip);
+        let done = self.transfer(host, command, (moved, piece), position, flip);
         let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
         let through = if writes && self.is_durable(command.cdw12) { FLUSH_BYTES } else { 0 };
         self.worked += piece.min(self.tried_by(&command)) + through;
@@ -87,12 +91,13 @@ impl<M: Media> Io<M> {
         status.result().map(|()| (bytes & IS_PART != 0).then_some(moved + processed))
     }
 
-    /// Moves a piece of the data of a read or write.
+    /// Moves a piece of the data of a read or write, at `position`, which is then that of the next piece.
     pub(super) fn transfer(
         &mut self,
         host: &mut impl HostMemory,
         command: Command,
         (moved, piece): (u64, u64),
+        position: &mut Position,
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
@@ -105,14 +110,16 @@ impl<M: Media> Io<M> {
         }
         let (end, media) = (moved.saturating_add(piece).min(len), &mut self.media);
         let flip = flip.map(|bit| (bit % (len * 8) / 8, 1 << (bit % 8)));
-        data.walk(host, self.page, (len, !writes), moved..end, |host, iova, part| {
+        let piece = Piece { len, range: moved..end, position };
+        data.walk(&mut OneMemory::of(host), host, self.page, !writes, piece, |host, at, iova, part| {
+            // Without an address the host discards the part.
             let Some(iova) = iova else { return Ok(()) };
-            let flip = flip.filter(|(byte, _)| part.contains(byte));
-            let flip = flip.map(|(byte, bit)| (iova + (byte - part.start), bit));
-            let (mut host, len) = (FlippedMemory { host, flip }, (part.end - part.start) as usize);
+            let flip = flip.filter(|(byte, _)| (at..at + part as u64).contains(byte));
+            let flip = flip.map(|(byte, bit)| (iova + (byte - at), bit));
+            let mut host = FlippedMemory { host, flip };
             match writes {
-                true => media.write(&mut host, offset + part.start, iova, len),
-                false => media.read(&mut host, offset + part.start, iova, len),
+                true => media.write(&mut host, offset + at, iova, part),
+                false => media.read(&mut host, offset + at, iova, part),
             }
         })?;
         if end < len {
@@ -180,7 +187,7 @@ impl<M: Media> Io<M> {
         let data = Data::of(flags, (command.prp1(), command.prp2()), self.sgls)?;
         match NvmOpcode(opcode) {
             NvmOpcode::READ | NvmOpcode::WRITE if self.media.moves_data() => {
-                self.move_piece(host, &command, 0)
+                self.move_piece(host, &command, Begun::default())
             }
             NvmOpcode::READ => {
                 let (offset, len) = self.range(command)?;
@@ -195,7 +202,7 @@ impl<M: Media> Io<M> {
                 Ok(0)
             }
             NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
-            NvmOpcode::COMPARE => self.compare(host, &command, 0),
+            NvmOpcode::COMPARE => self.compare(host, &command, Begun::default()),
             NvmOpcode::COPY => self.copy(host, &command),
             NvmOpcode::VERIFY => self.verify(&command, 0),
             NvmOpcode::WRITE_UNCORRECTABLE => self.mark(&command),

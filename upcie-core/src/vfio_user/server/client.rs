@@ -34,8 +34,8 @@ pub struct Client<'a> {
     last: Window,
     generation: u64,
     pub(super) table: Table,
-    /// Memory of the device at addresses of the client.
-    device_memory: Option<DeviceMemory>,
+    /// Memories of the device at addresses of the client.
+    device_memory: Vec<DeviceMemory>,
     pub(super) irqs: Irqs,
     pub(super) channel: Channel,
     /// The fault that ended the connection during the backend's turn.
@@ -73,7 +73,7 @@ impl<'a> Client<'a> {
             last: NOWHERE,
             generation: SESSIONS.fetch_add(1, Ordering::Relaxed) << 32,
             table,
-            device_memory: None,
+            device_memory: Vec::new(),
             irqs,
             channel,
             fault: None,
@@ -108,36 +108,49 @@ impl<'a> Client<'a> {
         (len as u64 <= window.len - within).then(|| copy::offset(window.base, within as usize))
     }
 
-    /// Puts memory of the device at the client's addresses from `.0` on, in front of what the client has mapped there, and takes
-    /// away what was put before. [`translate`](Self::translate), [`read`](Self::read) and [`write`](Self::write) find these bytes
-    /// then. Returns `false`, and puts nothing, if the memory would not end before the last address.
-    pub fn set_device_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
-        let is_wanted = memory.is_some();
-        self.device_memory = memory.and_then(|(start, memory)| DeviceMemory::new(start, memory));
+    /// Puts memories of the device at the client's addresses from each `.0` on, in front of what the client has mapped
+    /// there, and takes away what was put before. [`translate`](Self::translate), [`read`](Self::read) and
+    /// [`write`](Self::write) find these bytes then. Returns `false`, and puts nothing, if one would not end before the
+    /// last address, or two would overlap.
+    pub fn set_device_memory(&mut self, memories: Vec<(u64, Arc<Memory>)>) -> bool {
         self.forget_translations();
-        self.device_memory.is_some() == is_wanted
+        self.device_memory.clear();
+        for (start, memory) in memories {
+            let device = DeviceMemory::new(start, memory)
+                .filter(|device| !self.device_memory.iter().any(|other| other.overlaps(device)));
+            let Some(device) = device else {
+                self.device_memory.clear();
+                return false;
+            };
+            self.device_memory.push(device);
+        }
+        true
     }
 
-    /// Returns the addresses of the [device's memory](Self::set_device_memory).
-    pub fn device_memory(&self) -> Option<Range<u64>> {
-        self.device_memory.as_ref().map(DeviceMemory::range)
+    /// Returns the addresses of one of the [device's memories](Self::set_device_memory), in the order in which they
+    /// were put.
+    pub fn device_memory(&self, index: usize) -> Option<Range<u64>> {
+        self.device_memory.get(index).map(DeviceMemory::range)
     }
 
     /// Returns the range around `iova` that is mapped in this process, the device's or the client's.
     fn window(&self, iova: u64) -> Option<Window> {
-        let Some(device) = &self.device_memory else { return self.table.window(iova) };
-        device.window(iova).or_else(|| Some(device.uncovered(self.table.window(iova)?, iova)))
+        let mut of_device = self.device_memory.iter();
+        of_device.find_map(|device| device.window(iova)).or_else(|| {
+            let window = self.table.window(iova)?;
+            Some(self.device_memory.iter().fold(window, |window, device| device.uncovered(window, iova)))
+        })
     }
 
     /// Returns the location of the bytes from `iova` on and how many are contiguous, if this access is allowed.
     fn find(&self, iova: u64, access: ProtFlags) -> Result<(Place, u64), Errno> {
-        let Some(device) = &self.device_memory else { return self.table.find(iova, access) };
-        if let Some(window) = device.window(iova) {
+        if let Some(window) = self.device_memory.iter().find_map(|device| device.window(iova)) {
             let within = iova - window.start;
             return Ok((Place::Mapped(copy::offset(window.base, within as usize)), window.len - within));
         }
         let (place, len) = self.table.find(iova, access)?;
-        Ok((place, device.uncovered_len(iova, len)))
+        let len = self.device_memory.iter().fold(len, |len, device| device.uncovered_len(iova, len));
+        Ok((place, len))
     }
 
     /// Returns a number that changes whenever memory is taken away, which invalidates earlier pointers.

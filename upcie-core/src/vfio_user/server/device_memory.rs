@@ -23,6 +23,12 @@ impl DeviceMemory {
         self.start..self.start + self.memory.len() as u64
     }
 
+    /// Returns `true` if it has an address that another one has, too.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (one, other) = (self.range(), other.range());
+        one.start < other.end && other.start < one.end
+    }
+
     /// Returns all of it, if `iova` is within.
     pub fn window(&self, iova: u64) -> Option<Window> {
         let (start, len) = (self.start, self.memory.len() as u64);
@@ -69,6 +75,10 @@ mod tests {
             let window = device.window(iova).unwrap();
             assert_eq!((window.start, window.len), (START, 64 << 10));
             assert_eq!(window.base.as_ptr(), device.memory.as_ptr());
+        }
+        for (start, overlaps) in [(START - 1, true), (end - 1, true), (START, true), (end, false), (0, false)]
+        {
+            assert_eq!(device.overlaps(&memory(start).unwrap()), overlaps, "{start:#x}");
         }
         assert!(memory(u64::MAX - (64 << 10)).is_some());
         assert!(memory(u64::MAX - (64 << 10) + 1).is_none());

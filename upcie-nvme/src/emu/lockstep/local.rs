@@ -24,8 +24,8 @@ unsafe impl Send for Range {}
 pub struct Local {
     /// The mapped ranges by device address.
     ranges: BTreeMap<u64, Range>,
-    /// The controller's own memory, in front of the ranges, and its device address.
-    own: Option<(u64, Arc<Memory>)>,
+    /// The controller's own memories, in front of the ranges, with the device address of each.
+    own: Vec<(u64, Arc<Memory>)>,
     generation: u64,
     pub irqs: Irqs,
 }
@@ -33,7 +33,7 @@ pub struct Local {
 impl Local {
     /// Makes a host without memory, with as many interrupts of each kind as `irqs` says.
     pub fn new(irqs: &[u32; 5]) -> Self {
-        Self { ranges: BTreeMap::new(), own: None, generation: 1, irqs: Irqs::new(irqs) }
+        Self { ranges: BTreeMap::new(), own: Vec::new(), generation: 1, irqs: Irqs::new(irqs) }
     }
 
     /// Lets the controller reach `memory` at `iova`.
@@ -61,14 +61,14 @@ impl Local {
     /// Returns the address of the bytes at `iova`, and how many of them are contiguous.
     fn find(&self, iova: u64) -> Option<(NonNull<u8>, u64)> {
         let mut covered = u64::MAX;
-        if let Some((start, memory)) = &self.own {
+        for (start, memory) in &self.own {
             let (within, len) = (iova.wrapping_sub(*start), memory.len() as u64);
             if within < len {
                 let base = NonNull::new(memory.as_ptr())?;
                 // SAFETY: inside the mapping, as just checked.
                 return Some((unsafe { base.add(within as usize) }, len - within));
             }
-            covered = start.checked_sub(iova).unwrap_or(covered);
+            covered = start.checked_sub(iova).unwrap_or(covered).min(covered);
         }
         let (start, range) = self.ranges.range(..=iova).next_back()?;
         let within = iova - start;
@@ -118,14 +118,14 @@ unsafe impl HostMemory for Local {
         Ok(())
     }
 
-    fn set_own_memory(&mut self, memory: Option<(u64, Arc<Memory>)>) -> bool {
-        self.own = memory;
+    fn set_own_memory(&mut self, memories: Vec<(u64, Arc<Memory>)>) -> bool {
+        self.own = memories;
         self.generation += 1;
         true
     }
 
-    fn own_memory(&self) -> Option<Addresses<u64>> {
-        self.own.as_ref().map(|(start, memory)| *start..*start + memory.len() as u64)
+    fn own_memory(&self, index: usize) -> Option<Addresses<u64>> {
+        self.own.get(index).map(|(start, memory)| *start..*start + memory.len() as u64)
     }
 }
 
@@ -166,14 +166,14 @@ mod tests {
     #[test]
     fn own_memory_is_in_front_of_the_drivers() {
         let memory = |len| Memory::new(len, PageSize::Small).unwrap().shared();
-        let (driver, own) = (memory(3 * SIZE), Arc::new(memory(SIZE)));
+        let (driver, own, other) = (memory(3 * SIZE), Arc::new(memory(SIZE)), Arc::new(memory(SIZE)));
         let mut local = Local::new(&[0; 5]);
         // SAFETY: the memory outlives `local`'s use of it, and no reference to its bytes exists.
         unsafe { local.map(START, &driver) };
         let (at, before) = (START + SIZE as u64, local.generation());
-        assert!(local.set_own_memory(Some((at, own.clone()))));
+        assert!(local.set_own_memory(vec![(at, own.clone())]));
         assert!(local.generation() != before, "earlier pointers are invalid");
-        assert_eq!(local.own_memory(), Some(at..at + SIZE as u64));
+        assert_eq!((local.own_memory(0), local.own_memory(1)), (Some(at..at + SIZE as u64), None));
         local.write(START, &vec![7; 3 * SIZE]).unwrap();
         let address = |iova, len, local: &mut Local| local.translate(iova, len).map(NonNull::as_ptr);
         assert_eq!(address(at, SIZE, &mut local), Some(own.as_ptr()));
@@ -182,7 +182,15 @@ mod tests {
         for (iova, len) in [(at - 1, 2), (at, SIZE + 1), (START, 3 * SIZE)] {
             assert_eq!(address(iova, len, &mut local), None, "{len} bytes at {iova:#x} are in two memories");
         }
-        assert!(local.set_own_memory(None));
+        let beside = START - SIZE as u64;
+        assert!(local.set_own_memory(vec![(at, own.clone()), (beside, other.clone())]));
+        assert_eq!(local.own_memory(1), Some(beside..START));
+        assert_eq!(address(beside, SIZE, &mut local), Some(other.as_ptr()));
+        assert_eq!(address(START, SIZE, &mut local), Some(driver.as_ptr()));
+        for (iova, len) in [(START - 1, 2), (START, SIZE + 1)] {
+            assert_eq!(address(iova, len, &mut local), None, "{len} bytes at {iova:#x} are in two memories");
+        }
+        assert!(local.set_own_memory(Vec::new()));
         let mut bytes = vec![1; 3 * SIZE];
         local.read(START, &mut bytes).unwrap();
         assert!(bytes[..SIZE].iter().chain(&bytes[2 * SIZE..]).all(|&byte| byte == 7));

@@ -4,8 +4,12 @@ mod local;
 mod wiring;
 
 use super::{
-    Action, FaultPlan, Machine, Media, Options, Region, Storage, cmb::CMB_BAR, faults::Place,
-    layout::REGISTER_BAR, msix::MSIX_BAR, name,
+    Action, FaultPlan, Machine, Media, Options, Region, Storage,
+    faults::Place,
+    layout::REGISTER_BAR,
+    msix::MSIX_BAR,
+    name,
+    own_memory::{CMB_BAR, PMR_BAR},
 };
 use local::Local;
 use std::{
@@ -240,7 +244,7 @@ impl<M: Media + 'static> Lockstep<M> {
 }
 
 // SAFETY: the controller reaches memory through `Local`, which has what `Ranges` was given; a BAR's areas are the memory of
-// its doorbells, or of its memory buffer. It acts in calls of this value only, so a reset is complete when the call returns,
+// its doorbells, or its own memory. It acts in calls of this value only, so a reset is complete when the call returns,
 // and after the last handle is dropped nothing acts. Each value is a device of its own.
 unsafe impl<M: Media + 'static> Device for Lockstep<M> {
     fn name(&self) -> &str {
@@ -269,6 +273,7 @@ unsafe impl<M: Media + 'static> Device for Lockstep<M> {
             REGISTER_BAR => Region::Registers,
             bar if bar == CMB_BAR.into() && layout.size > 0 => Region::ControllerMemory,
             bar if bar == MSIX_BAR.into() && layout.size > 0 => Region::MsixTable,
+            bar if bar == PMR_BAR.into() && layout.size > 0 => Region::PersistentMemory,
             _ => {
                 return Err(Error::not_found(&*self.name, format!("there is no BAR {index}")));
             }

@@ -6,7 +6,8 @@ use crate::{
         checks::Protection,
         data::{Data, Sgls},
         formats::Layout,
-        one_memory::OneMemory,
+        own_memory::OneMemory,
+        prp::Position,
     },
     spec::{Command, SglDescriptor, Status},
 };
@@ -152,12 +153,14 @@ impl Buffers {
         (self.moved.data / count, self.moved.metadata / count)
     }
 
-    /// Reads blocks of a command from the host: those of `range`, counted from the first one.
+    /// Reads blocks of a command from the host: those of `range`, counted from the first one, at `position` in the
+    /// data.
     pub(super) fn fetch(
         &self,
         host: &mut impl HostMemory,
         layout: Layout,
         range: &Range<u64>,
+        position: &mut Position,
         flip: Option<(u64, u8)>,
     ) -> Result<Blocks, Status> {
         let ((data, metadata), count) = (self.strides(), range.end - range.start);
@@ -169,6 +172,7 @@ impl Buffers {
             host,
             self.page,
             (self.moved.data, range.start * data),
+            position,
             &mut all,
         )?;
         flip_bit(&mut all, flip);
@@ -186,18 +190,21 @@ impl Buffers {
                 }
                 Metadata::List(list) => {
                     let place = (self.moved.metadata, first);
-                    list.fetch_part(&mut memory, host, self.page, place, &mut blocks.metadata)?;
+                    let start = &mut Position::default();
+                    list.fetch_part(&mut memory, host, self.page, place, start, &mut blocks.metadata)?;
                 }
             }
         }
         Ok(blocks)
     }
 
-    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on.
+    /// Writes the bytes of blocks to both buffers of the host, from the block `first` of the command on, at `position`
+    /// in the data.
     pub(super) fn put(
         &self,
         host: &mut impl HostMemory,
         first: u64,
+        position: &mut Position,
         all: &mut [u8],
         metadata: &mut [u8],
         flip: Option<(u64, u8)>,
@@ -205,7 +212,8 @@ impl Buffers {
         flip_bit(all, flip);
         let strides = self.strides();
         let mut memory = OneMemory::of(host);
-        self.data.store_part(&mut memory, host, self.page, (self.moved.data, first * strides.0), all)?;
+        let place = (self.moved.data, first * strides.0);
+        self.data.store_part(&mut memory, host, self.page, place, position, all)?;
         if self.moved.metadata == 0 {
             return Ok(());
         }
@@ -218,7 +226,7 @@ impl Buffers {
             }
             Metadata::List(list) => {
                 let place = (self.moved.metadata, first);
-                list.store_part(&mut memory, host, self.page, place, metadata)
+                list.store_part(&mut memory, host, self.page, place, &mut Position::default(), metadata)
             }
         }
     }

@@ -16,7 +16,8 @@ use super::{
     io::{Io, PIECE},
     media::{Bytes, Media},
     namespace::Namespace,
-    rest::Left,
+    prp::Position,
+    rest::{Begun, Left},
 };
 use crate::spec::{Command, NvmOpcode, Status};
 use buffers::{Blocks, Buffers, INVALID_FIELD, Moved};
@@ -76,15 +77,15 @@ impl<M: Media> Io<M> {
             NvmOpcode::WRITE_ZEROES => return self.write_zeroes(command, 0),
             _ => {}
         }
-        self.move_blocks(host, command, 0, flip)
+        self.move_blocks(host, command, Begun::default(), flip)
     }
 
-    /// Carries out a Read, Write or Compare of blocks with metadata, or its next piece, after its first `done` blocks.
+    /// Carries out a Read, Write or Compare of blocks with metadata, or its next piece, after those that are done.
     pub(super) fn move_blocks(
         &mut self,
         host: &mut impl HostMemory,
         command: &Command,
-        done: u64,
+        Begun { done, mut position }: Begun,
         flip: Option<u64>,
     ) -> Result<u64, Status> {
         let (opcode, namespace) = (NvmOpcode(command.opcode), *self.namespace(command.nsid)?);
@@ -104,21 +105,21 @@ impl<M: Media> Io<M> {
         match opcode {
             NvmOpcode::READ => {
                 self.readable(offset, len)?;
-                self.read_blocks(host, &piece, flip)?;
+                self.read_blocks(host, &piece, &mut position, flip)?;
             }
             NvmOpcode::WRITE => {
                 self.writable()?;
-                self.write_blocks(host, &piece, flip)?;
+                self.write_blocks(host, &piece, &mut position, flip)?;
             }
             _ => {
                 refuse_action(protection.as_ref())?;
                 self.readable(offset, len)?;
-                self.compare_blocks(host, &piece)?;
+                self.compare_blocks(host, &piece, &mut position)?;
             }
         }
         let bytes = moved.data / count * (end - done);
         if end < count {
-            return Ok(self.put_off(*command, Left::After(end), bytes));
+            return Ok(self.put_off(*command, Left::After(Begun { done: end, position }), bytes));
         }
         let mut through = 0;
         match opcode {
@@ -141,22 +142,24 @@ impl<M: Media> Io<M> {
         &mut self,
         host: &mut impl HostMemory,
         piece: &Piece<'_>,
+        position: &mut Position,
         flip: Option<(u64, u8)>,
     ) -> Result<(), Status> {
         let mut blocks = self.load_piece(piece)?;
         let mut all = if piece.buffers.moved.interleaved { blocks.interleaved() } else { blocks.data };
-        piece.buffers.put(host, piece.range.start, &mut all, &mut blocks.metadata, flip)
+        piece.buffers.put(host, piece.range.start, position, &mut all, &mut blocks.metadata, flip)
     }
 
     fn write_blocks(
         &mut self,
         host: &mut impl HostMemory,
         piece: &Piece<'_>,
+        position: &mut Position,
         flip: Option<(u64, u8)>,
     ) -> Result<(), Status> {
         let Piece { namespace, protection, command, buffers, ref range } = *piece;
         let (slba, first) = (command.slba(), range.start);
-        let mut blocks = buffers.fetch(host, namespace.layout, range, flip)?;
+        let mut blocks = buffers.fetch(host, namespace.layout, range, position, flip)?;
         match protection {
             Some(protection) if protection.is_action() => blocks.insert(&protection, first),
             protection => self.check(&mut blocks, protection.as_ref(), slba, first)?,
@@ -164,9 +167,14 @@ impl<M: Media> Io<M> {
         self.store(namespace, slba + first, blocks)
     }
 
-    fn compare_blocks(&mut self, host: &mut impl HostMemory, piece: &Piece<'_>) -> Result<(), Status> {
+    fn compare_blocks(
+        &mut self,
+        host: &mut impl HostMemory,
+        piece: &Piece<'_>,
+        position: &mut Position,
+    ) -> Result<(), Status> {
         let layout = piece.namespace.layout;
-        let mut theirs = piece.buffers.fetch(host, layout, &piece.range, None)?;
+        let mut theirs = piece.buffers.fetch(host, layout, &piece.range, position, None)?;
         let mut mine = self.load_piece(piece)?;
         // Protection information is checked, and not compared.
         let place = layout.protection_place();

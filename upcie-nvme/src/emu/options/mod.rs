@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod derived;
 mod each;
 mod key_value;
 mod metadata;
@@ -29,8 +30,9 @@ const MAX_SIZE: u64 = 1 << 50;
 /// The most vectors that MSI-X has.
 const MAX_VECTORS: u16 = 2048;
 const MAX_LATENCY: Duration = Duration::from_secs(60);
-/// Limits of `cmb=` beside 0.
-const CMB_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
+/// Limits of `cmb=` and `pmr=` beside 0.
+const OWN_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
+const OWN_TEXT: &str = "0, or a power of two from 64K to 256M";
 /// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
 
@@ -116,6 +118,9 @@ pub struct Options {
     pub hmb: u64,
     /// `cmb=`: the bytes of a controller memory buffer, a power of two from 64 KiB to 256 MiB. Default 0: none.
     pub cmb: u64,
+    /// `pmr=`: the bytes of a persistent memory region, a power of two from 64 KiB to 256 MiB. Its contents last as long as the
+    /// controller, also with `file=`. Default 0: none.
+    pub pmr: u64,
     /// `boot-partitions=`: the bytes of each of two boot partitions, a multiple of 128 KiB up to 16 MiB. Default 0: none.
     pub boot_partitions: u64,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
@@ -163,6 +168,7 @@ impl Default for Options {
             sgl: Sgls::Bytes,
             hmb: 0,
             cmb: 0,
+            pmr: 0,
             boot_partitions: 0,
             mpsmin: 4096,
             faults: None,
@@ -274,10 +280,8 @@ impl Options {
                 let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;
                 self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;
             }
-            "cmb" => {
-                let fits = |size: u64| size == 0 || size.is_power_of_two() && CMB_SIZES.contains(&size);
-                self.cmb = bytes(fits, "0, or a power of two from 64K to 256M")?;
-            }
+            "cmb" => self.cmb = bytes(fits_own, OWN_TEXT)?,
+            "pmr" => self.pmr = bytes(fits_own, OWN_TEXT)?,
             "boot-partitions" => {
                 let fits = |size: u64| size % boot::UNIT == 0 && size <= boot::LARGEST;
                 self.boot_partitions = bytes(fits, "a multiple of 128K up to 16M")?;
@@ -351,46 +355,9 @@ impl Options {
             _ => Ok(()),
         }
     }
+}
 
-    /// Returns the command sets that CAP.CSS reports: zoned and key value namespaces need bit 6.
-    pub(super) fn command_sets(&self) -> u8 {
-        self.css | u8::from(self.zones.any() || self.keys.any()) << 6
-    }
-
-    /// Returns `true` if hosts can choose all command sets.
-    pub(super) fn has_command_sets(&self) -> bool {
-        self.command_sets() & 1 << 6 != 0
-    }
-
-    /// Returns the largest identifier that a namespace can have.
-    pub(super) fn most_namespaces(&self) -> u32 {
-        self.nn.unwrap_or(self.namespaces).max(self.namespaces)
-    }
-
-    /// Returns `true` if reservations can outlast a loss of power: those of a medium in memory, which outlasts it, too. A file
-    /// does not keep them.
-    pub(super) fn keeps_reservations(&self) -> bool {
-        self.file.is_none()
-    }
-
-    /// Returns the largest block size of a namespace, in bytes.
-    pub(super) fn largest_block(&self) -> u64 {
-        self.lba.iter().copied().max().unwrap_or(512).into()
-    }
-
-    /// Returns the smallest block size of a namespace, in bytes.
-    pub(super) fn smallest_block(&self) -> u64 {
-        self.lba.iter().copied().min().unwrap_or(512).into()
-    }
-
-    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most.
-    pub(super) fn interrupts(&self) -> u16 {
-        self.vectors.max(self.msi).max(self.intx.into())
-    }
-
-    /// Returns the block size of a namespace, counted from 0.
-    pub(super) fn block_size(&self, index: u32) -> u32 {
-        let last = self.lba.last().copied().unwrap_or(512);
-        self.lba.get(index as usize).copied().unwrap_or(last)
-    }
+/// Returns `true` for a size of the controller's own memory.
+fn fits_own(size: u64) -> bool {
+    size == 0 || size.is_power_of_two() && OWN_SIZES.contains(&size)
 }

@@ -85,6 +85,7 @@ impl fmt::Display for Options {
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
         put(self.cmb != 0, "cmb", &Bytes(self.cmb))?;
+        put(self.pmr != 0, "pmr", &Bytes(self.pmr))?;
         put(self.boot_partitions != 0, "boot-partitions", &Bytes(self.boot_partitions))?;
         let more = self.zones.text().into_iter().chain(self.placement.text()).chain(self.keys.text());
         for (key, value) in more {

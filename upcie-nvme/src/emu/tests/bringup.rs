@@ -3,7 +3,7 @@
 use super::host::{Host, exact};
 use crate::{
     Controller,
-    emu::{self, cmb::CmbProperties, registers::Registers},
+    emu::{self, own_memory::OwnProperties, registers::Registers},
     spec::{Capabilities, Command, Status},
 };
 
@@ -93,17 +93,17 @@ fn any_access_to_the_registers_is_harmless() {
     for offset in (0..0x1010).chain([u64::MAX - 3, u64::MAX]) {
         for len in [0, 1, 2, 3, 4, 5, 8, 16, 4096] {
             let mut data = vec![0xee; len];
-            registers.read(0, &CmbProperties::default(), offset, &mut data);
+            registers.read(0, &OwnProperties::default(), offset, &mut data);
         }
         for value in [0, 1, u32::MAX] {
             registers.write(offset as usize, value);
         }
     }
     let mut byte = [0];
-    registers.read(0, &CmbProperties::default(), 1, &mut byte);
+    registers.read(0, &OwnProperties::default(), 1, &mut byte);
     assert_eq!(byte, [0xff], "MQES, its upper half");
     let mut three = [0; 3];
-    registers.read(0, &CmbProperties::default(), 8, &mut three);
+    registers.read(0, &OwnProperties::default(), 8, &mut three);
     assert_eq!(three, [0, 4, 1]);
 }
 

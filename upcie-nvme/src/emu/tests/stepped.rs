@@ -43,6 +43,9 @@ pub struct Memory {
     pub changing: Option<Changing>,
     /// Addresses that can't be written to.
     pub sealed: Range<u64>,
+    /// Addresses whose reads are counted, by the address that a read begins at.
+    pub watched: Range<u64>,
+    pub watched_bytes: usize,
 }
 
 impl Memory {
@@ -79,6 +82,9 @@ unsafe impl HostMemory for Memory {
     fn read(&mut self, iova: u64, data: &mut [u8]) -> io::Result<()> {
         let range = self.range(iova, data.len())?;
         data.copy_from_slice(&self.bytes[range]);
+        if self.watched.contains(&iova) {
+            self.watched_bytes += data.len();
+        }
         if let Some(changing) = self.changing.as_mut().filter(|changing| changing.iova == iova) {
             changing.reads += 1;
             if changing.reads == changing.after {
@@ -163,7 +169,8 @@ impl Stepped<Recorder> {
 impl<M: Media> Stepped<M> {
     /// Brings a controller up with this value of CC.
     pub fn over(machine: Machine<M>, cc: u32) -> Self {
-        let memory = Memory { bytes: vec![0; BYTES], changing: None, sealed: 0..0 };
+        let bytes = vec![0; BYTES];
+        let memory = Memory { bytes, changing: None, sealed: 0..0, watched: 0..0, watched_bytes: 0 };
         let mut stepped = Self { machine, memory, now: Duration::ZERO, rings: Vec::new() };
         // Memory and bus master.
         stepped.machine.write(&mut stepped.memory, Region::Config, 4, &[6, 0]);

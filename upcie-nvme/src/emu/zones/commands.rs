@@ -10,7 +10,7 @@ use super::{
         optional::COPY_RANGES,
         pieces::ZERO_PIECE,
         reservations::is_reservation,
-        rest::{IS_PART, Left, Rest},
+        rest::{Begun, IS_PART, Left, Rest},
     },
     Fields, HAS_RESULT, Zones,
     state::Place,
@@ -214,20 +214,22 @@ impl<M: Media> Io<M> {
         command: &Command,
         left: Left,
     ) -> Result<u64, Status> {
-        if let Left::Zones(next) = left {
-            self.writable()?;
-            let all = ZoneSendDword13::from_bits(command.cdw13).select_all();
-            let end = if all { self.zones(index)?.count() } else { next + 1 };
-            return self.change_zones(index, command, next..end);
-        }
-        let opcode = NvmOpcode(command.opcode);
         let written = match &left {
-            Left::After(done) if matches!(opcode, NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES) => Some(*done),
-            Left::After(done) => {
-                let blocks = u64::from(command.block_count()) - done;
-                self.zones(index)?.check_read(command.slba() + done, blocks)?;
-                None
-            }
+            Left::After(Begun { done, .. }) => match NvmOpcode(command.opcode) {
+                NvmOpcode::ZONE_MANAGEMENT_SEND => {
+                    self.writable()?;
+                    let (next, all) =
+                        (*done as usize, ZoneSendDword13::from_bits(command.cdw13).select_all());
+                    let end = if all { self.zones(index)?.count() } else { next + 1 };
+                    return self.change_zones(index, command, next..end);
+                }
+                NvmOpcode::WRITE | NvmOpcode::WRITE_ZEROES => Some(*done),
+                _ => {
+                    let blocks = u64::from(command.block_count()) - done;
+                    self.zones(index)?.check_read(command.slba() + done, blocks)?;
+                    None
+                }
+            },
             Left::Copy { ranges, done } => {
                 let zones = self.zones(index)?;
                 ranges.iter().try_for_each(|&(slba, blocks)| zones.check_read(slba, blocks))?;
@@ -341,7 +343,11 @@ impl<M: Media> Io<M> {
                 lost.as_ref().map_or(0, |lost| (lost.end - lost.start).min(ZERO_PIECE >> namespace.shift));
             let len = blocks << namespace.shift;
             if seen == ZONES_PIECE || erased > 0 && erased + len > ZERO_PIECE {
-                return Ok(self.put_off(*command, Left::Zones(next), erased + seen * ZONE_BYTES));
+                return Ok(self.put_off(
+                    *command,
+                    Left::After((next as u64).into()),
+                    erased + seen * ZONE_BYTES,
+                ));
             }
             seen += 1;
             if let Some(lost) = lost {

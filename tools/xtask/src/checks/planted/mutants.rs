@@ -268,8 +268,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the controller reads the first block only",
         file: "upcie-nvme/src/emu/uncommon.rs",
-        before: "media.read(&mut host, offset + part.start, iova, len)",
-        after: "media.read(&mut host, offset, iova, len)",
+        before: "media.read(&mut host, offset + at, iova, part)",
+        after: "media.read(&mut host, offset, iova, part)",
     },
     Mutant {
         name: "the controller's flush does not wait for the medium",

@@ -28,6 +28,7 @@ Examples:
   upcie copy emu --ranges 0+8,64+8 --to 512
   upcie copy 0000:01:00.0 --slbs 0,64 --blocks 7,7 --sdlba 512 --destructive
   upcie copy 0000:01:00.0 --ranges 0+8 --to 512 --prinfor 5 --prinfow 8 --destructive
+  upcie copy 0000:01:00.0 --ranges 0+8,64+8 --to 512 --prinfor 2 --expected-app-tags 7,9 --destructive
 
 The ranges follow each other at the target. The data does not come to the host. --blocks counts from
 0 as nvme-cli has it: 7 are eight blocks. Protection information keeps the reference tags of the
@@ -63,11 +64,96 @@ pub struct CopyArgs {
     /// Protection information that is written, the sum of 8: the controller makes it anew; 4, 2, 1: checks
     #[arg(long, short = 'p', value_name = "BITS", value_parser = parse_prinfo)]
     prinfow: Option<u8>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// Placement identifier of the target: `upcie fdp status` lists those of the namespace
-    #[arg(long, value_name = "PID", value_parser = parse::<u16>, conflicts_with_all = ["prinfor", "prinfow"])]
+    #[arg(long, value_name = "PID", value_parser = parse::<u16>, conflicts_with_all = ["prinfor", "prinfow", "TagArgs"])]
     placement: Option<u16>,
     #[command(flatten)]
     consent: Consent,
+}
+
+/// The tags of the blocks that are read, and of those that are written.
+#[derive(Debug, Args)]
+struct TagArgs {
+    /// Reference tag that the first block of each range is checked for [default: its number; 0 with protection type 3]
+    #[arg(long, short = 'R', value_name = "TAGS", value_delimiter = ',', value_parser = parse::<u64>)]
+    expected_ref_tags: Vec<u64>,
+    /// Application tag that each range is checked for [default: 0]
+    #[arg(long, short = 'A', value_name = "TAGS", value_delimiter = ',', value_parser = parse::<u16>)]
+    expected_app_tags: Vec<u16>,
+    /// Bits of the application tag of each range that are checked [default: 0xffff]
+    #[arg(
+        long,
+        short = 'M',
+        visible_alias = "expected-app-masks",
+        value_name = "MASKS",
+        value_delimiter = ',',
+        value_parser = parse::<u16>
+    )]
+    expected_app_tag_masks: Vec<u16>,
+    /// Reference tag of the first block that is written [default: its number; 0 with protection type 3]
+    #[arg(long, short = 'r', value_name = "TAG", value_parser = parse::<u64>)]
+    ref_tag: Option<u64>,
+    /// Application tag of the blocks that are written [default: 0]
+    #[arg(long, short = 'a', value_name = "TAG", value_parser = parse::<u16>)]
+    app_tag: Option<u16>,
+    /// Bits of that application tag that are checked [default: 0xffff]
+    #[arg(long, short = 'm', visible_alias = "app-mask", value_name = "MASK", value_parser = parse::<u16>)]
+    app_tag_mask: Option<u16>,
+}
+
+impl TagArgs {
+    /// Returns the options whose values are those of one range each, and their number of values.
+    fn lists(&self) -> [(&'static str, usize); 3] {
+        [
+            ("--expected-ref-tags", self.expected_ref_tags.len()),
+            ("--expected-app-tags", self.expected_app_tags.len()),
+            ("--expected-app-tag-masks", self.expected_app_tag_masks.len()),
+        ]
+    }
+
+    /// Returns the first option that is given.
+    fn first(&self) -> Option<&'static str> {
+        let of_target = [
+            ("--ref-tag", usize::from(self.ref_tag.is_some())),
+            ("--app-tag", usize::from(self.app_tag.is_some())),
+            ("--app-tag-mask", usize::from(self.app_tag_mask.is_some())),
+        ];
+        let all = self.lists().into_iter().chain(of_target);
+        all.into_iter().find_map(|(option, values)| (values > 0).then_some(option))
+    }
+
+    /// Adds the tags that the blocks of range `index` are checked for.
+    fn of_source(&self, protect: Protect, index: usize) -> Protect {
+        let tag = self.expected_ref_tags.get(index).copied();
+        let (application, mask) = (self.expected_app_tags.get(index), self.expected_app_tag_masks.get(index));
+        with_tags(protect, tag, application.copied(), mask.copied())
+    }
+
+    /// Adds the tags of the blocks that are written.
+    fn of_target(&self, protect: Protect) -> Protect {
+        with_tags(protect, self.ref_tag, self.app_tag, self.app_tag_mask)
+    }
+}
+
+/// Adds the tags that are given.
+fn with_tags(
+    mut protect: Protect,
+    reference: Option<u64>,
+    application: Option<u16>,
+    mask: Option<u16>,
+) -> Protect {
+    if let Some(tag) = reference {
+        protect = protect.reference_tag(tag);
+    }
+    if let Some(tag) = application {
+        protect = protect.application_tag(tag);
+    }
+    match mask {
+        Some(mask) => protect.application_mask(mask),
+        None => protect,
+    }
 }
 
 /// Runs `upcie copy`.
@@ -84,9 +170,8 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
     let (said, count) = (number(blocks, "block"), number(ranges.len() as u64, "range"));
     let said = format!("{said} in {count} to block {to} of namespace {nsid}");
     let what = format!("{} of {said}", NvmOpcode::COPY);
-    let status = match protection(args, &namespace)? {
-        Some((source, target)) => {
-            let sources: Vec<_> = ranges.iter().map(|&range| (range, source)).collect();
+    let status = match protection(args, &namespace, &ranges)? {
+        Some((sources, target)) => {
             let memory = controller.alloc(sources.len() * size_of::<WideCopyRange>())?;
             send(&args.which, &controller, &what, |turn| {
                 turn.copy_protected(&namespace, &sources, memory, to, target, ())
@@ -125,17 +210,30 @@ fn described(range: &BlockRange) -> anyhow::Result<CopyRange> {
     Ok(CopyRange::new(slba, blocks))
 }
 
-/// Returns the protection of the blocks that are read, and of those that are written; `None` if none is asked for.
-fn protection(args: &CopyArgs, namespace: &Namespace) -> anyhow::Result<Option<(Protect, Protect)>> {
-    if args.prinfor.is_none() && args.prinfow.is_none() {
-        return Ok(None);
-    }
+/// Returns the ranges with the protection of the blocks that are read, and that of those that are written; `None` if
+/// none is asked for.
+fn protection(
+    args: &CopyArgs,
+    namespace: &Namespace,
+    ranges: &[CopyRange],
+) -> anyhow::Result<Option<(Vec<(CopyRange, Protect)>, Protect)>> {
+    let by_bits = [("--prinfor", args.prinfor), ("--prinfow", args.prinfow)];
+    let by_bits = by_bits.into_iter().find_map(|(option, bits)| bits.map(|_| option));
+    let Some(option) = by_bits.or_else(|| args.tags.first()) else { return Ok(None) };
     ensure!(
         namespace.format().protection().is_some(),
-        "{namespace}: --prinfor and --prinfow are for protection information, which blocks of {} do not have: leave them \
-         out, or use `upcie format` with --protection",
+        "{namespace}: {option} is for protection information, which blocks of {} do not have: leave it out, or use `upcie \
+         format` with --protection",
         namespace.format()
     );
+    for (option, values) in args.tags.lists() {
+        ensure!(
+            values == 0 || values == ranges.len(),
+            "{option} has {}, and the copy {}: give one for each range",
+            number(values as u64, "value"),
+            number(ranges.len() as u64, "range")
+        );
+    }
     let (source, target) = (args.prinfor.unwrap_or(0), args.prinfow.unwrap_or(0));
     // The library takes the action of the target for both: controllers refuse two that differ.
     ensure!(
@@ -145,7 +243,13 @@ fn protection(args: &CopyArgs, namespace: &Namespace) -> anyhow::Result<Option<(
         target | ACTION,
         source & !ACTION
     );
-    Ok(Some((prinfo::protect(source), prinfo::protect(target))))
+    let source = prinfo::protect(source);
+    let sources = ranges
+        .iter()
+        .enumerate()
+        .map(|(index, &range)| (range, args.tags.of_source(source, index)))
+        .collect();
+    Ok(Some((sources, args.tags.of_target(prinfo::protect(target)))))
 }
 
 /// Tells the limits of a copy, for a message.

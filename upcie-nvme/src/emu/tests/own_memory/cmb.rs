@@ -1,36 +1,27 @@
 //! The controller memory buffer: its registers, what may be in it, and what it outlasts.
 
 use super::{
-    data::{pattern, transfer},
-    host::{Host, PAGE, Queue, exact},
-    sessions::Sessions,
-    stepped::Stepped,
+    super::{
+        data::{pattern, transfer},
+        host::{Host, PAGE, Queue, exact},
+        stepped::Stepped,
+    },
+    Buffer, COVERED, INVALID, SIZE, block, with_clients, with_list,
 };
 use crate::{
     emu::{FaultPlan, Lockstep, Region, layout::DSTRD},
     spec::{
-        Capabilities, CmbLocation, CmbMemorySpaceControl, CmbSize, Cns, Command, CompletionEntry, FeatureId,
-        FeatureSelect, FromBytes, IntoBytes, NSSR_SIGNATURE, NvmOpcode, QueuePriority, SglDescriptor, Status,
-        doorbell_offset, offset,
+        Capabilities, CmbLocation, CmbMemorySpaceControl, CmbSize, Cns, Command, FeatureId, FeatureSelect,
+        IntoBytes, NSSR_SIGNATURE, NvmOpcode, QueuePriority, SglDescriptor, Status, doorbell_offset, offset,
     },
-};
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
 };
 use upcie_core::{
     barrier,
     device::Device,
-    mmio::Mapping,
     pci::{ConfigSpace, cap},
 };
 
 const OPTIONS: &str = "size=1M,cmb=64K";
-/// Bytes of the buffer.
-const SIZE: usize = 64 << 10;
-/// The offset in the host's data that the buffer covers.
-const COVERED: usize = 1 << 20;
 /// The offset of lists in the host's data.
 const LISTS: usize = 7 << 20;
 
@@ -38,47 +29,6 @@ const CMBMSC: u64 = offset::CMBMSC as u64;
 const CMBSTS: u64 = offset::CMBSTS as u64;
 const CRE: u64 = 1;
 const CMSE: u64 = 2;
-
-const INVALID: (Status, bool) = (Status::INVALID_USE_OF_CMB, true);
-
-/// A host's mapping of the buffer.
-struct Buffer(Arc<Mapping>);
-
-impl Buffer {
-    fn of(device: &dyn Device) -> Self {
-        let bar = device.bar(2).unwrap();
-        assert_eq!((bar.size(), bar.areas().len()), (SIZE as u64, 1));
-        Self(bar.areas()[0].mapping.clone())
-    }
-
-    fn set(&self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.0.len());
-        for (at, &byte) in (at..).zip(bytes) {
-            // SAFETY: the byte is mapped, as just checked, and no reference to it exists.
-            unsafe { self.0.as_ptr().wrapping_add(at).write_volatile(byte) };
-        }
-    }
-
-    fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
-        assert!(at + len <= self.0.len());
-        let byte = |at| {
-            // SAFETY: the byte is mapped, as just checked, and no reference to it exists.
-            unsafe { self.0.as_ptr().wrapping_add(at).read_volatile() }
-        };
-        (at..at + len).map(byte).collect()
-    }
-
-    /// Waits for a completion at `at`.
-    fn completion(&self, at: usize, phase: bool) -> CompletionEntry {
-        let end = Instant::now() + Duration::from_secs(10);
-        while CompletionEntry::read_from_bytes(&self.bytes(at, 16)).unwrap().phase() != phase {
-            assert!(Instant::now() < end, "no completion");
-            thread::yield_now();
-        }
-        barrier::dma_rmb();
-        CompletionEntry::read_from_bytes(&self.bytes(at, 16)).unwrap()
-    }
-}
 
 /// Gives the buffer an address, as a host does: the address first, then CMSE.
 fn place(host: &Host, address: u64) {
@@ -91,24 +41,15 @@ fn control(host: &Host) -> u64 {
     host.bar.read_u64(CMBMSC).unwrap()
 }
 
-/// Brings up controllers that serve commands at once and in stages; calls `test` with the address of the buffer, which covers a
-/// part of the host's data.
+/// Brings up controllers that serve commands at once and in stages; calls `test` with the address of the buffer, which
+/// covers a part of the host's data.
 fn on_placed_buffers(options: &str, test: impl Fn(Host, Queue, Buffer, u64)) {
     for mut host in [Host::new(options), Host::with_faults(options, &FaultPlan::new(1))] {
         let queue = host.queue(1, [8, 8], None);
-        let (buffer, address) = (Buffer::of(&*host.device), host.iova(COVERED));
+        let (buffer, address) = (Buffer::of(&*host.device, 2), host.iova(COVERED));
         place(&host, address);
         test(host, queue, buffer, address);
     }
-}
-
-fn block(address: u64, len: usize) -> SglDescriptor {
-    SglDescriptor::new(SglDescriptor::DATA_BLOCK, address, len as u32)
-}
-
-fn with_list(mut command: Command, first: SglDescriptor) -> Command {
-    command.set_sgl(first);
-    command
 }
 
 fn compare(nsid: u32, slba: u64, count: u32) -> Command {
@@ -261,7 +202,7 @@ fn metadata_is_in_the_memory_of_its_data() {
 fn both_queues_may_be_in_the_buffer() {
     const CQ: usize = PAGE;
     let mut host = Host::new(OPTIONS);
-    let (buffer, address) = (Buffer::of(&*host.device), host.iova(COVERED));
+    let (buffer, address) = (Buffer::of(&*host.device, 2), host.iova(COVERED));
     place(&host, address);
     let end = address + SIZE as u64;
     for at in [address - PAGE as u64, end - PAGE as u64] {
@@ -293,7 +234,7 @@ fn both_queues_may_be_in_the_buffer() {
 #[test]
 fn the_admin_queue_may_be_in_the_buffer() {
     let host = Host::disabled(OPTIONS);
-    let (buffer, address) = (Buffer::of(&*host.device), host.iova(COVERED));
+    let (buffer, address) = (Buffer::of(&*host.device, 2), host.iova(COVERED));
     place(&host, address);
     for (asq, ready) in [(address + (SIZE - PAGE) as u64, 2), (address, 1)] {
         host.write_u32(offset::CC as u64, 0).unwrap();
@@ -315,7 +256,7 @@ fn the_admin_queue_may_be_in_the_buffer() {
 #[test]
 fn resets_take_the_address_away_or_keep_it() {
     let mut host = Host::new(OPTIONS);
-    let (buffer, address) = (Buffer::of(&*host.device), host.iova(COVERED));
+    let (buffer, address) = (Buffer::of(&*host.device, 2), host.iova(COVERED));
     buffer.set(0, &[7; PAGE]);
     place(&host, address);
     let placed = control(&host);
@@ -341,7 +282,7 @@ fn resets_take_the_address_away_or_keep_it() {
 #[test]
 fn a_loss_of_power_zeroes_the_buffer() {
     let device = Lockstep::new(&OPTIONS.parse().unwrap()).unwrap();
-    let (buffer, bar) = (Buffer::of(&*device), device.bar(0).unwrap());
+    let (buffer, bar) = (Buffer::of(&*device, 2), device.bar(0).unwrap());
     buffer.set(0, &[7; PAGE]);
     // SAFETY: the controller decodes addresses, and nobody sends it commands.
     unsafe { bar.write_u64(CMBMSC, CRE | CMSE) }.unwrap();
@@ -354,20 +295,19 @@ fn a_loss_of_power_zeroes_the_buffer() {
 /// A client that is gone keeps its mapping, which was once that of the next client, too.
 #[test]
 fn each_client_has_a_buffer_of_its_own() {
-    let sessions = Sessions::new(OPTIONS);
-    let mut kept = Vec::new();
-    for client in 1..4_u8 {
-        let host = sessions.connect();
-        let buffer = Buffer::of(&*host.device);
-        assert_eq!((control(&host), buffer.bytes(0, 8)), (0, vec![0; 8]), "client {client}");
-        buffer.set(0, &[client; 8]);
-        place(&host, host.iova(COVERED));
-        kept.push(buffer);
-    }
-    // The server gave the pages of those that are gone back, which it had filled.
-    assert_eq!(kept.iter().map(|buffer| buffer.bytes(0, 1)[0]).collect::<Vec<_>>(), [0, 0, 3]);
-    drop(kept);
-    sessions.end();
+    with_clients(OPTIONS, |connect| {
+        let mut kept = Vec::new();
+        for client in 1..4_u8 {
+            let host = connect();
+            let buffer = Buffer::of(&*host.device, 2);
+            assert_eq!((control(&host), buffer.bytes(0, 8)), (0, vec![0; 8]), "client {client}");
+            buffer.set(0, &[client; 8]);
+            place(&host, host.iova(COVERED));
+            kept.push(buffer);
+        }
+        // The server gave the pages of those that are gone back, which it had filled.
+        assert_eq!(kept.iter().map(|buffer| buffer.bytes(0, 1)[0]).collect::<Vec<_>>(), [0, 0, 3]);
+    });
 }
 
 #[test]

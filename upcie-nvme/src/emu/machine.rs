@@ -1,12 +1,11 @@
 //! The controller as a state machine.
 
 use super::{
-    Error, FaultPlan, Host, Media, Options, Storage,
+    Error, Host, Media, Options, Storage,
     arbitration::Arbiter,
     cmb::Cmb,
     config::{Allowed, ConfigSpace},
     doorbell_buffers::DoorbellBuffers,
-    faults::{self, Injector, Place},
     io::Io,
     layout::{self, DOORBELLS},
     lines::InterruptStatus,
@@ -16,7 +15,6 @@ use super::{
     registers::Registers,
     service::{BATCH, Round, STEP_BYTES},
     shared::Doorbell,
-    staged::Staging,
     state::Core,
 };
 use crate::spec::offset;
@@ -76,7 +74,7 @@ impl Machine {
     /// # Errors
     /// There is not enough memory, or the file can't be used; the error gives the reason.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        options.check()?;
+        options.check_new()?;
         let (media, size) = Storage::open(options)?;
         Self::with_media(options, media, size)
     }
@@ -89,7 +87,7 @@ impl<M: Media> Machine<M> {
     /// # Errors
     /// The options are not compatible, or there is no memory for the doorbells or the controller memory buffer.
     pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
-        options.check()?;
+        options.check_new()?;
         let (doorbells, cmb) = (layout::doorbells(options)?, Cmb::new(options)?);
         let layout = layout::layout(options, &doorbells, cmb.as_ref());
         let core = Core::new(options, doorbells, cmb, Io::new(options, media, size));
@@ -111,44 +109,6 @@ impl<M: Media> Machine<M> {
         };
         machine.power_on();
         Ok(machine)
-    }
-
-    /// Lets the controller fail as `plan` says, from now on.
-    ///
-    /// # Errors
-    /// [`Error::FaultRule`], [`Error::FaultCache`].
-    pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
-        faults::check(plan, place, &self.core.options, self.namespace_size())?;
-        if let Some(capacity) = plan.cache {
-            if self.core.io.any_metadata {
-                let reason = "it would tear metadata from its blocks: leave ms= out";
-                return Err(Error::FaultCache { reason });
-            }
-            self.core.io.is_cached = true;
-            let unit = self.core.options.smallest_block();
-            if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
-                let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";
-                return Err(Error::FaultCache { reason });
-            }
-        }
-        self.core.staging =
-            Some(Box::new(Staging { faults: Some(Injector::new(plan)), ..Staging::default() }));
-        Ok(())
-    }
-
-    /// Lets the controller fail as the file of `faults=` says.
-    pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
-        #[cfg(feature = "fault-files")]
-        if let Some(path) = &options.faults {
-            let plan = faults::load(path)?;
-            return self.inject(&plan, place).map_err(|error| Error::File {
-                path: path.clone(),
-                reason: error.to_string(),
-                source: None,
-            });
-        }
-        let _ = (options, place);
-        Ok(())
     }
 
     /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.
@@ -182,6 +142,7 @@ impl<M: Media> Machine<M> {
             return;
         }
         match region {
+            Region::Registers if self.core.granted.is_offline => Registers::read_offline(offset, data),
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
                 let cmb = self.core.cmb.as_ref().map(Cmb::properties).unwrap_or_default();
@@ -212,6 +173,9 @@ impl<M: Media> Machine<M> {
         }
         self.place_cmb(host);
         match region {
+            Region::Registers if self.core.granted.is_offline => {
+                tracing::debug!(offset, "a write to a secondary controller that is offline is ignored");
+            }
             Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
                     let value = u32::from_le_bytes([part[0], part[1], part[2], part[3]]);

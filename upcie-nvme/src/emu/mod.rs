@@ -153,6 +153,7 @@ mod turns;
 mod uncommon;
 pub mod units;
 mod vendor;
+mod virtualization;
 mod zones;
 
 #[cfg(test)]
@@ -169,5 +170,5 @@ pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
-pub use options::{KeyOptions, Options, PlacementOptions, ZoneOptions};
+pub use options::{FunctionOptions, KeyOptions, Options, PlacementOptions, ZoneOptions};
 pub use serve::{spawn, spawn_subsystem, spawn_with_faults};

@@ -1,6 +1,7 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
 mod each;
+mod functions;
 mod key_value;
 mod metadata;
 mod placement;
@@ -10,6 +11,7 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+pub use functions::FunctionOptions;
 pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
 pub(crate) use text::name;
@@ -131,6 +133,8 @@ pub struct Options {
     pub placement: Box<PlacementOptions>,
     /// Key value namespaces.
     pub keys: Box<KeyOptions>,
+    /// Secondary controllers, of virtual functions.
+    pub functions: FunctionOptions,
 }
 
 impl Default for Options {
@@ -170,6 +174,7 @@ impl Default for Options {
             zones: Box::default(),
             placement: Box::default(),
             keys: Box::default(),
+            functions: FunctionOptions::default(),
         }
     }
 }
@@ -299,7 +304,8 @@ impl Options {
             }
             _ if self.zones.set(key, value)?
                 || self.placement.set(key, value)?
-                || self.keys.set(key, value)? => {}
+                || self.keys.set(key, value)?
+                || self.functions.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -325,6 +331,7 @@ impl Options {
             let reason = format!("more block sizes than namespaces={}", self.namespaces);
             return bad(format!("lba={}", lba.join("+")), reason);
         }
+        self.check_functions()?;
         self.check_metadata()?;
         if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
             let reason = format!("less than namespaces={}", self.namespaces);
@@ -373,24 +380,8 @@ impl Options {
         self.file.is_none()
     }
 
-    /// Returns the largest block size of a namespace, in bytes.
-    pub(super) fn largest_block(&self) -> u64 {
-        self.lba.iter().copied().max().unwrap_or(512).into()
-    }
-
-    /// Returns the smallest block size of a namespace, in bytes.
-    pub(super) fn smallest_block(&self) -> u64 {
-        self.lba.iter().copied().min().unwrap_or(512).into()
-    }
-
-    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most.
-    pub(super) fn interrupts(&self) -> u16 {
-        self.vectors.max(self.msi).max(self.intx.into())
-    }
-
-    /// Returns the block size of a namespace, counted from 0.
-    pub(super) fn block_size(&self, index: u32) -> u32 {
-        let last = self.lba.last().copied().unwrap_or(512);
-        self.lba.get(index as usize).copied().unwrap_or(last)
+    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most: of MSI-X it has `vectors`.
+    pub(super) fn interrupts(&self, vectors: u16) -> u16 {
+        vectors.max(self.msi).max(self.intx.into())
     }
 }

@@ -31,5 +31,6 @@ mod strict;
 mod struck;
 mod subsystem;
 mod uncorrectable;
+mod virtualization;
 mod zoned_pieces;
 mod zones;

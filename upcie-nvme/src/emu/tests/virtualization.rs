@@ -182,7 +182,7 @@ fn a_secondary_controller_grants_what_was_assigned() {
     let done = set(&mut host, VirtualizationAction::SECONDARY_OFFLINE, 3);
     assert_eq!(done, Err(Status::INVALID_OPCODE));
     // It is still on for its next host.
-    drop(host);
+    drop((host, both));
     assert_eq!(queues(&mut Host::new("vf=2,serial=granted")), granted(2));
 }
 

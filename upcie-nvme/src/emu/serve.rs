@@ -1,6 +1,6 @@
 //! A controller in this process.
 
-use super::{Emulator, Error, FaultPlan, Options, name, virtualization::Seat};
+use super::{Emulator, Error, FaultPlan, Options, name, virtualization::Opened};
 use std::{
     any::Any,
     os::unix::net::UnixStream,
@@ -24,8 +24,8 @@ use upcie_core::{
 /// [`Error`], and the connection's.
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
     if options.functions.any() {
-        let seat = Seat::take(options)?;
-        return start(name(options), move |stream| seat.serve(|emulator| serve(emulator, stream)));
+        let opened = Opened::take(options)?;
+        return start(name(options), move |stream| opened.serve(|emulator| serve(emulator, stream)));
     }
     let mut emulator = Emulator::new(options)?;
     emulator.populate(options)?;

@@ -10,5 +10,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub(super) use registry::Seat;
+pub(super) use registry::Opened;
 pub(super) use state::{Granted, Virtualization};

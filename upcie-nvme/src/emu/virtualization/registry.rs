@@ -6,41 +6,42 @@ use upcie_core::process::PerProcess;
 
 /// A primary controller and its secondary ones. They last as long as one of them is open.
 #[derive(Debug)]
-struct Family {
+struct Controllers {
     /// The options of the primary controller.
     options: Options,
-    /// The controllers, the primary one first; `None` while one is open.
-    seats: Mutex<Vec<Option<Emulator>>>,
+    /// Those that are not open, the primary one first; `None` in place of one that is.
+    closed: Mutex<Vec<Option<Emulator>>>,
 }
 
-/// The families of this process. A forked child has none: their threads are its parent's.
-static ALL: PerProcess<Vec<Weak<Family>>> = PerProcess::new();
+/// Those of this process. A forked child has none: their threads are its parent's.
+static ALL: PerProcess<Vec<Weak<Controllers>>> = PerProcess::new();
 
-impl Family {
+impl Controllers {
     fn new(options: &Options) -> Result<Self, Error> {
         let mut all = Emulator::subsystem(options, options.functions.count.saturating_add(1))?;
         if let Some(primary) = all.first_mut() {
             primary.populate(options)?;
         }
-        let seats = Mutex::new(all.into_iter().map(Some).collect());
-        Ok(Self { options: options.clone(), seats })
+        let closed = Mutex::new(all.into_iter().map(Some).collect());
+        Ok(Self { options: options.clone(), closed })
     }
 
-    /// Returns the family that `options` name, by its serial number; makes one for a primary controller that is not there.
+    /// Returns those that `options` name, by their serial number; makes them for a primary controller that is not there.
     fn find(options: &Options) -> Result<Arc<Self>, Error> {
         let bad = |option: String, reason: String| Err(Error::Option { option, reason });
         let (serial, functions) = (&options.serial, options.functions);
         let mut all = ALL.lock();
-        all.retain(|family| family.strong_count() > 0);
-        let found = all.iter().filter_map(Weak::upgrade).find(|family| family.options.serial == *serial);
+        all.retain(|controllers| controllers.strong_count() > 0);
+        let found =
+            all.iter().filter_map(Weak::upgrade).find(|controllers| controllers.options.serial == *serial);
         match found {
-            Some(family) if functions.number > 0 || family.options == *options => Ok(family),
-            Some(family) => bad(
+            Some(controllers) if functions.number > 0 || controllers.options == *options => Ok(controllers),
+            Some(controllers) => bad(
                 format!("serial={serial}"),
                 format!(
                     "controllers with this serial number and vfs={} are open in this process, with other options: give another \
                      serial=",
-                    family.options.functions.count
+                    controllers.options.functions.count
                 ),
             ),
             None if functions.number > 0 => bad(
@@ -50,42 +51,42 @@ impl Family {
                 ),
             ),
             None => {
-                let family = Arc::new(Self::new(options)?);
-                all.push(Arc::downgrade(&family));
-                Ok(family)
+                let controllers = Arc::new(Self::new(options)?);
+                all.push(Arc::downgrade(&controllers));
+                Ok(controllers)
             }
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, Vec<Option<Emulator>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn closed(&self) -> MutexGuard<'_, Vec<Option<Emulator>>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A controller of a family that is open. It can be opened again once this is dropped.
+/// A controller that is open. It can be opened again once this is dropped.
 #[derive(Debug)]
-pub struct Seat {
-    family: Arc<Family>,
+pub struct Opened {
+    controllers: Arc<Controllers>,
     index: usize,
     emulator: Option<Emulator>,
 }
 
-impl Seat {
+impl Opened {
     /// Takes the controller that `options` name: a primary one, which is made if there is none with this serial number, or a
     /// secondary one of a primary one that was opened.
     pub fn take(options: &Options) -> Result<Self, Error> {
         options.check()?;
-        let family = Family::find(options)?;
+        let controllers = Controllers::find(options)?;
         let functions = options.functions;
         let index = usize::from(functions.number);
-        let taken = family.seats().get_mut(index).map(Option::take);
+        let taken = controllers.closed().get_mut(index).map(Option::take);
         let option = match functions.number {
             0 => format!("vfs={}", functions.count),
             number => format!("vf={number}"),
         };
         let serial = &options.serial;
         match taken {
-            Some(Some(emulator)) => Ok(Self { family, index, emulator: Some(emulator) }),
+            Some(Some(emulator)) => Ok(Self { controllers, index, emulator: Some(emulator) }),
             Some(None) => {
                 let reason = format!(
                     "the controller with serial={serial} is open in this process already: close it first, or give another serial="
@@ -93,8 +94,10 @@ impl Seat {
                 Err(Error::Option { option, reason })
             }
             None => {
-                let reason =
-                    format!("the controller with serial={serial} has vfs={}", family.options.functions.count);
+                let reason = format!(
+                    "the controller with serial={serial} has vfs={}",
+                    controllers.options.functions.count
+                );
                 Err(Error::Option { option, reason })
             }
         }
@@ -108,11 +111,11 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Opened {
     fn drop(&mut self) {
         let emulator = self.emulator.take();
-        if let Some(seat) = self.family.seats().get_mut(self.index) {
-            *seat = emulator;
+        if let Some(place) = self.controllers.closed().get_mut(self.index) {
+            *place = emulator;
         }
     }
 }

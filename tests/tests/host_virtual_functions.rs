@@ -30,7 +30,8 @@ struct Functions {
 impl Functions {
     fn here(serial: &str) -> Self {
         let primary = Controller::open(format!("emu:size=1M,namespaces=2,vfs=2,serial={serial}")).unwrap();
-        let addresses = [1, 2].map(|number| format!("emu:vf={number},serial={serial}").parse().unwrap());
+        let addresses: [Address; 2] =
+            [1, 2].map(|number| format!("emu:vf={number},serial={serial}").parse().unwrap());
         Self { primary, addresses: addresses.to_vec(), _server: None }
     }
 

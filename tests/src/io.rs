@@ -1,6 +1,6 @@
 //! Queue operations that most suites need.
 
-use crate::deadline;
+use crate::{data::Pattern, deadline};
 use std::time::Instant;
 use upcie_nvme::{Completion, Controller, DmaBuf, Namespace, QueuePair, Wait, queue::QueuePairBuilder};
 
@@ -86,4 +86,41 @@ pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: u
 #[track_caller]
 pub fn write(namespace: &Namespace, slba: u64, buffer: &mut DmaBuf) {
     namespace.write(slba, buffer).unwrap();
+}
+
+/// Writes and reads a namespace with several commands in flight, and leaves its first 64 blocks at version `last`.
+///
+/// # Panics
+/// Panics if a command fails, or data comes back wrong.
+#[track_caller]
+pub fn drive(controller: &Controller, nsid: u32, last: u32) {
+    const DEPTH: u64 = 8;
+    let namespace = controller.namespace(nsid).unwrap();
+    let pattern = Pattern::of(&namespace);
+    let mut queue = create::<u64>(controller.queue_pair());
+    for version in 1..=last {
+        for base in (0..64).step_by(DEPTH as usize) {
+            let mut turn = queue.turn().unwrap();
+            for slba in base..base + DEPTH {
+                let mut buffer = controller.heap().alloc(namespace.block_size()).unwrap();
+                pattern.fill(&mut buffer, slba, version);
+                turn.write(&namespace, slba, buffer, slba).unwrap();
+            }
+            drop(turn);
+            for done in finish(&mut queue) {
+                done.into_parts().1.unwrap();
+            }
+            let mut turn = queue.turn().unwrap();
+            for slba in base..base + DEPTH {
+                let buffer = controller.heap().alloc(namespace.block_size()).unwrap();
+                turn.read(&namespace, slba, buffer, slba).unwrap();
+            }
+            drop(turn);
+            for done in finish(&mut queue) {
+                let (slba, result, buffer) = done.into_parts();
+                result.unwrap();
+                pattern.verify(&buffer, slba, version);
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use upcie_nvme::{Controller, ErrorKind, Failure, spec::SecondaryController};
 use upcie_tests::{
     data::Pattern,
     in_guest,
-    io::{create, finish, read},
+    io::{drive, read},
     process::{Process, programs},
     says, scaled,
 };
@@ -93,39 +93,6 @@ impl Drop for Turn {
 
 fn open(scheme: &str, bdf: &str) -> Controller {
     Controller::open(format!("{scheme}{bdf},token={TOKEN}")).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Writes and reads a namespace with several commands in flight, and leaves its first 64 blocks at version `last`.
-fn drive(controller: &Controller, nsid: u32, last: u32) {
-    const DEPTH: u64 = 8;
-    let namespace = controller.namespace(nsid).unwrap();
-    let pattern = Pattern::of(&namespace);
-    let mut queue = create::<u64>(controller.queue_pair());
-    for version in 1..=last {
-        for base in (0..64).step_by(DEPTH as usize) {
-            let mut turn = queue.turn().unwrap();
-            for slba in base..base + DEPTH {
-                let mut buffer = controller.heap().alloc(namespace.block_size()).unwrap();
-                pattern.fill(&mut buffer, slba, version);
-                turn.write(&namespace, slba, buffer, slba).unwrap();
-            }
-            drop(turn);
-            for done in finish(&mut queue) {
-                done.into_parts().1.unwrap();
-            }
-            let mut turn = queue.turn().unwrap();
-            for slba in base..base + DEPTH {
-                let buffer = controller.heap().alloc(namespace.block_size()).unwrap();
-                turn.read(&namespace, slba, buffer, slba).unwrap();
-            }
-            drop(turn);
-            for done in finish(&mut queue) {
-                let (slba, result, buffer) = done.into_parts();
-                result.unwrap();
-                pattern.verify(&buffer, slba, version);
-            }
-        }
-    }
 }
 
 #[test]

@@ -14,12 +14,18 @@ use upcie_nvme::{
 };
 
 /// Controllers that together have all that the embedded controller can have.
-const CONTROLLERS: [&str; 4] = [
+const CONTROLLERS: [&str; 5] = [
     "emu:size=1M,nn=4,boot-partitions=128K,hmb=4M,dbbuf=true",
     "emu:size=1M,zoned=true,zone-size=64K",
     "emu:size=1M,kv=true",
     "emu:size=1M,fdp=true",
+    "emu:size=1M,vfs=1",
 ];
+
+/// Opens one of these for one test: a process has one controller with `vfs=` of each serial number.
+fn open(address: &str, test: &str) -> Controller {
+    Controller::open(format!("{address},serial={test}")).unwrap()
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -67,7 +73,7 @@ fn sources(directory: &str, end: &str) -> String {
 fn served() -> [BTreeSet<u8>; 3] {
     let mut all = [const { BTreeSet::new() }; 3];
     for address in CONTROLLERS {
-        let controller = Controller::open(address).unwrap();
+        let controller = open(address, "commands");
         for csi in [Csi::NVM, Csi::ZONED, Csi::KEY_VALUE] {
             let has_set = csi == Csi::NVM
                 || address.contains("zoned") && csi == Csi::ZONED
@@ -130,7 +136,7 @@ fn the_numbered_structures_are_those_that_emu_serves() {
     let path = std::env::temp_dir().join(format!("upcie-reach-{}.img", std::process::id()));
     let cached = format!("emu:size=1M,file={}", path.display());
     for address in CONTROLLERS.into_iter().chain([&*cached]) {
-        let controller = Controller::open(address).unwrap();
+        let controller = open(address, "structures");
         let supported: SupportedLogPages = controller.log().unwrap();
         logs.extend(
             (0..=255_u8).zip(&supported.log_pages).filter(|(_, page)| page.supported()).map(|(id, _)| id),

@@ -28,6 +28,29 @@ fn a_socket_has_the_mode_and_the_owner_that_were_asked_for() {
     assert!(error.contains("no user") && error.contains("no-such-user"), "{error}");
 }
 
+/// The first socket is the primary controller's, and the others are those of its virtual functions.
+#[test]
+fn virtual_functions_have_sockets_of_their_own() {
+    let dir = Dir::made("serving-functions");
+    let [primary, first, second] = ["primary", "first", "second"].map(|name| dir.path(name));
+    let (_server, line) =
+        start(&primary, &format!("--size 1M --vfs 2 --socket {first} --socket {second} --no-populate"));
+    for socket in [&primary, &first, &second] {
+        assert!(line.contains(&format!("vfio-user:{socket}")), "{line}");
+    }
+    let address = format!("vfio-user:{primary}");
+    let list = succeeds(run_upcie(&format!("id {address} list-secondary --json")));
+    let list = String::from_utf8(list).unwrap();
+    assert_eq!(list.matches("\"secondary_controller_id\"").count(), 2, "{list}");
+    succeeds(run_upcie(&format!("id {address} primary-ctrl-caps")));
+    for socket in [&first, &second] {
+        let error = fails(1, run_upcie(&format!("info vfio-user:{socket}")));
+        assert!(error.contains("online"), "{error}");
+    }
+    let error = complains(2, run(PROGRAM, &format!("--socket {primary} --size 1M --vfs 2")));
+    assert!(error.contains("vfs=2") && error.contains("3 in all, and there are 1"), "{error}");
+}
+
 /// A new server answered writes at a thousandth of its speed until their memory was there: it takes the memory first, and says
 /// how much.
 #[test]

@@ -3,7 +3,7 @@
 mod program;
 
 use nix::{sys::signal::Signal, unistd::Pid};
-use program::{Dir, complains, upcie};
+use program::{Dir, Served, complains, run_upcie, succeeds, upcie};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -46,6 +46,35 @@ fn a_read_ends_whose_reader_takes_nothing() {
     let error = complains(130, interrupt(child));
     assert!(error.contains("of 64 MiB were written to stdout"), "{error}");
     drop(output);
+}
+
+/// Secondary controllers of a server are on as long as the tool runs.
+#[test]
+fn virtual_functions_are_on_until_the_tool_ends() {
+    let dir = Dir::made("signals-functions");
+    let sockets = ["first", "second"].map(|name| dir.path(name));
+    let [first, second] = sockets.each_ref().map(String::as_str);
+    let more = ["--socket", first, "--socket", second, "--vfs", "2", "--no-populate"];
+    let Served(_server, address) = Served::with(&dir, "size=1M", &more);
+    let virt = format!("virt {address} provide --queues 3 --interrupts 2");
+    let error = complains(1, run_upcie(&virt));
+    assert!(error.contains("--destructive"), "{error}");
+    let error = complains(1, run_upcie(&format!("{virt} --destructive --functions 3")));
+    assert!(error.contains("has 2 secondary controllers"), "{error}");
+    let mut command = upcie(&format!("{virt} --destructive --functions 2"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for (number, socket) in [(1, first), (2, second)] {
+        let (line, has) = (lines.next().unwrap(), "3 queue pairs and 2 interrupt vectors");
+        assert!(line.contains(&format!("virtual function {number}:")) && line.contains(has), "{line}");
+        succeeds(run_upcie(&format!("info vfio-user:{socket}")));
+    }
+    let output = interrupt(child);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = complains(1, run_upcie(&format!("info vfio-user:{first}")));
+    assert!(error.contains("not online"), "{error}");
+    let error = complains(1, run_upcie("virt emu:size=1M,vfs=1 provide"));
+    assert!(error.contains("nvme-emu --vfs N"), "{error}");
 }
 
 /// The image was committed, with exit code 0.

@@ -308,7 +308,7 @@ mod tests {
         controller.reset().unwrap();
         let error = namespace.flush().unwrap_err();
         let stale = |error: &Error| {
-            matches!(error.failure(), crate::Failure::Refused { reason: Refusal::StaleNamespace, .. })
+            matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. })
         };
         assert!(stale(&error), "{error}");
         controller.namespace(1).unwrap().flush().unwrap();

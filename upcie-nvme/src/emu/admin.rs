@@ -208,6 +208,7 @@ impl<M: Media> Core<M> {
                     capacity: (self.io.capacity, self.io.unallocated()),
                     controller: (self.io.controller, self.controllers),
                     unformatted: self.io.unformatted(command.nsid),
+                    primary: self.primary(),
                 };
                 let page = identify::page(&known, command)?;
                 self.send(host, command, &page)?;
@@ -242,6 +243,9 @@ impl<M: Media> Core<M> {
             AdminOpcode::DELETE_CQ => delete_cq(queues, command)?,
             AdminOpcode::DOORBELL_BUFFER_CONFIG if self.options.dbbuf => {
                 self.configure_doorbells(queues, host, command)?
+            }
+            AdminOpcode::VIRTUALIZATION_MANAGEMENT if self.primary().is_some() => {
+                self.manage_virtualization(command)?
             }
             AdminOpcode::ABORT => self.abort(queues, host, command)?,
             AdminOpcode::ASYNC_EVENT_REQUEST => {

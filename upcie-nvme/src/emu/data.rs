@@ -104,7 +104,8 @@ impl Data {
             Self::Sgl(..) => 0,
         };
         let mut cut = |host: &mut H, iova: Option<u64>, part: usize| {
-            let start = std::mem::replace(&mut at, at + part as u64);
+            let start = at;
+            at += part as u64;
             let (from, to) = (range.start.max(start), range.end.min(start + part as u64));
             if from >= to {
                 return Ok(());

@@ -59,6 +59,9 @@ impl Emulator {
     /// placement and boot partitions, with the identifiers from 1 on. Each is served on a thread of its own: the commands that one
     /// carries out in a call are one step for the others.
     ///
+    /// With `vfs=` the first one is a primary controller, and the others are its secondary ones, in the order of their virtual
+    /// functions.
+    ///
     /// They have neither Format NVM, namespace management, Sanitize nor NVM subsystem reset (NSSR). Memory that a client maps
     /// without a descriptor is refused (`ENOTSUP`), because the clients of the other controllers would wait for its messages.
     ///
@@ -70,21 +73,29 @@ impl Emulator {
     /// ```
     ///
     /// # Errors
-    /// Those of [`new`](Self::new); [`Error::Option`] for several controllers with a fault plan (`faults=`).
+    /// Those of [`new`](Self::new); [`Error::Option`] for several controllers with a fault plan (`faults=`), and for another number
+    /// of controllers than `vfs=` makes.
     pub fn subsystem(options: &Options, count: u16) -> Result<Vec<Self>, Error> {
         if let Some(faults) = options.faults.as_ref().filter(|_| count > 1) {
             let reason = "it can't go with several controllers".into();
             return Err(Error::Option { option: format!("faults={}", faults.display()), reason });
         }
+        let functions = options.functions.count;
+        if functions > 0 && count != functions.saturating_add(1) {
+            let reason = format!(
+                "a primary controller and {functions} secondary ones need a socket or device each, and there are {count}"
+            );
+            return Err(Error::Option { option: format!("vfs={functions}"), reason });
+        }
         let mut first = Self::new(options)?;
         if count < 2 {
             return Ok(vec![first]);
         }
-        let (identity, size) = (first.machine.core.subsystem, first.size);
+        let (identity, size, theirs) = (first.machine.core.subsystem, first.size, options.of_another());
         let shared = Subsystem::of(&mut first.machine);
         let mut all = Vec::new();
         for number in 2..=count {
-            let mut machine = Machine::with_media(options, Storage::nothing(), size)?;
+            let mut machine = Machine::with_media(&theirs, Storage::nothing(), size)?;
             machine.set_subsystem(identity);
             let subsystem = Some(shared.another());
             all.push((number, Self { machine, since: first.since, size, subsystem }));
@@ -92,8 +103,11 @@ impl Emulator {
         first.subsystem = Some(shared);
         all.insert(0, (1, first));
         let joined = all.into_iter().map(|(number, mut one)| {
-            one.machine.core.io.controller = number;
-            one.machine.core.controllers = count;
+            let core = &mut one.machine.core;
+            (core.io.controller, core.controllers) = (number, count);
+            if functions > 0 {
+                core.options.functions.number = number - 1;
+            }
             // A step has the shared state: the hosts of the others would wait for the answers of this one's.
             one.machine.layout.mapped_memory_only = true;
             one.with_shared_state(Machine::reset);
@@ -126,6 +140,14 @@ impl Emulator {
     /// [`Error::Memory`].
     pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         self.with_shared_state(|machine| machine.media().fill(stop, progress))
+    }
+
+    /// Populates namespaces in memory if the options say so.
+    pub(super) fn populate(&mut self, options: &Options) -> Result<(), Error> {
+        if options.populate == Some(true) {
+            self.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
+        }
+        Ok(())
     }
 
     /// Lets the controller fail as `plan` says, from now on.
@@ -164,7 +186,7 @@ fn part(region: u32) -> Result<Region, Errno> {
 
 impl Backend for Emulator {
     fn begin_session(&mut self) -> std::io::Result<()> {
-        self.machine.renew_memory().map_err(std::io::Error::other)
+        self.with_shared_state(Machine::renew_memory).map_err(std::io::Error::other)
     }
 
     fn layout(&self) -> &Layout {

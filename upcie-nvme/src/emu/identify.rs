@@ -10,7 +10,9 @@ use super::{
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement,
     registers::VERSION,
-    sanitize, self_test, zones,
+    sanitize, self_test,
+    virtualization::Virtualization,
+    zones,
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
@@ -30,6 +32,7 @@ pub(super) const AERL: u8 = 3;
 /// Command retry delays, in units of 100 ms.
 const CRDT: [u16; 3] = [1, 5, 600];
 
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
 
 /// The state that Identify data is made of.
@@ -47,6 +50,8 @@ pub(super) struct Known<'a> {
     pub controller: (u16, u16),
     /// The percentage of the namespace in question that remains to be formatted.
     pub unformatted: u8,
+    /// Present if this is a primary controller.
+    pub primary: Option<&'a Virtualization>,
 }
 
 impl Known<'_> {
@@ -92,7 +97,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::NAMESPACE_DESCRIPTORS => {
             let found = found?;
             if !found.is_active() {
-                return Err(Status::INVALID_FIELD.with_do_not_retry());
+                return Err(INVALID_FIELD);
             }
             let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
             let mut list = header.as_bytes().to_vec();
@@ -120,7 +125,10 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         }
         Cns::NAMESPACE_CONTROLLERS if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::NAMESPACE_CONTROLLERS | Cns::CONTROLLERS => Ok(controllers(dword.cntid(), known.controller.1)),
-        _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
+        // Of this controller, whichever the command names.
+        Cns::PRIMARY_CONTROLLER => known.primary.map(Virtualization::capabilities).ok_or(INVALID_FIELD),
+        Cns::SECONDARY_CONTROLLERS => known.primary.map(|all| all.list(dword.cntid())).ok_or(INVALID_FIELD),
+        _ => Err(INVALID_FIELD),
     }
 }
 
@@ -161,6 +169,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.cntlid = number;
     // The NVM subsystem has several controllers.
     id.cmic = u8::from(count > 1) << 1;
+    if options.functions.number > 0 {
+        // It is the controller of a virtual function.
+        id.cmic |= 1 << 2;
+    }
     id.ver = VERSION.into_bits();
     // Host identifiers of 128 bits, extended block formats.
     id.ctratt = 1 | 1 << 15;
@@ -189,6 +201,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     let mut admin = changes | OptionalAdmin::FIRMWARE | OptionalAdmin::SELF_TEST;
     admin.set(OptionalAdmin::DIRECTIVES, options.placement.on);
     admin.set(OptionalAdmin::DOORBELL_BUFFER, options.dbbuf);
+    admin.set(OptionalAdmin::VIRTUALIZATION, known.primary.is_some());
     id.oacs = admin.bits();
     id.frmw = firmware::UPDATES;
     id.fwug = firmware::GRANULARITY;

@@ -47,6 +47,8 @@ pub const KEYS: &str = "  \
   kv-key=BYTES      the most of a key, 1 to 16
   kv-value=BYTES    the most of a value, as mdts= by default
   kv-keys=N         the most keys of a namespace
+  vfs=N             be a primary controller with N secondary ones, up to 8
+  vf=K              open secondary controller K of that with vfs= and this serial=
   faults=FILE       fail as the plan in this file says
   cmb=SIZE          controller memory buffer, a power of two from 64K to 256M (0)
   pmr=SIZE          persistent memory region, a power of two from 64K to 256M (0)

@@ -23,16 +23,16 @@ pub(super) const REGISTER_BAR: u32 = 0;
 /// The offset of the doorbells in that BAR.
 pub(super) const DOORBELLS: u64 = 0x1000;
 
-/// Returns the number of I/O queues of each kind that hosts get: with doorbell buffers no more than have their doorbells in the
-/// least memory page, beside those of the admin queue.
-pub(super) fn granted_queues(options: &Options) -> u16 {
+/// Returns the number of I/O queues of each kind, of so many, that hosts get: with doorbell buffers no more than have their
+/// doorbells in the least memory page, beside those of the admin queue.
+pub(super) fn fitting_queues(options: &Options, queues: u16) -> u16 {
     let fit = options.mpsmin / (2 * (4_u32 << DSTRD)) - 1;
-    if options.dbbuf { options.queues.min(fit as u16) } else { options.queues }
+    if options.dbbuf { queues.min(fit as u16) } else { queues }
 }
 
 /// Returns the offset behind the last doorbell in BAR 0, and the size of the BAR in bytes.
 fn extent(options: &Options) -> (u64, u64) {
-    let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
+    let end = DOORBELLS + (u64::from(options.most_queues()) + 1) * 2 * (4 << DSTRD);
     (end, end.max(2 * PageSize::Small.bytes() as u64).next_power_of_two())
 }
 
@@ -61,8 +61,9 @@ pub(super) fn layout(options: &Options, memory: &Arc<Memory>, own: &OwnMemory) -
             mappable: Some(Mappable { memory: memory.clone(), areas: vec![(0, size)] }),
         };
     }
-    if options.vectors > 0 {
-        let table = pba_offset(options.vectors) + u64::from(options.vectors).div_ceil(64) * 8;
+    let vectors = options.most_vectors();
+    if vectors > 0 {
+        let table = pba_offset(vectors) + u64::from(vectors).div_ceil(64) * 8;
         layout.regions[usize::from(MSIX_BAR)] =
             RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
     }

@@ -157,7 +157,8 @@ pub(super) fn commands(set: Csi, options: &Options, shared: bool) -> Vec<u8> {
     let placed = options.placement.on;
     let directives = [AdminOpcode::DIRECTIVE_SEND, AdminOpcode::DIRECTIVE_RECEIVE];
     let buffers = options.dbbuf.then_some(AdminOpcode::DOORBELL_BUFFER_CONFIG);
-    for opcode in directives.into_iter().filter(|_| placed).chain(buffers) {
+    let virtualization = (options.functions.count > 0).then_some(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
+    for opcode in directives.into_iter().filter(|_| placed).chain(buffers).chain(virtualization) {
         log.admin_commands[usize::from(opcode.0)] = supported;
     }
     let zoned = ZONED_COMMANDS.into_iter().filter(|_| set == Csi::ZONED);

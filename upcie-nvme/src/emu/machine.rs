@@ -76,7 +76,7 @@ impl Machine {
     /// # Errors
     /// There is not enough memory, or the file can't be used; the error gives the reason.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        options.check()?;
+        options.check_new()?;
         let (media, size) = Storage::open(options)?;
         Self::with_media(options, media, size)
     }
@@ -89,7 +89,7 @@ impl<M: Media> Machine<M> {
     /// # Errors
     /// The options are not compatible, or there is no memory for the doorbells or the controller's own memory.
     pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
-        options.check()?;
+        options.check_new()?;
         let (doorbells, own) = (layout::doorbells(options)?, OwnMemory::new(options)?);
         let layout = layout::layout(options, &doorbells, &own);
         let core = Core::new(options, doorbells, own, Io::new(options, media, size));
@@ -145,6 +145,7 @@ impl<M: Media> Machine<M> {
             return;
         }
         match region {
+            Region::Registers if self.core.granted.is_offline => Registers::read_offline(offset, data),
             Region::Registers if offset < DOORBELLS => {
                 let boot = self.registers.boot.information(self.core.firmware.boot.as_ref());
                 self.registers.read(boot, &self.core.own.properties(), offset, data);
@@ -175,6 +176,9 @@ impl<M: Media> Machine<M> {
         }
         self.place_own_memory(host);
         match region {
+            Region::Registers if self.core.granted.is_offline => {
+                tracing::debug!(offset, "a write to a secondary controller that is offline is ignored");
+            }
             Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
                     let value = u32::from_le_bytes([part[0], part[1], part[2], part[3]]);

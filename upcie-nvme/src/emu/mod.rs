@@ -68,6 +68,12 @@
 //! hosts of the other controllers would not expect. They take turns, in the order in which they ask, and none waits for a host in
 //! its turn: memory that a client maps without a descriptor, which is accessed by messages, is refused.
 //!
+//! # Virtual functions
+//! With `vfs=N` the first of N+1 such controllers is a primary one, and the others are its secondary ones: offline, until Virtualization
+//! Management gives them queue pairs and vectors and turns them on. Each reset of the primary controller turns them off (Base,
+//! "Secondary Controller States and Resource Configuration"). [`spawn`] opens secondary controller K by `vf=K` and the `serial=` of
+//! a primary one that is open. An offline controller's registers are 0 but for CSTS.CFS. There is no SR-IOV capability.
+//!
 //! # Metadata
 //! Formats have 8, 16 or 64 bytes of metadata per block, at the end of each block or in a buffer of its own, and protection
 //! information of types 1 to 3 with 16-, 32- and 64-bit guards and storage tags (`ms=`, `pi=`, …, or Format NVM). Metadata is
@@ -159,6 +165,7 @@ mod turns;
 mod uncommon;
 pub mod units;
 mod vendor;
+mod virtualization;
 mod zones;
 
 #[cfg(test)]
@@ -175,5 +182,5 @@ pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
-pub use options::{KeyOptions, Options, PlacementOptions, ZoneOptions};
+pub use options::{FunctionOptions, KeyOptions, Options, PlacementOptions, ZoneOptions};
 pub use serve::{spawn, spawn_subsystem, spawn_with_faults};

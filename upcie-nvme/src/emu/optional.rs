@@ -97,6 +97,7 @@ impl<M: Media> Io<M> {
                 same &= mine == theirs;
                 Ok(())
             })
+            .map(|_| ())
         })?;
         match same {
             false => Err(Status::COMPARE_FAILURE),

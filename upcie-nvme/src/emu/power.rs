@@ -1,7 +1,7 @@
 //! The states of the controller: after power-on, enabled, disabled, shut down, failed.
 
 use super::{
-    Error, Host, Machine, Media,
+    Error, Host, Machine, Media, Options,
     arbitration::Arbiter,
     config::ConfigSpace,
     layout::{self, DOORBELLS, REGISTER_BAR},
@@ -12,7 +12,7 @@ use super::{
     shared::{Doorbell, Ring, give_back},
 };
 use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status};
-use upcie_core::vfio_user::server::Delivery;
+use upcie_core::{irq::IrqKind, vfio_user::server::Delivery};
 
 impl<M: Media> Machine<M> {
     /// Cuts the power: the medium loses what it had not flushed, as `random` decides, and the controller is in the
@@ -52,30 +52,53 @@ impl<M: Media> Machine<M> {
         }
         let former = std::mem::replace(&mut self.core.doorbells, memory);
         give_back(&former);
+        if self.core.virtualization.is_some() {
+            // A host finds as many vectors as there are now.
+            self.core.take_resources();
+            self.layout.irqs[IrqKind::Msix as usize] = self.core.granted.vectors.into();
+            self.power_on();
+        }
         self.renew_own_memory()
     }
 
     pub(super) fn power_on(&mut self) {
+        self.core.allocate();
+        self.core.take_resources();
         let mut bars = [0; 6];
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
             *size = region.size;
         }
-        self.config = ConfigSpace::new(&bars, &self.core.options);
+        let vectors = self.core.granted.vectors;
+        self.config = ConfigSpace::new(&bars, &Options { vectors, ..self.core.options.clone() });
         self.allow();
-        self.msix = MsixTable::new(self.core.options.vectors);
+        self.msix = MsixTable::new(vectors);
         self.registers = Registers::new(&self.core.options, self.core.controllers);
         self.stop();
+    }
+
+    /// Resets a secondary controller, as CC.EN would, if its primary controller has turned it on or off since the last call.
+    #[inline]
+    pub(super) fn follow_primary(&mut self) {
+        if self.core.has_changed() {
+            self.core.take_resources();
+            self.registers = Registers::new(&self.core.options, self.core.controllers);
+            self.stop();
+            self.allow();
+        }
     }
 
     /// Notes the actions that configuration space allows now.
     pub(super) fn allow(&mut self) {
         self.allowed = self.config.allowed();
         let (options, (by_msi, messages)) = (&self.core.options, self.allowed.msi);
+        // A session keeps the interrupts that it began with.
+        let vectors =
+            u32::from(self.core.granted.vectors).min(self.layout.irqs[IrqKind::Msix as usize]) as u16;
         self.core.vectors = match () {
-            () if self.allowed.msix != Delivery::Off => options.vectors,
+            () if self.allowed.msix != Delivery::Off => vectors,
             () if by_msi != Delivery::Off => messages as u16,
             // Not chosen yet.
-            () => options.interrupts(),
+            () => options.interrupts(vectors),
         };
     }
 
@@ -140,16 +163,18 @@ impl<M: Media> Machine<M> {
         let cq_ring = Ring::of_queue(host, registers.acq, cq_entries)?;
         let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);
         let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
-        let cqs = (0..=self.core.options.queues).map(|_| None).collect();
-        let sqs = Vec::with_capacity(self.core.options.queues.into());
+        let queues = self.core.granted.queues;
+        let (cqs, sqs) = ((0..=queues).map(|_| None).collect(), Vec::with_capacity(queues.into()));
         self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
         self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs, next: 0, doorbell_buffers: None });
         Ok(())
     }
 
-    /// Stops the queues, and forgets the state that a controller reset clears.
+    /// Stops the queues, and forgets the state that a controller reset clears. That of a primary controller turns its secondary
+    /// ones off.
     fn stop(&mut self) {
         self.queues = None;
+        self.core.stop_secondaries();
         self.core.forget();
         for offset in (DOORBELLS as usize..self.core.doorbells.len()).step_by(4) {
             if let Some(doorbell) = Doorbell::new(&self.core.doorbells, offset) {

@@ -63,6 +63,14 @@ impl Registers {
         Self { cap, ..Self::default() }
     }
 
+    /// Reads any bytes of the BAR of a secondary controller that is offline: CSTS.CFS is 1, and all else 0.
+    pub fn read_offline(offset: u64, data: &mut [u8]) {
+        let mut image = [0_u8; offset::CSTS + 4];
+        let csts = ControllerStatus::new().with_cfs(true);
+        image[offset::CSTS..].copy_from_slice(&csts.into_bits().to_le_bytes());
+        copy_at(&image, offset, data);
+    }
+
     /// Reads any bytes of the registers; reserved and absent ones are 0. `boot` is BPINFO.
     pub fn read(&self, boot: u32, own: &OwnProperties, offset: u64, data: &mut [u8]) {
         let mut image = [0_u8; offset::PMRMSCU + 4];

@@ -1,6 +1,6 @@
 //! A controller in this process.
 
-use super::{Emulator, Error, FaultPlan, Options, name};
+use super::{Emulator, Error, FaultPlan, Options, name, virtualization::Opened};
 use std::{
     any::Any,
     os::unix::net::UnixStream,
@@ -17,12 +17,19 @@ use upcie_core::{
 /// Starts a controller in a thread of this process (`nvme-emu`) and connects to it. It ends when the last handle to
 /// the device is dropped, which waits for the thread, at most 30 s.
 ///
+/// With `vfs=` it is a primary controller; while it is open, the same `serial=` with `vf=K` is secondary controller K of it. They
+/// last until none of them is open.
+///
 /// # Errors
 /// [`Error`], and the connection's.
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
+    if options.functions.any() {
+        let opened = Opened::take(options)?;
+        return start(name(options), move |stream| opened.serve(|emulator| serve(emulator, stream)));
+    }
     let mut emulator = Emulator::new(options)?;
-    populate(options, &mut emulator)?;
-    start(name(options), emulator)
+    emulator.populate(options)?;
+    start(name(options), move |stream| serve(&mut emulator, stream))
 }
 
 /// Starts `count` controllers of one NVM subsystem, each like [`spawn`], which share its namespaces and their reservations
@@ -52,10 +59,12 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
 pub fn spawn_subsystem(options: &Options, count: u16) -> crate::Result<Vec<Arc<dyn Device>>> {
     let mut all = Emulator::subsystem(options, count)?;
     if let Some(first) = all.first_mut() {
-        populate(options, first)?;
+        first.populate(options)?;
     }
-    let numbered = (1..).zip(all);
-    numbered.map(|(number, one)| start(format!("{} controller {number}", name(options)), one)).collect()
+    let numbered = (1..).zip(all).map(|(number, mut one)| {
+        start(format!("{} controller {number}", name(options)), move |stream| serve(&mut one, stream))
+    });
+    numbered.collect()
 }
 
 /// Starts a controller like [`spawn`] that fails as `plan` says.
@@ -65,32 +74,25 @@ pub fn spawn_subsystem(options: &Options, count: u16) -> crate::Result<Vec<Arc<d
 pub fn spawn_with_faults(options: &Options, plan: &FaultPlan) -> crate::Result<Arc<dyn Device>> {
     let mut emulator = Emulator::new(options)?;
     emulator.inject(plan)?;
-    populate(options, &mut emulator)?;
-    start(name(options), emulator)
+    emulator.populate(options)?;
+    start(name(options), move |stream| serve(&mut emulator, stream))
 }
 
-fn populate(options: &Options, emulator: &mut Emulator) -> crate::Result<()> {
-    if options.populate == Some(true) {
-        emulator.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
-    }
-    Ok(())
-}
-
-fn start(name: String, emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
+fn start(name: String, run: impl FnOnce(UnixStream) + Send + 'static) -> crate::Result<Arc<dyn Device>> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
-    let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
+    let thread = Worker::start("nvme-emu", move || run(theirs)).map_err(Error::Start)?;
     let client = VfioUserDevice::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
     Ok(Arc::new(client))
 }
 
-pub(super) fn serve(mut emulator: Emulator, stream: UnixStream) {
+pub(super) fn serve(emulator: &mut Emulator, stream: UnixStream) {
     let never = AtomicBool::new(false);
     // The device is never requested back: it ends with its driver.
     emulator.without_request();
     // A panic of the emulator does not end the program: the connection closes with the stream, and the driver
     // finds its device gone. The client's mappings are mapped in this very process already.
     let server = Server::new().trust_memory(true);
-    match catch_unwind(AssertUnwindSafe(|| server.serve_stream(stream, &mut emulator, &never))) {
+    match catch_unwind(AssertUnwindSafe(|| server.serve_stream(stream, emulator, &never))) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the embedded controller's session ended"),
         Err(panic) => tracing::error!(panic = text(&*panic), "the embedded controller panicked"),

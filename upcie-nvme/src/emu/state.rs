@@ -1,9 +1,23 @@
 //! The state that commands work on, beside the queues.
 
 use super::{
-    Options, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify, io::Io,
-    layout, media::Media, own_memory::OwnMemory, queues::Queues, sanitize::Sanitizer, self_test::SelfTests,
-    shared::Doorbell, staged::Staging, telemetry::Telemetry,
+    Options,
+    events::Admin,
+    features::Features,
+    firmware::Firmware,
+    host_data::HostData,
+    identify,
+    io::Io,
+    layout,
+    media::Media,
+    own_memory::OwnMemory,
+    queues::Queues,
+    sanitize::Sanitizer,
+    self_test::SelfTests,
+    shared::Doorbell,
+    staged::Staging,
+    telemetry::Telemetry,
+    virtualization::{Granted, Virtualization},
 };
 use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
 use std::sync::Arc;
@@ -41,21 +55,28 @@ pub(super) struct Core<M> {
     pub controllers: u16,
     /// The identity of the NVM subsystem.
     pub subsystem: [u8; 16],
+    /// Present in an NVM subsystem with a primary controller (`vfs=`), whose controllers share it.
+    pub virtualization: Option<Box<Virtualization>>,
+    /// The resources that the controller has for its host.
+    pub granted: Granted,
+    /// The change of its state that `granted` was made after.
+    pub changes: u64,
     /// Present if commands are served in stages.
     pub staging: Option<Box<Staging>>,
 }
 
 /// Returns the features at their defaults.
-fn features(options: &Options) -> Features {
-    Features::new(options.most_namespaces(), options.interrupts(), layout::granted_queues(options))
+fn features(options: &Options, granted: Granted) -> Features {
+    Features::new(options.most_namespaces(), options.interrupts(granted.vectors), granted.queues)
 }
 
 impl<M: Media> Core<M> {
     /// Makes the state after power-on.
     pub fn new(options: &Options, doorbells: Arc<Memory>, own: OwnMemory, io: Io<M>) -> Self {
+        let granted = Granted::of(options);
         Self {
             io,
-            features: features(options),
+            features: features(options, granted),
             admin: Admin::default(),
             host_data: HostData::default(),
             firmware: Firmware::new(options.boot_partitions),
@@ -64,8 +85,11 @@ impl<M: Media> Core<M> {
             telemetry: Telemetry::default(),
             takes_io_queues: false,
             vectors: 0,
-            controllers: 1,
+            controllers: options.functions.count.saturating_add(1),
             subsystem: identify::uuid(&options.serial, 0),
+            virtualization: Virtualization::new(options),
+            granted,
+            changes: 0,
             staging: None,
             doorbells,
             own,
@@ -110,7 +134,7 @@ impl<M: Media> Core<M> {
     /// Forgets the state that a controller reset clears.
     pub fn forget(&mut self) {
         self.admin = Admin::default();
-        self.features = features(&self.options);
+        self.features = features(&self.options, self.granted);
         self.host_data.reset();
         self.firmware.reset();
         self.tests.reset();

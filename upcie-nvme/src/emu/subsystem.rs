@@ -17,6 +17,7 @@ use super::{
     reservations::Reservations,
     state::Core,
     turns::{Turn, Turns},
+    virtualization::Virtualization,
     zones::Zones,
 };
 use std::{
@@ -26,7 +27,7 @@ use std::{
 };
 
 /// The state that the controllers of an NVM subsystem share: the namespaces with all that commands store in them, the endurance
-/// group's flexible data placement, the boot partitions.
+/// group's flexible data placement, the boot partitions, the flexible resources of a primary controller.
 #[derive(Debug)]
 struct Shared {
     media: Storage,
@@ -38,6 +39,7 @@ struct Shared {
     placement: Option<Box<Placement>>,
     reservations: Reservations,
     boot: Option<BootPartitions>,
+    virtualization: Option<Box<Virtualization>>,
 }
 
 impl Shared {
@@ -52,6 +54,7 @@ impl Shared {
         swap(&mut self.placement, &mut io.placement);
         swap(&mut self.reservations, &mut io.reservations);
         swap(&mut self.boot, &mut core.firmware.boot);
+        swap(&mut self.virtualization, &mut core.virtualization);
     }
 }
 
@@ -84,6 +87,7 @@ impl Subsystem {
             placement: None,
             reservations: Reservations::new(0),
             boot: None,
+            virtualization: None,
         };
         shared.swap(&mut machine.core);
         let exchange = Exchange { turns: Turns::default(), shared: Mutex::new(shared) };
@@ -102,6 +106,7 @@ impl Subsystem {
         // A machine that has panicked gave everything back.
         let shared = self.exchange.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let guard = SharedStateGuard::new(machine, shared, turn);
+        guard.machine.follow_primary();
         let core = &mut guard.machine.core;
         if core.io.reservations.version() != self.seen {
             self.seen = core.io.reservations.version();

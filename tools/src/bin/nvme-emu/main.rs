@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::vfio_user::server::{Access, Listener, Server};
-use upcie_nvme::emu::{Emulator, Options};
+use upcie_nvme::emu::{Emulator, Error, Options};
 use upcie_tools::{
     cli,
     log::{self, LogArgs},
@@ -27,8 +27,9 @@ use upcie_tools::{
 /// Emulates an NVMe controller behind a vfio-user socket.
 ///
 /// Serves one client at a time until SIGINT or SIGTERM; a second client gets the error "busy". Each further
-/// --socket is another controller of the same NVM subsystem, with the same namespaces. The data is
-/// lost at the end of the program unless --file keeps it.
+/// --socket is another controller of the same NVM subsystem, with the same namespaces; with --vfs these are
+/// the secondary controllers of the first one. The data is lost at the end of the program unless --file
+/// keeps it.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -38,6 +39,7 @@ use upcie_tools::{
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
         nvme-emu --socket /tmp/a.sock --socket /tmp/b.sock\n  \
+        nvme-emu --socket /tmp/pf.sock --socket /tmp/vf1.sock --socket /tmp/vf2.sock --vfs 2\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
         It allocates the memory for the data first, then listens. When it is ready it prints one line on\n\
         stdout, `listening on vfio-user:PATH …`, with the size of that memory. Messages go to stderr;\n\
@@ -113,6 +115,10 @@ struct Args {
     /// Have an interrupt pin (INTx)
     #[arg(long)]
     intx: bool,
+    /// Make the first socket's controller a primary one with so many secondary ones, up to 8, on the further
+    /// sockets: those of SR-IOV's virtual functions, offline until it turns them on
+    #[arg(long, value_name = "N")]
+    vfs: Option<String>,
     /// Fail as the plan in this file (TOML) says, to test how an initiator copes; docs/faults.md has its format
     #[arg(long, value_name = "FILE")]
     faults: Option<String>,
@@ -124,7 +130,7 @@ struct Args {
 }
 
 impl Args {
-    fn options(&self) -> Result<Options, upcie_nvme::emu::Error> {
+    fn options(&self) -> Result<Options, Error> {
         let mut options: Options = self.options.parse()?;
         let on = |flag: bool| flag.then(|| "true".to_owned());
         let (ro, null, intx) = (on(self.ro), on(self.null), on(self.intx));
@@ -145,6 +151,7 @@ impl Args {
             ("vectors", &self.vectors),
             ("msi", &self.msi),
             ("intx", &intx),
+            ("vfs", &self.vfs),
             ("faults", &self.faults),
             ("serial", &self.serial),
         ];
@@ -154,6 +161,14 @@ impl Args {
             }
         }
         options.check()?;
+        let (vfs, sockets) = (usize::from(options.functions.count), self.socket.len());
+        if vfs > 0 && sockets != vfs + 1 {
+            let reason = format!(
+                "the primary controller and each of its secondary ones need a --socket, {} in all, and there are {sockets}",
+                vfs + 1
+            );
+            return Err(Error::Option { option: format!("vfs={vfs}"), reason });
+        }
         Ok(options)
     }
 }

@@ -35,7 +35,8 @@ Addresses:
                          hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
                          dbbuf=true (shadow doorbells),
                          zoned=true (zone-size=, max-open=, zrwa=, …),
-                         fdp=true (placement), kv=true (keys and values)
+                         fdp=true (placement), kv=true (keys and values),
+                         vfs= (secondary controllers of virtual functions)
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";
 

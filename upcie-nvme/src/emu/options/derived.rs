@@ -24,24 +24,8 @@ impl Options {
         self.file.is_none()
     }
 
-    /// Returns the largest block size of a namespace, in bytes.
-    pub(in super::super) fn largest_block(&self) -> u64 {
-        self.lba.iter().copied().max().unwrap_or(512).into()
-    }
-
-    /// Returns the smallest block size of a namespace, in bytes.
-    pub(in super::super) fn smallest_block(&self) -> u64 {
-        self.lba.iter().copied().min().unwrap_or(512).into()
-    }
-
-    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most.
-    pub(in super::super) fn interrupts(&self) -> u16 {
-        self.vectors.max(self.msi).max(self.intx.into())
-    }
-
-    /// Returns the block size of a namespace, counted from 0.
-    pub(in super::super) fn block_size(&self, index: u32) -> u32 {
-        let last = self.lba.last().copied().unwrap_or(512);
-        self.lba.get(index as usize).copied().unwrap_or(last)
+    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most: of MSI-X it has `vectors`.
+    pub(in super::super) fn interrupts(&self, vectors: u16) -> u16 {
+        vectors.max(self.msi).max(self.intx.into())
     }
 }

@@ -1,4 +1,4 @@
-//! The metadata and protection of the namespaces that options describe.
+//! The blocks of the namespaces that options describe, their metadata and protection.
 
 use super::{
     super::{Error, formats::Layout},
@@ -6,6 +6,22 @@ use super::{
 };
 
 impl Options {
+    /// Returns the largest block size of a namespace, in bytes.
+    pub(in crate::emu) fn largest_block(&self) -> u64 {
+        self.lba.iter().copied().max().unwrap_or(512).into()
+    }
+
+    /// Returns the smallest block size of a namespace, in bytes.
+    pub(in crate::emu) fn smallest_block(&self) -> u64 {
+        self.lba.iter().copied().min().unwrap_or(512).into()
+    }
+
+    /// Returns the block size of a namespace, counted from 0.
+    pub(in crate::emu) fn block_size(&self, index: u32) -> u32 {
+        let last = self.lba.last().copied().unwrap_or(512);
+        self.lba.get(index as usize).copied().unwrap_or(last)
+    }
+
     /// Returns the layout of a namespace, counted from 0; `None` if there is no such format.
     pub(in crate::emu) fn layout(&self, index: u32) -> Option<Layout> {
         /// Takes the value of a namespace: the last one applies to all further ones.

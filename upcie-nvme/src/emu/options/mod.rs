@@ -2,6 +2,7 @@
 
 mod derived;
 mod each;
+mod functions;
 mod key_value;
 mod metadata;
 mod placement;
@@ -11,6 +12,7 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+pub use functions::FunctionOptions;
 pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
 pub(crate) use text::name;
@@ -136,6 +138,8 @@ pub struct Options {
     pub placement: Box<PlacementOptions>,
     /// Key value namespaces.
     pub keys: Box<KeyOptions>,
+    /// Secondary controllers, of virtual functions.
+    pub functions: FunctionOptions,
 }
 
 impl Default for Options {
@@ -176,6 +180,7 @@ impl Default for Options {
             zones: Box::default(),
             placement: Box::default(),
             keys: Box::default(),
+            functions: FunctionOptions::default(),
         }
     }
 }
@@ -303,7 +308,8 @@ impl Options {
             }
             _ if self.zones.set(key, value)?
                 || self.placement.set(key, value)?
-                || self.keys.set(key, value)? => {}
+                || self.keys.set(key, value)?
+                || self.functions.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -329,6 +335,7 @@ impl Options {
             let reason = format!("more block sizes than namespaces={}", self.namespaces);
             return bad(format!("lba={}", lba.join("+")), reason);
         }
+        self.check_functions()?;
         self.check_metadata()?;
         if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
             let reason = format!("less than namespaces={}", self.namespaces);

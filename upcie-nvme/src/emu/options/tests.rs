@@ -24,6 +24,8 @@ fn options_print_as_they_were_parsed() {
          zrwas=2,cross-zone-reads=true,read-only-zones=1",
         "namespaces=2,kv=false+true,kv-key=8,kv-value=4K,kv-keys=100",
         "namespaces=2,zoned=true+false,kv=false+true",
+        "size=1M,vfs=2",
+        "vf=8,serial=shared",
     ] {
         assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
     }
@@ -123,6 +125,11 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("kv=true,populate=true", "populate=true"),
         ("kv=true,zoned=true", "have zones, too"),
         ("read-only-zones=65,zoned=true,size=1G", "more than"),
+        ("vfs=9", "0 to 8"),
+        ("vf=0", "1 to 8"),
+        ("vf=1,size=1M", "only serial="),
+        ("vfs=1,vf=1", "only serial="),
+        ("vectors=2048,vfs=1", "adds 8 vectors"),
     ] {
         let error = text.parse::<Options>().unwrap_err().to_string();
         assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");
@@ -180,6 +187,8 @@ fn an_unknown_option_lists_all_options() {
         "kv-key",
         "kv-value",
         "kv-keys",
+        "vfs",
+        "vf",
         "serial",
     ] {
         assert!(

@@ -230,7 +230,8 @@ impl BarMemory {
         if !self.is_unused {
             let new = Self::new(self.len())?;
             keep(&self.memory, &new.memory);
-            give_back(&std::mem::replace(&mut self.memory, new.memory));
+            let former = std::mem::replace(&mut self.memory, new.memory);
+            give_back(&former);
         }
         self.is_unused = false;
         Ok(())

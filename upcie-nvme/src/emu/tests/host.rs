@@ -175,10 +175,10 @@ impl Host {
     /// Brings a controller up like [`new`](Self::new), and returns the connection's stream: for messages that
     /// the client would not send.
     pub fn with_stream(options: &str) -> (Self, Stream) {
-        let emulator = Emulator::new(&options.parse().unwrap()).unwrap();
+        let mut emulator = Emulator::new(&options.parse().unwrap()).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let stream = Stream(ours.try_clone().unwrap());
-        thread::spawn(move || emu::serve::serve(emulator, theirs));
+        thread::spawn(move || emu::serve::serve(&mut emulator, theirs));
         let mut host = Self::over(Arc::new(VfioUserDevice::from_stream(ours, "emu", None).unwrap()));
         host.enable();
         (host, stream)

@@ -33,5 +33,6 @@ mod strict;
 mod struck;
 mod subsystem;
 mod uncorrectable;
+mod virtualization;
 mod zoned_pieces;
 mod zones;

@@ -15,6 +15,7 @@ mod namespaces;
 mod placement;
 mod progress;
 mod provide;
+mod provide_served;
 mod reservations;
 mod reset;
 mod sanitize;

@@ -12,24 +12,24 @@ use upcie_core::{
 };
 use upcie_nvme::{
     Address, Controller, IdentifyQuery,
-    spec::{PrimaryController, SecondaryController},
+    spec::{OptionalAdmin, PrimaryController, SecondaryController},
 };
 
 /// The time between two looks for Ctrl-C, and at the users of virtual functions.
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// Options of `upcie virt ADDR provide`.
 #[derive(Debug, Args)]
 pub struct ProvideArgs {
     /// For `provide`: virtual functions to make
     #[arg(long, value_name = "N", value_parser = parse::<u16>, default_value = "1")]
-    functions: u16,
+    pub functions: u16,
     /// For `provide`: queue pairs of each, its admin queue's included [default: equal shares]
     #[arg(long, value_name = "N", value_parser = parse::<u16>)]
-    queues: Option<u16>,
+    pub queues: Option<u16>,
     /// For `provide`: interrupt vectors of each [default: equal shares]
     #[arg(long, value_name = "N", value_parser = parse::<u16>)]
-    interrupts: Option<u16>,
+    pub interrupts: Option<u16>,
 }
 
 /// A virtual function that can be opened.
@@ -43,7 +43,7 @@ struct Provided {
 pub fn run(common: &Common, args: &ProvideArgs) -> anyhow::Result<Outcome> {
     let address = match &common.target.address {
         Address::Device(address) if address.bdf().is_some() => address,
-        other => bail!("{other}: only a PCI function has virtual functions"),
+        other => bail!("{other}: it is no PCI function"),
     };
     let bdf = address.bdf().context("a PCI function")?;
     let function = Function::at(bdf)?;
@@ -65,14 +65,7 @@ pub fn run(common: &Common, args: &ProvideArgs) -> anyhow::Result<Outcome> {
         present.iter().map(Bdf::to_string).collect::<Vec<_>>().join(", ")
     );
     let address = shared(address, &function)?;
-    let target = Target { address: address.clone().into() };
-    let open = || target.open(Controller::builder().timeout(common.timeout));
-    let mut primary = open()?;
-    if primary.release_flexible()? {
-        // VFIO resets the function when it is opened: then it has given them up.
-        drop(primary);
-        primary = open()?;
-    }
+    let primary = open(&Target { address: address.clone().into() }, common.timeout)?;
     let share = Share::of(&primary, args)?;
     let made = Binder::new().set_virtual_functions(&function, args.functions)?;
     let held = online(&primary, &address, &made, share).and_then(|provided| {
@@ -93,6 +86,20 @@ pub fn run(common: &Common, args: &ProvideArgs) -> anyhow::Result<Outcome> {
     }
 }
 
+/// Opens a primary controller, which keeps none of its flexible resources.
+pub fn open(target: &Target, timeout: Duration) -> anyhow::Result<Controller> {
+    let open = || target.open(Controller::builder().timeout(timeout));
+    let primary = open()?;
+    let has = primary.identify().optional_admin().contains(OptionalAdmin::VIRTUALIZATION);
+    ensure!(has, "{}: it is no primary controller (OACS bit 7 is 0)", primary.name());
+    if !primary.release_flexible()? {
+        return Ok(primary);
+    }
+    // Its function is reset when it is opened, by VFIO or by the server: then it has given them up.
+    drop(primary);
+    open()
+}
+
 /// Adds a new token to an address of VFIO that has none, so that the virtual functions can be opened.
 fn shared(address: &device::Address, function: &Function) -> anyhow::Result<device::Address> {
     let by_vfio = function.driver.as_deref().is_some_and(is_vfio_driver);
@@ -110,14 +117,14 @@ fn shared(address: &device::Address, function: &Function) -> anyhow::Result<devi
 
 /// The resources of each secondary controller.
 #[derive(Clone, Copy)]
-struct Share {
-    queues: u16,
-    interrupts: u16,
+pub struct Share {
+    pub queues: u16,
+    pub interrupts: u16,
 }
 
 impl Share {
     /// Takes what the arguments say, else equal shares of what is flexible.
-    fn of(primary: &Controller, args: &ProvideArgs) -> anyhow::Result<Self> {
+    pub fn of(primary: &Controller, args: &ProvideArgs) -> anyhow::Result<Self> {
         let query = IdentifyQuery { controller_id: primary.identify().cntlid, ..Default::default() };
         let has = primary.identify_as::<PrimaryController>(&query)?;
         let share = |total: u32, most: u16| {

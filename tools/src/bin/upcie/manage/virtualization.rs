@@ -3,6 +3,7 @@
 use super::{
     common::{Common, Effect},
     provide::{self, ProvideArgs},
+    provide_served,
 };
 use crate::{guard::Consent, outcome::Outcome, structures::parse};
 use anyhow::Context;
@@ -19,7 +20,8 @@ Examples:
 A secondary controller gets queues and interrupts while it is offline, and is turned on then. It
 goes offline when its primary controller is reset: by VFIO, when any program ends that drives this.
 `provide` does all of it and stays: it makes virtual functions, prints the address of each, and
-removes them at Ctrl-C. vfio-pci makes them once it is told to, as root:
+removes them at Ctrl-C; those of a vfio-user server are there already, on sockets of their own.
+vfio-pci makes virtual functions once it is told to, as root:
 echo 1 > /sys/module/vfio_pci/parameters/enable_sriov";
 
 /// Arguments of `upcie virt`.
@@ -79,7 +81,10 @@ pub fn run(args: &VirtArgs) -> anyhow::Result<Outcome> {
     let action = match args.action {
         Action::Provide => {
             args.common.check(&effect, args.consent)?;
-            return provide::run(&args.common, &args.provide);
+            return match args.common.target.bdf() {
+                Some(_) => provide::run(&args.common, &args.provide),
+                None => provide_served::run(&args.common, &args.provide),
+            };
         }
         Action::Primary => VirtualizationAction::PRIMARY_FLEXIBLE,
         Action::Offline => VirtualizationAction::SECONDARY_OFFLINE,

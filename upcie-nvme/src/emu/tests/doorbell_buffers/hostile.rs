@@ -2,7 +2,7 @@
 
 use super::{super::host::exact, Buffers, ON, Stepped, completion, configuration, word};
 use crate::{
-    emu::layout::granted_queues,
+    emu::layout::fitting_queues,
     spec::{AsyncEvent, AsyncEventType, Command, FeatureId, FeatureSelect, NumberOfQueues, Status},
 };
 use std::sync::atomic::Ordering;
@@ -154,5 +154,5 @@ fn the_command_is_there_on_request_alone() {
         assert_eq!(granted(options), NumberOfQueues::of(queues, queues).into_bits(), "{options}");
     }
     let larger_page = "dbbuf=true,mpsmin=64K,queues=100".parse().unwrap();
-    assert_eq!(granted_queues(&larger_page), 100);
+    assert_eq!(fitting_queues(&larger_page, 100), 100);
 }

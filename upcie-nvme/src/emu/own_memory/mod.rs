@@ -127,6 +127,12 @@ impl OwnMemory {
         [cmb, pmr]
     }
 
+    /// Returns whether the host has the buffer and the region at their addresses.
+    fn places(&self) -> [bool; 2] {
+        let (cmb, pmr) = (self.cmb.as_ref(), self.pmr.as_ref());
+        [cmb.is_some_and(|cmb| cmb.is_placed), pmr.is_some_and(|pmr| pmr.is_placed)]
+    }
+
     /// Notes whether the host has the buffer and the region at their addresses.
     fn note_places(&mut self, [of_cmb, of_pmr]: [bool; 2]) {
         if let Some(cmb) = &mut self.cmb {
@@ -191,7 +197,9 @@ impl<M: Media> Machine<M> {
         let wanted = own.wanted();
         let are_wanted = wanted.each_ref().map(Option::is_some);
         let places: Vec<_> = wanted.into_iter().flatten().collect();
-        let is_there = (0..2).all(|index| host.own_memory(index) == places.get(index).map(range));
+        // The addresses alone don't tell: one memory may have come in the other's place.
+        let is_there = own.places() == are_wanted
+            && (0..2).all(|index| host.own_memory(index) == places.get(index).map(range));
         let is_done = is_there || host.set_own_memory(places);
         own.note_places(are_wanted.map(|is_wanted| is_wanted && is_done));
         self.core.io.note_own_memory(is_done && are_wanted != [false; 2]);

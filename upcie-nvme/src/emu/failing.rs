@@ -1,8 +1,8 @@
 //! The faults of the controller as a whole.
 
 use super::{
-    Machine, Media, Region,
-    faults::{self, Fault, Injector},
+    Error, FaultPlan, Machine, Media, Options, Region,
+    faults::{self, Fault, Injector, Place},
     namespace::Change,
     staged::{LastingFaults, Staging},
 };
@@ -10,6 +10,60 @@ use crate::spec::{LogPageId, NoticeEvent, ZoneState, offset};
 use std::{thread, time::Duration};
 
 impl<M: Media> Machine<M> {
+    /// Lets the controller fail as `plan` says. A [`Lockstep`](super::Lockstep) made of one that
+    /// [writes late](Fault::writes_late) has a driver whose buffers can only be copied.
+    ///
+    /// # Errors
+    /// [`Error::FaultRule`]: a rule can't work in the driver's thread. [`Error::FaultCache`]: the medium can't have a cache.
+    pub fn with_faults(mut self, plan: &FaultPlan) -> Result<Self, Error> {
+        self.inject(plan, Place::Lockstep)?;
+        Ok(self)
+    }
+
+    /// Lets the controller fail as `plan` says, from now on.
+    ///
+    /// # Errors
+    /// [`Error::FaultRule`], [`Error::FaultCache`].
+    pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
+        faults::check(plan, place, &self.core.options, self.namespace_size())?;
+        if let Some(capacity) = plan.cache {
+            if self.core.io.any_metadata {
+                let reason = "it would tear metadata from its blocks: leave ms= out";
+                return Err(Error::FaultCache { reason });
+            }
+            self.core.io.is_cached = true;
+            let unit = self.core.options.smallest_block();
+            if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
+                let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";
+                return Err(Error::FaultCache { reason });
+            }
+        }
+        self.core.staging =
+            Some(Box::new(Staging { faults: Some(Injector::new(plan)), ..Staging::default() }));
+        Ok(())
+    }
+
+    /// Lets the controller fail as the file of `faults=` says.
+    pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
+        #[cfg(feature = "fault-files")]
+        if let Some(path) = &options.faults {
+            let plan = faults::load(path)?;
+            return self.inject(&plan, place).map_err(|error| Error::File {
+                path: path.clone(),
+                reason: error.to_string(),
+                source: None,
+            });
+        }
+        let _ = (options, place);
+        Ok(())
+    }
+
+    /// Returns `true` if a rule of its plan [writes late](Fault::writes_late).
+    pub(super) fn writes_late(&self) -> bool {
+        let staging = self.core.staging.as_ref();
+        staging.and_then(|staging| staging.faults.as_ref()).is_some_and(Injector::writes_late)
+    }
+
     pub(super) fn lasting_faults(&mut self) -> Option<&mut LastingFaults> {
         self.core.staging.as_mut().map(|staging| &mut staging.lasting_faults)
     }

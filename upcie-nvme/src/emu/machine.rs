@@ -1,12 +1,11 @@
 //! The controller as a state machine.
 
 use super::{
-    Error, FaultPlan, Host, Media, Options, Storage,
+    Error, Host, Media, Options, Storage,
     arbitration::Arbiter,
     cmb::Cmb,
     config::{Allowed, ConfigSpace},
     doorbell_buffers::DoorbellBuffers,
-    faults::{self, Injector, Place},
     io::Io,
     layout::{self, DOORBELLS},
     lines::InterruptStatus,
@@ -16,7 +15,6 @@ use super::{
     registers::Registers,
     service::{BATCH, Round, STEP_BYTES},
     shared::Doorbell,
-    staged::Staging,
     state::Core,
 };
 use crate::spec::offset;
@@ -111,44 +109,6 @@ impl<M: Media> Machine<M> {
         };
         machine.power_on();
         Ok(machine)
-    }
-
-    /// Lets the controller fail as `plan` says, from now on.
-    ///
-    /// # Errors
-    /// [`Error::FaultRule`], [`Error::FaultCache`].
-    pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
-        faults::check(plan, place, &self.core.options, self.namespace_size())?;
-        if let Some(capacity) = plan.cache {
-            if self.core.io.any_metadata {
-                let reason = "it would tear metadata from its blocks: leave ms= out";
-                return Err(Error::FaultCache { reason });
-            }
-            self.core.io.is_cached = true;
-            let unit = self.core.options.smallest_block();
-            if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
-                let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";
-                return Err(Error::FaultCache { reason });
-            }
-        }
-        self.core.staging =
-            Some(Box::new(Staging { faults: Some(Injector::new(plan)), ..Staging::default() }));
-        Ok(())
-    }
-
-    /// Lets the controller fail as the file of `faults=` says.
-    pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
-        #[cfg(feature = "fault-files")]
-        if let Some(path) = &options.faults {
-            let plan = faults::load(path)?;
-            return self.inject(&plan, place).map_err(|error| Error::File {
-                path: path.clone(),
-                reason: error.to_string(),
-                source: None,
-            });
-        }
-        let _ = (options, place);
-        Ok(())
     }
 
     /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.

@@ -58,7 +58,10 @@ pub fn spawn_subsystem(options: &Options, count: u16) -> crate::Result<Vec<Arc<d
     numbered.map(|(number, one)| start(format!("{} controller {number}", name(options)), one)).collect()
 }
 
-/// Starts a controller like [`spawn`] that fails as `plan` says.
+/// Starts a controller like [`spawn`] that fails as `plan` says. One that [writes late](super::Fault::writes_late), also by `faults=`,
+/// changes buffers that the program has back, so the buffers of its driver can only be copied
+/// ([`DmaBuf::is_by_copy`](crate::DmaBuf::is_by_copy)), as with
+/// [`untrusted_device`](crate::ControllerBuilder::untrusted_device).
 ///
 /// # Errors
 /// Those of [`spawn`] and of [`Emulator::inject`].
@@ -77,9 +80,13 @@ fn populate(options: &Options, emulator: &mut Emulator) -> crate::Result<()> {
 }
 
 fn start(name: String, emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
+    let writes_late = emulator.writes_late();
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
     let client = VfioUserDevice::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
+    if writes_late {
+        client.dma().distrust();
+    }
     Ok(Arc::new(client))
 }
 

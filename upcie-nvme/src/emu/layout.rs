@@ -28,7 +28,7 @@ pub(super) const DOORBELLS: u64 = 0x1000;
 /// least memory page, beside those of the admin queue.
 pub(super) fn granted_queues(options: &Options) -> u16 {
     let fit = options.mpsmin / (2 * (4_u32 << DSTRD)) - 1;
-    if options.dbbuf { options.queues.min(fit as u16) } else { options.queues }
+    if options.dbbuf { options.queues.min(u16::try_from(fit).unwrap_or(u16::MAX)) } else { options.queues }
 }
 
 /// Returns the offset behind the last doorbell in BAR 0, and the size of the BAR in bytes.

@@ -99,4 +99,6 @@ pub fn left_out(why: impl Display) {
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/memory_as_fd.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/raw_access.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/safe_device.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/safe_function.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/safe_medium.rs"), "\n```")]
 mod compile_fail {}

@@ -313,7 +313,8 @@ struct Worn {
     broken: u64,
 }
 
-impl Media for Worn {
+// SAFETY: one copy of the call's bytes in `read` and one in `write`.
+unsafe impl Media for Worn {
     fn read(&mut self, host: &mut impl HostMemory, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
         if (offset..offset + len as u64).contains(&self.broken) {
             return Err(Status::UNRECOVERED_READ_ERROR);

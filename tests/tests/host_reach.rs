@@ -1,4 +1,5 @@
-//! docs/reach.md says what can be used from where: its names exist, and the embedded controller serves what it says.
+//! docs/reach.md says what can be used from where: its names exist, and the embedded controller serves what it says. The tests that
+//! docs/registers.md names exist, too.
 
 use std::{
     collections::BTreeSet,
@@ -223,4 +224,18 @@ fn every_name_on_the_page_exists() {
         count += 1;
     }
     assert!(count > 60, "{count}");
+}
+
+/// docs/registers.md names in its last column the tests that show what it says.
+#[test]
+fn the_tests_of_the_registers_page_exist() {
+    let page = fs::read_to_string(root().join("docs/registers.md")).unwrap();
+    let all = ["upcie-core/src", "upcie-nvme/src", "tests/tests"].map(|directory| sources(directory, ".rs"));
+    let exists = |name: &&str| all.iter().any(|files| files.contains(&format!("fn {name}(")));
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let tests: Vec<_> =
+        rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next()).flat_map(quoted).collect();
+    assert!(tests.len() > 50, "{tests:?}");
+    let missing: Vec<_> = tests.into_iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -2,19 +2,27 @@
 //! not trust its device is safe against it.
 
 use std::{
+    fs,
     os::unix::net::UnixListener,
     str,
     sync::{
+        Arc,
         atomic::AtomicBool,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 use upcie_core::{
-    device::Address,
+    device::{Address, Device},
+    dma::Heap,
     vfio_user::server::{Backend, Client, Layout, Server},
 };
-use upcie_nvme::{Controller, ControllerBuilder, DmaBuf, Namespace, emu::Emulator};
+use upcie_nvme::{
+    Controller, ControllerBuilder, DmaBuf, Namespace,
+    emu::{Emulator, Fault, FaultPlan, FaultRule, Lockstep, Machine, spawn_with_faults},
+    spec::NvmOpcode,
+};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -166,6 +174,43 @@ fn an_untrusted_device_does_all_io() {
     controller.admin(&identify, &mut page).unwrap();
     assert!(page.iter().any(|&byte| byte != 0));
     within(deadline(), move || drop((queue, namespace, hostile)));
+}
+
+/// The program does not say that the device of such a plan is not to be trusted.
+#[test]
+fn a_plan_that_writes_late_makes_buffers_that_are_only_copied() {
+    let options = "size=1M,serial=late-plan".parse().unwrap();
+    let short = Duration::from_millis(1);
+    for (fault, only_copied) in [
+        (Fault::EarlyCompletion(short), true),
+        (Fault::ForgedId, true),
+        (Fault::EarlyPhase(short), true),
+        (Fault::Drop, false),
+    ] {
+        let plan = FaultPlan::new(0).rule(FaultRule::new(fault).opcode(NvmOpcode::READ.0));
+        let machine = Machine::new(&options).unwrap().with_faults(&plan).unwrap();
+        let lockstep: Arc<dyn Device> = Lockstep::over(machine, "late").unwrap();
+        let served = spawn_with_faults(&options, &plan).unwrap();
+        for device in [&lockstep, &served] {
+            let buffer = Heap::new(device.dma(), None, None).alloc(512).unwrap();
+            assert_eq!(buffer.is_by_copy(), only_copied, "{fault:?}");
+        }
+        let controller = Controller::builder().from_device(served).unwrap();
+        let buffer = controller.alloc(512).unwrap();
+        assert_eq!(
+            (buffer.is_by_copy(), buffer.as_slice().is_none()),
+            (only_copied, only_copied),
+            "{fault:?}"
+        );
+        let driven = Lockstep::new(&options).unwrap();
+        assert_eq!(driven.inject(&plan).is_err(), only_copied, "{fault:?}: its driver may have buffers");
+    }
+    let directory = Directory::new();
+    let plan = directory.path().join("plan.toml");
+    fs::write(&plan, "[[fault]]\nkind = \"early-completion\"\ntime = \"1ms\"\n").unwrap();
+    let address = format!("emu:size=1M,serial=late-file,faults={}", plan.display());
+    let controller = Controller::open(address).unwrap();
+    assert!(controller.alloc(512).unwrap().is_by_copy(), "by a file");
 }
 
 /// Asserts that the namespace holds `wanted`.

@@ -178,12 +178,15 @@ fn serves(controller: &Controller) {
 
 #[test]
 fn command_sets_and_large_pages_are_accepted() {
-    for options in ["css=0", "css=0x40", "css=0x41", "mpsmin=64K", "mpsmin=16K,mdts=32K"] {
+    for options in ["css=0", "css=0x40", "css=0x41", "mpsmin=64K", "mpsmin=16K,mdts=32K", "mpsmin=4M,mdts=8M"]
+    {
         let controller = emu(options);
         controller.check_io().unwrap();
         serves(&controller);
     }
     assert_eq!(emu("mpsmin=64K").page_size(), 64 << 10);
+    // Larger than a huge page.
+    assert_eq!(emu("mpsmin=4M,mdts=8M").page_size(), 4 << 20);
 }
 
 #[test]

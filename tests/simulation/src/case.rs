@@ -186,7 +186,7 @@ impl Case {
     /// Returns `true` if a command that comes back was carried out, so that its data must be right. A driver can't tell an entry
     /// with an early phase tag, or with the id of a command that was not fetched yet, from an honest one.
     pub fn is_honest(&self) -> bool {
-        let lies = |rule: &FaultRule| matches!(rule.fault, Fault::EarlyPhase(_) | Fault::ForgedId);
+        let lies = |rule: &FaultRule| rule.fault.writes_late();
         self.class != Class::Dying && !self.plan.rules.iter().any(lies)
     }
 

@@ -111,8 +111,8 @@ fn world(case: &Case, verbose: bool) -> Result<Arc<World>, upcie_nvme::Error> {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let mut options: Options = case.options.parse()?;
     options.serial = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
-    let device = Lockstep::over(Machine::new(&options)?, "emu:simulated")?;
-    device.inject(&case.plan)?;
+    let machine = Machine::new(&options)?.with_faults(&case.plan)?;
+    let device = Lockstep::over(machine, "emu:simulated")?;
     Ok(Arc::new(World::new(device, case.seed, case.laziness, verbose)))
 }
 

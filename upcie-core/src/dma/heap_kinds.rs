@@ -75,6 +75,7 @@ impl Heap {
         by_copy: bool,
         state: State,
     ) -> Arc<Self> {
+        let by_copy = by_copy || space.is_distrusted();
         let (state, growing) = (Mutex::new(state), Gate::new(()));
         Arc::new(Self { space: space.clone(), growth, preparer, by_copy, state, growing })
     }

@@ -115,19 +115,25 @@ impl DmaSpace {
         }
     }
 
-    /// Treats the device from now on as one that may harm this process: [`allocate`](Self::allocate) takes small pages where the
-    /// caller leaves the choice and the device gets the files of its memory (a vfio-user server). It could take huge pages of them
-    /// back, and while no huge page is free the next access to the memory would end this process (SIGBUS). Pages that the caller
+    /// Treats the device from now on as one that may harm this process. Buffers of heaps that are made later can only be
+    /// [copied](super::DmaBuf::is_by_copy), because it may write to them at any time. [`allocate`](Self::allocate) takes small pages
+    /// where the caller leaves the choice and the device gets the files of its memory (a vfio-user server). It could take huge pages of
+    /// them back, and while no huge page is free the next access to the memory would end this process (SIGBUS). Pages that the caller
     /// chooses, and memory that it [maps](Self::map), stay as they are.
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the device is [not trusted](Self::distrust).
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Relaxed)
     }
 
     /// Returns whether [`allocate`](Self::allocate) leaves huge pages alone, unless its caller chooses them: the device gets the
     /// files of its memory, and is [not trusted](Self::distrust).
     pub fn avoids_huge_pages(&self) -> bool {
         let Kind::Translated { mapper, .. } = &self.kind else { return false };
-        mapper.hands_out_files() && self.distrusted.load(Ordering::Relaxed)
+        mapper.hands_out_files() && self.is_distrusted()
     }
 
     /// Agrees on how the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: the bytes of a

@@ -252,10 +252,10 @@ fn shortage(mount: &Mount, wanted: u64) -> String {
     let global = |pool: &super::Pool| pool.page_bytes == mount.page_bytes && pool.node.is_none();
     match pools().ok().and_then(|pools| pools.into_iter().find(global)) {
         Some(pool) => format!(
-            "{} of {} pages are free; as root: hugepages setup --size {size} --count N, and `hugepages info` shows \
-             who uses the others",
+            "{} of {} pages are free; {}",
             pool.available(),
-            pool.total
+            pool.total,
+            super::way_out(mount.page_bytes)
         ),
         None => format!("the number of pages of {size} is unknown"),
     }

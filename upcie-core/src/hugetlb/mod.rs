@@ -20,6 +20,14 @@ pub use mount::{Mount, mount_for, mounts};
 pub(crate) use pool::look;
 pub use pool::{Pool, pool, pools};
 
+/// Returns the way out where too few pages of `bytes` are free.
+pub(crate) fn way_out(bytes: u64) -> String {
+    format!(
+        "as root: hugepages setup --size {} --count N, and `hugepages info` shows who uses the others",
+        short_size(bytes)
+    )
+}
+
 /// Formats a page size as `hugepages` and the mount option `pagesize=` take it: `2M`, `1G`, `64K`.
 fn short_size(bytes: u64) -> String {
     match bytes {

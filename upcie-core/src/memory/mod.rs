@@ -263,10 +263,9 @@ fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
     match (page, page.available()) {
         (PageSize::Small, _) => "the system is out of memory, or of room for shared memory".into(),
         (_, None) => format!("this kernel has no {page} pages"),
-        (_, Some((free, total))) => format!(
-            "{free} of {total} are free{there}; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
-            bytes >> 10
-        ),
+        (_, Some((free, total))) => {
+            format!("{free} of {total} are free{there}; {}", hugetlb::way_out(bytes as u64))
+        }
     }
 }
 
@@ -333,7 +332,8 @@ mod tests {
         let text = error.to_string();
         match page.available() {
             Some((_, total)) => {
-                assert!(text.contains(&format!("of {total} are free")) && text.contains("echo"), "{text}")
+                let count = format!("of {total} are free");
+                assert!(text.contains(&count) && text.contains("hugepages setup --size 2M"), "{text}")
             }
             None => assert!(text.contains("no 2 MiB pages"), "{text}"),
         }

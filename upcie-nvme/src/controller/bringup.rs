@@ -30,13 +30,9 @@ use upcie_core::{
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
     irq::IrqKind,
-    memory::host_page_size,
+    memory::{PageSize, host_page_size},
 };
 use zerocopy::FromBytes;
-
-/// The largest memory page (CC.MPS) used: rings are aligned to a page, and without an IOMMU must lie in one
-/// huge page.
-const PAGE_MAX: u64 = 2 << 20;
 
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> Result<Inner> {
     // Before the first register is written: in a forked child the device is its parent's.
@@ -71,13 +67,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     // The host's page size if the controller supports it, so that one of its pages is one page in memory.
     let (least, most) = (cap.page_size_min(), cap.page_size_max());
     let page = (host_page_size() as u64).min(most).max(least);
-    if page > PAGE_MAX {
-        return Err(unsupported(
-            &name,
-            format!(
-                "its smallest memory page has {least} bytes (CAP.MPSMIN); this driver supports up to {PAGE_MAX}"
-            ),
-        ));
+    if let Some(reason) = page_refusal(page, options.pages).filter(|_| device.dma().is_physical()) {
+        return Err(unsupported(&name, reason));
     }
     // Buffers of other controllers in the address space have PRP lists for pages of their size.
     let agreed = device.dma().agree(page);
@@ -116,7 +107,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         identify: Box::new(IdentifyController::read_from_bytes(&[0; 4096][..]).expect("one page")),
         version: registers.version()?,
         page_shift,
-        max_transfer: page,
+        max_transfer: page.min(MAX_TRANSFER),
         max_zeroes: u64::MAX,
         granted: 0,
         command_set,
@@ -162,6 +153,18 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     }
     inner.tell_behavior(&mut limit)?;
     Ok(inner)
+}
+
+/// Explains why memory in pages of `pages` has no memory page of `bytes` without an IOMMU, if it is so: rings are aligned to a page and
+/// contiguous, and only the bytes of one huge page are sure to be.
+fn page_refusal(bytes: u64, pages: Option<PageSize>) -> Option<String> {
+    let huge = pages.unwrap_or(PageSize::Huge2M).bytes() as u64;
+    (bytes > huge).then(|| {
+        format!(
+            "its smallest memory page has {bytes} bytes (CAP.MPSMIN), and without an IOMMU it has to lie in one huge page: \
+             use pages of 1 GiB (ControllerBuilder::pages), or an IOMMU (`vfio:`, `iommufd:`)"
+        )
+    })
 }
 
 fn unsupported(device: &str, reason: impl Into<String>) -> Error {
@@ -232,4 +235,20 @@ fn negotiate_queues(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
     );
     inner.queue_ids.grant(pairs as u16);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_page_above_a_huge_page_is_refused_with_its_size() {
+        assert_eq!(page_refusal(2 << 20, None), None);
+        assert_eq!(page_refusal(128 << 20, Some(PageSize::Huge1G)), None);
+        let reason = page_refusal(4 << 20, None).unwrap();
+        assert!(
+            reason.contains("4194304 bytes (CAP.MPSMIN)") && reason.contains("pages of 1 GiB"),
+            "{reason}"
+        );
+    }
 }

@@ -91,7 +91,8 @@ impl ControllerBuilder {
     /// them back, and the next access would end this process (SIGBUS) while no huge page is free. Huge pages that
     /// [`pages`](Self::pages) asks for, and memory that the program maps itself, are not guarded against that.
     ///
-    /// `false` by default, also for `vfio-user:` addresses.
+    /// `false` by default, also for `vfio-user:` addresses. An `emu:` device whose fault plan writes data after a completion is treated
+    /// so in any case.
     pub fn untrusted_device(mut self, yes: bool) -> Self {
         self.untrusted_device = yes;
         self

@@ -150,7 +150,8 @@ impl Emulator {
         Ok(())
     }
 
-    /// Lets the controller fail as `plan` says, from now on.
+    /// Lets the controller fail as `plan` says, from now on. A driver must not trust one that
+    /// [writes late](super::Fault::writes_late) ([`untrusted_device`](crate::ControllerBuilder::untrusted_device)).
     ///
     /// # Errors
     /// [`Error::FaultRule`]: a rule can't work. [`Error::FaultCache`]: the medium can't have a cache.
@@ -164,6 +165,11 @@ impl Emulator {
     /// The status that such a command would have.
     pub fn flush(&mut self) -> Result<(), Status> {
         self.with_shared_state(|machine| super::Media::flush(machine.media()))
+    }
+
+    /// Returns `true` if a rule of its plan [writes late](super::Fault::writes_late).
+    pub(super) fn writes_late(&self) -> bool {
+        self.machine.writes_late()
     }
 
     /// Offers no request interrupt: the device is never requested back.

@@ -10,6 +10,16 @@ use crate::spec::{LogPageId, NoticeEvent, ZoneState, offset};
 use std::{thread, time::Duration};
 
 impl<M: Media> Machine<M> {
+    /// Lets the controller fail as `plan` says. A [`Lockstep`](super::Lockstep) made of one that
+    /// [writes late](Fault::writes_late) has a driver whose buffers can only be copied.
+    ///
+    /// # Errors
+    /// [`Error::FaultRule`]: a rule can't work in the driver's thread. [`Error::FaultCache`]: the medium can't have a cache.
+    pub fn with_faults(mut self, plan: &FaultPlan) -> Result<Self, Error> {
+        self.inject(plan, Place::Lockstep)?;
+        Ok(self)
+    }
+
     /// Lets the controller fail as `plan` says, from now on.
     ///
     /// # Errors
@@ -46,6 +56,12 @@ impl<M: Media> Machine<M> {
         }
         let _ = (options, place);
         Ok(())
+    }
+
+    /// Returns `true` if a rule of its plan [writes late](Fault::writes_late).
+    pub(super) fn writes_late(&self) -> bool {
+        let staging = self.core.staging.as_ref();
+        staging.and_then(|staging| staging.faults.as_ref()).is_some_and(Injector::writes_late)
     }
 
     pub(super) fn lasting_faults(&mut self) -> Option<&mut LastingFaults> {

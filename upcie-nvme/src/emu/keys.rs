@@ -27,7 +27,7 @@ pub const KEYS: &str = "  \
   dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
-  mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
+  mpsmin=BYTES      the least memory page, a power of two from 4K to 128M
   zoned=true        namespaces with zones; zoned=false+true: one for each
   zone-size=BYTES   of a zone, 16M by default
   zone-capacity=BYTES  of a zone that can be written

@@ -27,7 +27,7 @@ pub(super) const DOORBELLS: u64 = 0x1000;
 /// doorbells in the least memory page, beside those of the admin queue.
 pub(super) fn fitting_queues(options: &Options, queues: u16) -> u16 {
     let fit = options.mpsmin / (2 * (4_u32 << DSTRD)) - 1;
-    if options.dbbuf { queues.min(fit as u16) } else { queues }
+    if options.dbbuf { queues.min(u16::try_from(fit).unwrap_or(u16::MAX)) } else { queues }
 }
 
 /// Returns the offset behind the last doorbell in BAR 0, and the size of the BAR in bytes.

@@ -8,7 +8,7 @@ use crate::spec::{
 
 /// The version that the controller reports: the oldest that the driver needs, and the most common one.
 pub(super) const VERSION: Version = Version::of(1, 4, 0);
-/// The largest CC.MPS: 64 KiB.
+/// The largest CC.MPS where the smallest is not larger: 64 KiB.
 const MPSMAX: u8 = 4;
 /// Entry sizes of I/O queues, as powers of two.
 const IOSQES: u8 = 6;
@@ -47,6 +47,7 @@ impl Registers {
     /// Makes the state after power-on, of one of `controllers` in the NVM subsystem. Only a controller alone can reset it (NSSR):
     /// a reset of all would take the controllers of the other hosts from them.
     pub fn new(options: &Options, controllers: u16) -> Self {
+        let mpsmin = (options.mpsmin.ilog2() - 12) as u8;
         let cap = Capabilities::new()
             .with_mqes((options.depth - 1) as u16)
             .with_cqr(true)
@@ -56,8 +57,8 @@ impl Registers {
             .with_nssrs(controllers == 1)
             .with_css(options.command_sets())
             .with_bps(options.boot_partitions != 0)
-            .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
-            .with_mpsmax(MPSMAX)
+            .with_mpsmin(mpsmin)
+            .with_mpsmax(MPSMAX.max(mpsmin))
             .with_pmrs(options.pmr != 0)
             .with_cmbs(options.cmb != 0);
         Self { cap, ..Self::default() }
@@ -167,7 +168,7 @@ impl Registers {
         let (cc, aqa) = (self.cc, self.aqa);
         match () {
             () if !self.has_command_set(cc.css()) => Some("CC.CSS is not in CAP.CSS"),
-            () if cc.mps() > MPSMAX => Some("CC.MPS is above CAP.MPSMAX"),
+            () if cc.mps() > self.cap.mpsmax() => Some("CC.MPS is above CAP.MPSMAX"),
             () if cc.mps() < self.cap.mpsmin() => Some("CC.MPS is below CAP.MPSMIN"),
             () if !self.arbitrates_by(cc.ams()) => Some("CC.AMS is not in CAP.AMS"),
             // The entry sizes may be set as late as the first I/O queue.

@@ -25,11 +25,12 @@ use upcie_core::{
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
     if options.functions.any() {
         let opened = Opened::take(options)?;
-        return start(name(options), move |stream| opened.serve(|emulator| serve(emulator, stream)));
+        // Such controllers take no plan of faults.
+        return start(name(options), false, move |stream| opened.serve(|emulator| serve(emulator, stream)));
     }
     let mut emulator = Emulator::new(options)?;
     emulator.populate(options)?;
-    start(name(options), move |stream| serve(&mut emulator, stream))
+    start_alone(name(options), emulator)
 }
 
 /// Starts `count` controllers of one NVM subsystem, each like [`spawn`], which share its namespaces and their reservations
@@ -61,13 +62,14 @@ pub fn spawn_subsystem(options: &Options, count: u16) -> crate::Result<Vec<Arc<d
     if let Some(first) = all.first_mut() {
         first.populate(options)?;
     }
-    let numbered = (1..).zip(all).map(|(number, mut one)| {
-        start(format!("{} controller {number}", name(options)), move |stream| serve(&mut one, stream))
-    });
-    numbered.collect()
+    let numbered = (1..).zip(all);
+    numbered.map(|(number, one)| start_alone(format!("{} controller {number}", name(options)), one)).collect()
 }
 
-/// Starts a controller like [`spawn`] that fails as `plan` says.
+/// Starts a controller like [`spawn`] that fails as `plan` says. One that [writes late](super::Fault::writes_late), also by `faults=`,
+/// changes buffers that the program has back, so the buffers of its driver can only be copied
+/// ([`DmaBuf::is_by_copy`](crate::DmaBuf::is_by_copy)), as with
+/// [`untrusted_device`](crate::ControllerBuilder::untrusted_device).
 ///
 /// # Errors
 /// Those of [`spawn`] and of [`Emulator::inject`].
@@ -75,13 +77,24 @@ pub fn spawn_with_faults(options: &Options, plan: &FaultPlan) -> crate::Result<A
     let mut emulator = Emulator::new(options)?;
     emulator.inject(plan)?;
     emulator.populate(options)?;
-    start(name(options), move |stream| serve(&mut emulator, stream))
+    start_alone(name(options), emulator)
 }
 
-fn start(name: String, run: impl FnOnce(UnixStream) + Send + 'static) -> crate::Result<Arc<dyn Device>> {
+fn start_alone(name: String, mut emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
+    start(name, emulator.writes_late(), move |stream| serve(&mut emulator, stream))
+}
+
+fn start(
+    name: String,
+    writes_late: bool,
+    run: impl FnOnce(UnixStream) + Send + 'static,
+) -> crate::Result<Arc<dyn Device>> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || run(theirs)).map_err(Error::Start)?;
     let client = VfioUserDevice::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
+    if writes_late {
+        client.dma().distrust();
+    }
     Ok(Arc::new(client))
 }
 

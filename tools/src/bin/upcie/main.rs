@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod aliases;
+mod contents;
 mod files;
 mod guard;
 mod info;

@@ -36,6 +36,12 @@ pub struct Layout {
 }
 
 /// A device behind a server. One thread calls all of its functions.
+///
+/// It can write to its client's memory at any time ([`Client::write`]). The trait is safe to implement, because all that it reaches
+/// came through a socket, and the client, in whatever process, decides how far it trusts the peer. A program that serves a device
+/// and also drives it writes to its own memory by way of the system, as through `/proc/self/mem`: Rust's guarantees end there. Such a
+/// device writes to a buffer only while a command that names it is in flight, or its driver must not trust it
+/// ([`Heap::by_copy`](crate::dma::Heap::by_copy)).
 pub trait Backend {
     /// Prepares the device for its next client; the server calls it before it asks for the [layout](Self::layout). A device with
     /// [mappable](Mappable) memory has to put new memory behind its regions here. A client that is gone can keep its mappings of

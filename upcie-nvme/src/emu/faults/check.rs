@@ -11,8 +11,10 @@ use crate::spec::{NvmOpcode, Status};
 pub enum Place {
     /// Behind a vfio-user server, on a thread of its own.
     Server,
-    /// The thread of its driver.
+    /// The thread of its driver, of which there is none yet.
     Lockstep,
+    /// The thread of a driver that may have buffers.
+    Driven,
 }
 
 /// Refuses a plan with a rule that can't work at a controller with these options and `size` bytes in each namespace.
@@ -80,15 +82,19 @@ fn check_rule(rule: &FaultRule, place: Place) -> Result<(), &'static str> {
         Fault::EarlyCompletion(_) if !io(&[NvmOpcode::READ]) => Err(
             "early-completion goes with reads of I/O queues only: a write's data can't be seen to be late",
         ),
+        fault if place == Place::Driven && fault.writes_late() => Err(
+            "it may write to buffers that the program has back, so it has to be there before the driver: give the plan to \
+             Machine::with_faults",
+        ),
         Fault::Status(status) if status.into_bits() & 0x7ff == Status::SUCCESS.into_bits() => {
             Err("status 0 is success: use drop and lose-completion for commands that are not carried out")
         }
         Fault::SpuriousInterrupts(0) => Err("number = 0 raises no interrupt: leave the rule out"),
         Fault::EventStorm(0) => Err("number = 0 reports no event: leave the rule out"),
-        Fault::Stall(_) if place == Place::Lockstep => {
+        Fault::Stall(_) if place != Place::Server => {
             Err("stall needs a server: a lockstep device has no thread of its own")
         }
-        Fault::CloseConnection if place == Place::Lockstep => {
+        Fault::CloseConnection if place != Place::Server => {
             Err("close-connection needs a server: a lockstep device has no connection")
         }
         _ => Ok(()),

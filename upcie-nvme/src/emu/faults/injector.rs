@@ -56,6 +56,11 @@ impl Injector {
         Self { state: plan.seed, rules: plan.rules.iter().map(armed).collect(), due: VecDeque::new() }
     }
 
+    /// Returns `true` if a rule [writes late](Fault::writes_late).
+    pub fn writes_late(&self) -> bool {
+        self.rules.iter().any(|armed| armed.rule.fault.writes_late())
+    }
+
     /// Returns the next random number of the plan.
     pub fn random(&mut self) -> u64 {
         random(&mut self.state)

@@ -269,6 +269,12 @@ impl Fault {
         )
     }
 
+    /// Returns `true` if a command's data may be written after a completion that names it, when the program has its buffer back. The
+    /// forged id, or the old one in an entry whose phase tag comes early, may be that of a command that was not fetched yet.
+    pub fn writes_late(self) -> bool {
+        matches!(self, Self::EarlyCompletion(_) | Self::ForgedId | Self::EarlyPhase(_))
+    }
+
     /// Returns the namespace that a fault of a namespace changes; of the command's if it is `Some(None)`.
     pub(super) fn target(self) -> Option<Option<u32>> {
         match self {

@@ -108,6 +108,9 @@ impl<M: Media + 'static> Lockstep<M> {
         let host = Local::new(&machine.layout().irqs);
         let state = Arc::new(Mutex::new(State { machine, host }));
         let dma = DmaSpace::new(name.clone(), [ADDRESSES], PAGE, Box::new(Ranges(state.clone())));
+        if lock(&state).machine.writes_late() {
+            dma.distrust();
+        }
         lock(&state).turn_on();
         Ok(Arc::new(Self { name, state, dma }))
     }
@@ -138,12 +141,13 @@ impl<M: Media + 'static> Lockstep<M> {
         self.state().host.mapped()
     }
 
-    /// Lets the controller fail as `plan` says, from now on.
+    /// Lets the controller fail as `plan` says, from now on. A plan that [writes late](super::Fault::writes_late) has to be there before
+    /// the driver: [`Machine::with_faults`].
     ///
     /// # Errors
     /// A rule can't work here, or the medium can't have the plan's cache; the error gives the reason.
     pub fn inject(&self, plan: &FaultPlan) -> crate::Result<()> {
-        Ok(self.state().machine.inject(plan, Place::Lockstep)?)
+        Ok(self.state().machine.inject(plan, Place::Driven)?)
     }
 
     /// Cuts the power: the medium loses what it had not flushed, as `random` decides, and the controller is in the state

@@ -94,7 +94,9 @@ impl<M: Media> Cached<M> {
     }
 }
 
-impl<M: Media> Media for Cached<M> {
+// SAFETY: `read` writes, and `write` reads, the parts of the call's `len` bytes at `iova`, before it returns. The medium behind it
+// is given bytes of the cache in place of the host's memory.
+unsafe impl<M: Media> Media for Cached<M> {
     fn moves_data(&self) -> bool {
         self.medium.moves_data()
     }

@@ -19,7 +19,13 @@ use crate::spec::Status;
 use std::fmt;
 
 /// The blocks of all namespaces, one namespace after another, addressed by byte offsets.
-pub trait Media: fmt::Debug + Send {
+///
+/// # Safety
+/// A program may have references to the bytes of its buffers while no command names them, and the controller reports a command as
+/// done as soon as its last call has returned. So an implementation accesses the memory of a `host` in [`read`](Self::read) and
+/// [`write`](Self::write) only: the `len` bytes at the `iova` of the call and no others, until the call returns and not later,
+/// through a pointer of [`HostMemory::translate`] either. `read` alone writes there.
+pub unsafe trait Media: fmt::Debug + Send {
     /// Returns `false` if no data is moved: commands are checked, and [`read`](Self::read) and [`write`](Self::write) are
     /// not called.
     #[inline(always)]

@@ -65,7 +65,9 @@ impl Storage {
     }
 }
 
-impl Media for Storage {
+// SAFETY: memory is copied here, and a file's by `Backing::transfer`, both for the call's `len` bytes at `iova` and before the call
+// returns; `Cached` has the same contract.
+unsafe impl Media for Storage {
     #[inline(always)]
     fn moves_data(&self) -> bool {
         !matches!(self.0, Kind::Null)

@@ -10,7 +10,8 @@ struct Once {
     refuses: bool,
 }
 
-impl Media for Once {
+// SAFETY: one copy of the call's bytes in `read` and one in `write`.
+unsafe impl Media for Once {
     fn read(&mut self, host: &mut impl HostMemory, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
         host.write(iova, &self.bytes[offset as usize..][..len]).map_err(|_| Status::DATA_TRANSFER_ERROR)
     }

@@ -125,7 +125,7 @@ pub struct Options {
     pub pmr: u64,
     /// `boot-partitions=`: the bytes of each of two boot partitions, a multiple of 128 KiB up to 16 MiB. Default 0: none.
     pub boot_partitions: u64,
-    /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
+    /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 128 MiB. Default 4096.
     pub mpsmin: u32,
     /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
     /// commas stand for one comma of the name. Needs the feature `fault-files`.
@@ -292,8 +292,8 @@ impl Options {
                 self.boot_partitions = bytes(fits, "a multiple of 128K up to 16M")?;
             }
             "mpsmin" => {
-                let fits = |size: u64| size.is_power_of_two() && (4096..=1 << 16).contains(&size);
-                self.mpsmin = bytes(fits, "a power of two from 4K to 64K")? as u32;
+                let fits = |size: u64| size.is_power_of_two() && (4096..=128 << 20).contains(&size);
+                self.mpsmin = bytes(fits, "a power of two from 4K to 128M")? as u32;
             }
             "faults" if cfg!(not(feature = "fault-files")) => {
                 return Err(bad("the program was built without the feature `fault-files` of upcie-nvme"));

@@ -76,7 +76,7 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("depth=65537", "1 to 65536"),
         ("css=256", "0 to 255"),
         ("sgl=1", "true, dwords or false"),
-        ("mpsmin=2K", "4K to 64K"),
+        ("mpsmin=2K", "4K to 128M"),
         ("hmb=100K", "a multiple of 64K"),
         ("cmb=48M", "a power of two from 64K"),
         ("cmb=32K", "a power of two from 64K"),

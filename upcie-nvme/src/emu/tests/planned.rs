@@ -324,6 +324,9 @@ fn rules_that_can_not_work_are_refused() {
     let lockstep = crate::emu::Lockstep::new(&"size=1M".parse().unwrap()).unwrap();
     let error = lockstep.inject(&FaultPlan::new(0).rule(FaultRule::new(Fault::Stall(DELAY)))).unwrap_err();
     assert!(upcie_core::Chain(&error).to_string().contains("stall needs a server"), "{error}");
+    let early = FaultRule::new(Fault::EarlyCompletion(DELAY));
+    let error = lockstep.inject(&FaultPlan::new(0).rule(early)).unwrap_err();
+    assert!(upcie_core::Chain(&error).to_string().contains("Machine::with_faults"), "{error}");
     let null = crate::emu::Lockstep::new(&"size=1M,null=true".parse().unwrap()).unwrap();
     let error = null.inject(&FaultPlan::new(0).cache(4096)).unwrap_err();
     assert!(upcie_core::Chain(&error).to_string().contains("null=true"), "{error}");

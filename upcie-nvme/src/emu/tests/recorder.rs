@@ -45,7 +45,8 @@ impl Recorder {
     }
 }
 
-impl Media for Recorder {
+// SAFETY: one copy of the call's bytes in `read` and one in `write`.
+unsafe impl Media for Recorder {
     fn is_volatile(&self) -> bool {
         self.is_volatile
     }

@@ -19,7 +19,7 @@ use upcie_nvme::{
         AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
         PowerState, Version, offset,
     },
-    upcie_core::Chain,
+    upcie_core::{Chain, memory::PageSize},
 };
 
 mod print;
@@ -300,6 +300,11 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
     }
     if let Some(note) = note {
         cli::message(&format!("{}: the register values are invalid: {note}", device.name()));
+    } else if device.dma().is_physical() && cap.page_size_min() > PageSize::Huge2M.bytes() as u64 {
+        let (name, page) = (device.name(), cap.page_size_min());
+        cli::message(&format!(
+            "{name}: its smallest memory page has {page} bytes (CAP.MPSMIN): it needs an IOMMU, or pages of 1 GiB"
+        ));
     }
     cli::print(&text)?;
     Ok(Outcome::Done)

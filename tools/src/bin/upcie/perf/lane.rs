@@ -16,7 +16,7 @@ use super::{
     verify::Ledger,
     workload::{Share, Source},
 };
-use crate::{prinfo, signal};
+use crate::{contents, prinfo, signal};
 use anyhow::Context;
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
@@ -239,8 +239,8 @@ impl Lane {
                 faults.fail(status);
             }
             if EXTRA && let Some(ledger) = ledger {
-                let data = buffer.as_slice().expect(OURS);
-                if let Err(mismatch) = ledger.end(io.unit, tag.is_write(), status.is_success(), data) {
+                let data = contents::of(&buffer);
+                if let Err(mismatch) = ledger.end(io.unit, tag.is_write(), status.is_success(), &data) {
                     tally.errors += 1;
                     faults.mismatch(mismatch);
                 }
@@ -273,7 +273,7 @@ impl Lane {
             };
             let mut unit = 0;
             if EXTRA && let Some(ledger) = ledger {
-                (op, unit) = ledger.begin(op, buffer.as_mut_slice().expect(OURS));
+                (op, unit) = contents::change(&mut buffer, |data| ledger.begin(op, data));
             }
             let mut tag = Tag::new(start, op.write);
             if EXTRA {
@@ -331,9 +331,6 @@ impl Lane {
         (self.phase.running, self.phase.end) = (false, self.phase.moved);
     }
 }
-
-/// The reason why a buffer of a run with a ledger has a slice.
-const OURS: &str = "memory of this process alone";
 
 /// Completions of one turn, one after another, whose commands were submitted by one turn: they have the same latency.
 /// A deep queue has many of them, and counting their number takes two instructions for each.

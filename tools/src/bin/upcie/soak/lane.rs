@@ -2,6 +2,7 @@
 
 use super::record::{Counts, Entry, Record};
 use crate::{
+    contents,
     perf::{
         random::{Rng, scale},
         verify,
@@ -253,18 +254,19 @@ impl Book<'_> {
             turn.read(namespace, slba, buffer, Tag::Read { first, count }).map_err(refused)?;
             return Ok(true);
         }
-        let data = buffer.as_mut_slice().context("memory of this process alone")?;
-        for (at, data) in (first..).zip(data.chunks_exact_mut(block)) {
-            let entry = &mut self.entries[at];
-            entry.last += 1;
-            entry.started = entry.last;
-            verify::fill(
-                data,
-                self.record.range.slba + self.plan.blocks.start + at as u64,
-                self.record.range.seed,
-                entry.last,
-            );
-        }
+        contents::change(&mut buffer, |data| {
+            for (at, data) in (first..).zip(data.chunks_exact_mut(block)) {
+                let entry = &mut self.entries[at];
+                entry.last += 1;
+                entry.started = entry.last;
+                verify::fill(
+                    data,
+                    self.record.range.slba + self.plan.blocks.start + at as u64,
+                    self.record.range.seed,
+                    entry.last,
+                );
+            }
+        });
         // Before the device can write: a killed worker's successor has to know what may be there.
         self.save(first, count)?;
         turn.write(namespace, slba, buffer, Tag::Write { first, count }).map_err(refused)?;
@@ -285,7 +287,7 @@ impl Book<'_> {
                 self.counts.reads += 1;
                 self.counts.bytes += (count * block) as u64;
                 if result.is_ok() {
-                    let data = buffer.as_slice().context("memory of this process alone")?;
+                    let data = contents::of(&buffer);
                     for (at, data) in (first..).zip(data.chunks_exact(block)) {
                         if self.entries[at].last > 0 {
                             self.check(at, data, self.entries[at].acked)?;

@@ -2,13 +2,13 @@
 
 use super::{
     blocks::{BlockArgs, Layout},
-    pipeline::Pipeline,
+    pipeline::{Piece, Pipeline},
     progress::progress,
     range::{RangeArgs, Span},
     streams::Stdout,
 };
 use crate::{
-    cli,
+    cli, contents,
     files::{self, Output, Place, Use},
     outcome::Outcome,
     signal,
@@ -141,16 +141,22 @@ pub fn each(
             sent += blocks;
         }
         let Some(piece) = pipeline.oldest(false)? else { return Ok(done) };
-        let buffers = &piece.buffers;
-        let data = buffers.data.as_slice().expect("memory of this process alone");
-        if pipeline.layout().is_split() {
-            let (data, metadata) = pipeline.layout().split(data);
-            take(piece.slba, &data, &metadata)?;
-        } else {
-            let metadata = buffers.metadata.as_slice().expect("memory of this process alone");
-            take(piece.slba, data, metadata)?;
-        }
-        done += (data.len() / pipeline.layout().moved) as u64;
+        pass(pipeline.layout(), &piece, &mut take)?;
+        done += (piece.buffers.data.len() / pipeline.layout().moved) as u64;
         pipeline.give_back(piece.buffers);
     }
+}
+
+/// Passes the data and metadata of a piece to `take`.
+fn pass(
+    layout: &Layout,
+    piece: &Piece,
+    take: &mut impl FnMut(u64, &[u8], &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let data = contents::of(&piece.buffers.data);
+    if layout.is_split() {
+        let (data, metadata) = layout.split(&data);
+        return take(piece.slba, &data, &metadata);
+    }
+    take(piece.slba, &data, &contents::of(&piece.buffers.metadata))
 }

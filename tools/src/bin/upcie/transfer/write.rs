@@ -9,7 +9,7 @@ use super::{
     streams::fill,
 };
 use crate::{
-    cli,
+    cli, contents,
     files::{self, Place, Use},
     guard::{self, Consent},
     outcome::Outcome,
@@ -28,7 +28,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
-use upcie_nvme::{Controller, Namespace};
+use upcie_nvme::{Controller, DmaBuf, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -300,7 +300,18 @@ fn fill_blocks(
     buffers: &mut Buffers,
     blocks: usize,
 ) -> anyhow::Result<usize> {
-    let place = buffers.data.as_mut_slice().expect("memory of this process alone");
+    let Buffers { data, metadata } = buffers;
+    contents::change(data, |place| fill_place(layout, input, apart, (place, metadata), blocks))
+}
+
+/// Reads `blocks` blocks into `place`, and the metadata of those that are whole; returns the number of bytes of data.
+fn fill_place(
+    layout: &Layout,
+    input: &mut Source,
+    apart: Option<&mut Source>,
+    (place, own): (&mut [u8], &mut DmaBuf),
+    blocks: usize,
+) -> anyhow::Result<usize> {
     let mut split = vec![0; if layout.is_split() { blocks * layout.block } else { 0 }];
     let data = if layout.is_split() { &mut split[..] } else { &mut place[..blocks * layout.block] };
     let got = fill(&mut input.read, data).with_context(|| format!("reading {}", input.name))?;
@@ -319,7 +330,7 @@ fn fill_blocks(
     if layout.is_split() {
         layout.join(&split, &metadata, place);
     } else {
-        buffers.metadata.write_at(0, &metadata);
+        own.write_at(0, &metadata);
     }
     Ok(got)
 }

@@ -1,7 +1,7 @@
 //! The state that commands work on, beside the queues.
 
 use super::{
-    Options, cmb::Cmb, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify,
+    Options, cmb::Cmb, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identity,
     io::Io, layout, media::Media, queues::Queues, sanitize::Sanitizer, self_test::SelfTests,
     shared::Doorbell, staged::Staging, telemetry::Telemetry,
 };
@@ -40,7 +40,9 @@ pub(super) struct Core<M> {
     /// The number of controllers in the NVM subsystem.
     pub controllers: u16,
     /// The identity of the NVM subsystem.
-    pub subsystem: [u8; 16],
+    pub subsystem: identity::Identity,
+    /// The identity that those of the namespaces are made of.
+    pub identity: identity::Identity,
     /// Present if commands are served in stages.
     pub staging: Option<Box<Staging>>,
 }
@@ -65,7 +67,8 @@ impl<M: Media> Core<M> {
             takes_io_queues: false,
             vectors: 0,
             controllers: 1,
-            subsystem: identify::uuid(&options.serial, 0),
+            subsystem: identity::of_serial(&options.serial),
+            identity: identity::of_serial(&options.serial),
             staging: None,
             doorbells,
             cmb,

@@ -19,8 +19,8 @@ use std::{
 
 /// The size of the file in bytes.
 const SIZE: u64 = 1 << 20;
-/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and closing the file is not, because a process that closes it
-/// would wait for an answer for ever: so would each program that a test starts, which closes the file as it begins.
+/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and closing the file is none. Otherwise a process that closes
+/// it would wait for ever: each program that a test starts does so as it begins.
 const PLAIN: u32 = 1 << 0 | 1 << 5;
 
 /// Request codes of `linux/fuse.h`.

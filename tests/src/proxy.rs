@@ -24,8 +24,8 @@ pub enum Sender {
     Server,
 }
 
-/// Starts a proxy of `server` for one client, with a socket in `directory`. Returns the socket's path, and a thread that ends when
-/// the server has closed the connection. `replace` returns the descriptor to pass on.
+/// Starts a proxy of `server` for one client, with a socket in `directory`. Returns the socket's path, and a thread that
+/// ends when the server has closed the connection. `replace` returns the descriptor to pass on.
 ///
 /// # Panics
 /// Panics if there can be no such socket.

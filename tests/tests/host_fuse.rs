@@ -1,4 +1,4 @@
-//! Files of FUSE as a BAR, as memory and as interrupts: a program answers for them, which may never do so. Neither side asks it.
+//! Files of FUSE as a BAR and as memory: a program answers for them, which may never do so. Neither side asks it.
 
 use nix::sys::signal::Signal;
 use std::{os::fd::OwnedFd, process::Command};
@@ -10,8 +10,8 @@ use upcie_tests::{
     proxy::{Sender, proxy},
 };
 
-/// Runs `upcie info`; returns its exit code and its standard error. A process that waits for FUSE can't be killed, so the
-/// wait is left to a thread.
+/// Runs `upcie info`; returns its exit code and its standard error. A process that waits for FUSE can't be killed, so a
+/// thread waits for it.
 fn info(address: String) -> (Option<i32>, String) {
     let mut command = Command::new(programs().join("upcie"));
     command.args(["info", &address, "--timeout", "2s"]);
@@ -37,8 +37,7 @@ fn a_file_of_fuse_is_refused_without_a_question_to_it() {
         let (path, closed) = proxy(&server, &directory, replace);
         let (code, said) = info(format!("vfio-user:{}", path.display()));
         // A BAR is accessed by messages then; a server refuses the memory.
-        let expected = if by == Sender::Server { 0 } else { 1 };
-        assert_eq!(code, Some(expected), "by the {by:?}: {said}");
+        assert_eq!(code, Some(i32::from(by == Sender::Client)), "by the {by:?}: {said}");
         assert!(!fuse.is_asked(), "by the {by:?}: {said}");
         within(deadline(), move || closed.join().unwrap());
         let (code, said) = info(server.address().to_string());

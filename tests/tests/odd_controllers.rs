@@ -238,7 +238,7 @@ impl Registers for NoEntries {
     }
 }
 
-/// Samsung's PM1725 reports queues of one entry, and has some of 64. No other drive is trusted to have more than it says.
+/// Samsung's PM1725 reports queues of one entry, and has some of 64. No other drive is trusted beyond what it says.
 #[test]
 fn queues_of_one_entry_are_a_known_drives_mistake() {
     let open = |vendor, device| odd::open("size=4M", NoEntries { vendor, device }, TIMEOUT).unwrap();

@@ -1,4 +1,4 @@
-//! Huge pages that the system withholds: by the limit of a control group, and by a mount in which another user may rename.
+//! Huge pages that are refused: beyond a control group's limit, and on a mount in which another user may rename files.
 
 use super::{PAGE, controller, mount, succeeds};
 use nix::mount::{MntFlags, MsFlags, umount2};

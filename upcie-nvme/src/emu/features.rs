@@ -109,7 +109,7 @@ impl Features {
                 }
             }
             FeatureId::ERROR_RECOVERY => match command.nsid {
-                // Linux's tools ask without a namespace. An error is specified, too: the value of the first one does no harm.
+                // The specification has an error for this. Linux's tools ask without a namespace, and get the first's value.
                 0 | ALL_NAMESPACES => self.recovery.first().copied().unwrap_or(0),
                 nsid => {
                     io.namespace(nsid)?;

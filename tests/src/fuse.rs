@@ -8,7 +8,7 @@ use nix::{
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex,
@@ -19,7 +19,8 @@ use std::{
 
 /// The size of the file in bytes.
 const SIZE: u64 = 1 << 20;
-/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and closing the file is not.
+/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and closing the file is none. Otherwise a process that closes
+/// it would wait for ever: each program that a test starts does so as it begins.
 const PLAIN: u32 = 1 << 0 | 1 << 5;
 
 /// Request codes of `linux/fuse.h`.
@@ -32,7 +33,6 @@ mod op {
     pub const WRITE: u32 = 16;
     pub const RELEASE: u32 = 18;
     pub const FSYNC: u32 = 20;
-    pub const FLUSH: u32 = 25;
     pub const INIT: u32 = 26;
     pub const INTERRUPT: u32 = 36;
     pub const BATCH_FORGET: u32 = 42;
@@ -44,8 +44,6 @@ pub struct Fuse {
     directory: Directory,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
-    /// Closed after the connection has ended, when closing can't wait any more.
-    opened: Option<File>,
 }
 
 #[derive(Debug)]
@@ -54,14 +52,12 @@ struct State {
     is_stopped: AtomicBool,
     /// The thread has seen a request that nobody takes since the stop.
     asked: (Mutex<bool>, Condvar),
-    flushes: bool,
 }
 
 impl Fuse {
     /// Mounts a file system. Returns `None` if that is not possible: only root may, and the kernel needs
-    /// FUSE. With `flushes`, closing the file is a request too, and a process waits for ever while nobody
-    /// answers it.
-    pub fn mount(flushes: bool) -> Option<Self> {
+    /// FUSE.
+    pub fn mount() -> Option<Self> {
         let directory = Directory::new();
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
@@ -71,21 +67,18 @@ impl Fuse {
             is_over: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             asked: Default::default(),
-            flushes,
         });
         let served = state.clone();
         let thread = Some(thread::spawn(move || served.serve(device)));
-        Some(Self { directory, state, thread, opened: None })
+        Some(Self { directory, state, thread })
     }
 
-    /// Opens the file, which stays open until this value is dropped, since closing it may wait.
+    /// Opens the file, before [`stop`](Self::stop).
     ///
     /// # Panics
     /// Panics if that fails.
-    pub fn open(&mut self) -> BorrowedFd<'_> {
-        let file = File::options().read(true).write(true).open(self.file()).expect("the file system answers");
-        let file: &File = self.opened.insert(file);
-        file.as_fd()
+    pub fn open(&self) -> File {
+        File::options().read(true).write(true).open(self.file()).expect("the file system answers")
     }
 
     /// Returns the path of the file.
@@ -100,6 +93,14 @@ impl Fuse {
     /// Takes no further request.
     pub fn stop(&self) {
         self.state.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns `true` if a request waits for an answer.
+    ///
+    /// # Panics
+    /// Panics if the thread that serves the file system did.
+    pub fn is_asked(&self) -> bool {
+        *self.state.asked.0.lock().expect("no panic")
     }
 
     /// Waits until a request waits for an answer.
@@ -146,11 +147,10 @@ impl State {
             debug_assert!(len >= 40);
             let answer = match operation {
                 op::FORGET | op::INTERRUPT | op::BATCH_FORGET => continue,
-                op::FLUSH if self.flushes => continue,
                 op::INIT => Some(init()),
                 op::LOOKUP => Some([&words(&[2, 0, 1, 0])[..], &[0; 24], &attributes(2)].concat()),
                 op::GETATTR => Some([&[0; 16][..], &attributes(node)].concat()),
-                op::OPEN => Some(words(&[1, 0, if self.flushes { 0 } else { PLAIN }, 0])),
+                op::OPEN => Some(words(&[1, 0, PLAIN, 0])),
                 op::READ => Some(vec![0; word(40 + 16) as usize]),
                 op::WRITE => Some(words(&[word(40 + 16), 0])),
                 op::RELEASE | op::FSYNC => Some(Vec::new()),

@@ -30,6 +30,7 @@ pub mod own_memory;
 pub mod pci;
 pub mod placement;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod raw;
 pub mod replaced;

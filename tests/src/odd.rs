@@ -8,7 +8,7 @@ use std::{
 };
 use upcie_core::vfio_user::{
     VfioUserDevice,
-    server::{Backend, Client, Layout, Server},
+    server::{Backend, CONFIG_REGION, Client, Layout, Server},
 };
 use upcie_nvme::{Controller, Result, emu::Emulator};
 
@@ -16,6 +16,11 @@ use upcie_nvme::{Controller, Result, emu::Emulator};
 pub trait Registers: Send + 'static {
     /// Changes bytes that were read at an offset into BAR 0.
     fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// Changes bytes that were read at an offset into configuration space.
+    fn read_config(&mut self, offset: u64, data: &mut [u8]) {
+        let _ = (offset, data);
+    }
 
     /// Sees bytes that are to be written at an offset; `false` keeps them from the controller.
     fn write(&mut self, offset: u64, data: &[u8]) -> bool {
@@ -52,8 +57,10 @@ impl<R: Registers> Backend for Odd<R> {
         data: &mut [u8],
     ) -> std::io::Result<()> {
         self.inner.read(client, region, offset, data)?;
-        if region == 0 {
-            self.registers.read(offset, data);
+        match region {
+            0 => self.registers.read(offset, data),
+            CONFIG_REGION => self.registers.read_config(offset, data),
+            _ => {}
         }
         Ok(())
     }

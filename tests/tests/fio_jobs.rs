@@ -31,6 +31,8 @@ fn every_example_verifies_its_data() {
     });
 }
 
+/// On a starved machine two limits in real time decided whether it passed: that of a command, now [`fio::PATIENCE`], and
+/// that of fio's end, which now leaves out the time in which fio waited for a processor ([`upcie_tests::stopwatch`]).
 #[test]
 fn writes_of_all_shapes_verify() {
     with_fio(|device| {

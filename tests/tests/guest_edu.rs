@@ -16,6 +16,7 @@ use upcie_core::{
     open,
     pci::{Bdf, ConfigSpace, Function, cap, command, offset},
 };
+use upcie_nvme::Controller;
 use upcie_tests::data::Bytes;
 use upcie_tests::raw::{write_u32, write_u64};
 use upcie_tests::says;
@@ -120,6 +121,21 @@ fn once(event: &EventFd) {
 #[track_caller]
 fn never(event: &EventFd) {
     assert!(!event.wait(MOMENT).unwrap(), "an interrupt that must not come");
+}
+
+/// An address of an NVMe controller names it by mistake: advice to bind it would be wrong.
+#[test]
+fn it_is_no_nvme_controller_by_any_transport() {
+    let edu = env::var("UPCIE_TEST_EDU").expect("the guest's edu");
+    let function = Function::at(edu.parse().unwrap()).unwrap();
+    let class = fs::read_to_string(function.path.join("class")).unwrap();
+    let class = format!("its class is {}", class.trim().trim_start_matches("0x"));
+    for scheme in ["", "vfio:", "iommufd:", "noiommu:", "uio:", "sysfs:"] {
+        let error = Controller::open(format!("{scheme}{edu}")).expect_err("it opens");
+        says(&error, &[&edu, &class, "an NVMe controller's 0108xx"]);
+        assert!(!error.to_string().contains("devbind"), "{error}");
+    }
+    assert_eq!(Function::at(function.bdf).unwrap().driver, function.driver, "it is as it was");
 }
 
 #[test]

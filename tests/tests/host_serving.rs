@@ -61,7 +61,7 @@ fn on_fuse() -> Option<(Fuse, Server)> {
     if !is_built() {
         return None;
     }
-    let Some(fuse) = Fuse::mount(false) else {
+    let Some(fuse) = Fuse::mount() else {
         left_out("FUSE can't be mounted here");
         return None;
     };

@@ -3,20 +3,14 @@
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
-    socket::{ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, recvmsg, sendmsg},
     stat::fstat,
 };
 use std::{
     fs::File,
-    io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::{
-            fs::FileExt,
-            net::{UnixListener, UnixStream},
-            process::ExitStatusExt,
-        },
+        fd::OwnedFd,
+        unix::{fs::FileExt, process::ExitStatusExt},
     },
     path::PathBuf,
     process::Command,
@@ -27,76 +21,36 @@ use std::{
     },
     thread,
 };
-use upcie_core::{device::Address, memory::survive_shrinking};
+use upcie_core::memory::survive_shrinking;
 use upcie_nvme::Controller;
 use upcie_tests::{
     left_out,
     process::{Directory, Process, Server, programs},
+    proxy::{Sender, proxy},
 };
 
-/// A proxy in front of a server. It replaces the file behind BAR 0 by one that can't be sealed, copies
-/// doorbells from there to the server's file, and truncates its file after a number of them.
-struct Proxy {
+/// The files behind BAR 0: that of the client, which can't be sealed, and the server's. Doorbells are copied from one to
+/// the other, and the client's is truncated after a number of them.
+struct Doorbells {
     /// Doorbells until the truncation.
     left: AtomicU64,
     files: Mutex<Option<(File, File)>>,
 }
 
-impl Proxy {
+impl Doorbells {
+    /// Starts a proxy of `server`; returns the path of its socket.
     fn start(server: &Server, directory: &Directory, doorbells: u64) -> PathBuf {
-        let Address::VfioUser(to) = server.address() else { panic!("no socket") };
-        let path = directory.path().join("proxy");
-        let listener = UnixListener::bind(&path).unwrap();
-        let proxy = Arc::new(Self { left: AtomicU64::new(doorbells), files: Mutex::new(None) });
-        // The threads end with the connection, which ends with the test's processes.
-        thread::spawn(move || {
-            let (client, _) = listener.accept().unwrap();
-            let server = UnixStream::connect(to).unwrap();
-            let (from, to, other) = (client.try_clone().unwrap(), server.try_clone().unwrap(), proxy.clone());
-            thread::spawn(move || other.pass(&from, &to, false));
-            thread::spawn({
-                let proxy = proxy.clone();
-                move || proxy.copy_doorbells()
-            });
-            proxy.pass(&server, &client, true);
+        let all = Arc::new(Self { left: AtomicU64::new(doorbells), files: Mutex::new(None) });
+        // The thread ends with the truncation or with the test's process.
+        thread::spawn({
+            let all = all.clone();
+            move || all.copy()
+        });
+        let (path, _) = proxy(server, directory, move |sender, fd| match sender {
+            Sender::Server => all.replace(fd),
+            Sender::Client => fd,
         });
         path
-    }
-
-    fn pass(&self, from: &UnixStream, to: &UnixStream, replace: bool) {
-        let mut bytes = vec![0; 64 << 10];
-        loop {
-            let mut control = nix::cmsg_space!([RawFd; 8]);
-            let mut room = [IoSliceMut::new(&mut bytes)];
-            let got: RecvMsg<'_, '_, ()> =
-                recvmsg(from.as_raw_fd(), &mut room, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-            let mut fds = Vec::new();
-            for message in got.cmsgs().unwrap() {
-                if let ControlMessageOwned::ScmRights(some) = message {
-                    // SAFETY: the descriptors were received just now, so nobody else owns them.
-                    fds.extend(some.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-            }
-            let len = got.bytes;
-            if len == 0 {
-                let _ = to.shutdown(std::net::Shutdown::Both);
-                return;
-            }
-            if replace {
-                fds = fds.into_iter().map(|theirs| self.replace(theirs)).collect();
-            }
-            let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-            let mut sent = 0;
-            while sent < len {
-                let rights = [ControlMessage::ScmRights(&raw)];
-                let rights = if raw.is_empty() || sent > 0 { &[] } else { &rights[..] };
-                let part = [IoSlice::new(&bytes[sent..len])];
-                match sendmsg::<()>(to.as_raw_fd(), &part, rights, MsgFlags::MSG_NOSIGNAL, None) {
-                    Ok(more) => sent += more,
-                    Err(_) => return,
-                }
-            }
-        }
     }
 
     fn replace(&self, theirs: OwnedFd) -> OwnedFd {
@@ -106,7 +60,7 @@ impl Proxy {
         ours
     }
 
-    fn copy_doorbells(&self) {
+    fn copy(&self) {
         let mut before = Vec::new();
         loop {
             thread::yield_now();
@@ -138,7 +92,7 @@ fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
     let read = ["read", "ADDRESS", "/dev/null", "--timeout", "2s"];
     for (doorbells, words) in [(3, &perf[..]), (500, &perf), (30, &read)] {
         let (server, directory) = (Server::start("size=256M"), Directory::new());
-        let path = Proxy::start(&server, &directory, doorbells);
+        let path = Doorbells::start(&server, &directory, doorbells);
         let mut command = Command::new(programs().join("upcie"));
         command.args(words.iter().map(|&word| match word {
             "ADDRESS" => format!("vfio-user:{}", path.display()),

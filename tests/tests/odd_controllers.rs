@@ -220,6 +220,44 @@ fn a_controller_without_io_opens_and_says_why() {
     assert_eq!(reason("depth=1"), NoIo::QueueEntries);
 }
 
+/// A CAP register whose MQES is 0, of a device with these PCI ids.
+struct NoEntries {
+    vendor: u16,
+    device: u16,
+}
+
+impl Registers for NoEntries {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if offset == CAP {
+            data[..2].fill(0);
+        }
+    }
+
+    fn read_config(&mut self, offset: u64, data: &mut [u8]) {
+        let ids = [self.vendor.to_le_bytes(), self.device.to_le_bytes()].concat();
+        for (byte, id) in data.iter_mut().zip(ids.into_iter().skip(offset as usize)) {
+            *byte = id;
+        }
+    }
+}
+
+/// Samsung's PM1725 reports queues of one entry, and has some of 64. No other drive is trusted beyond what it says.
+#[test]
+fn queues_of_one_entry_are_a_known_drives_mistake() {
+    let open = |vendor, device| odd::open("size=4M", NoEntries { vendor, device }, TIMEOUT).unwrap();
+    let known = open(0x144d, 0xa821);
+    known.check_io().unwrap();
+    assert_eq!(known.max_depth(), 64);
+    serves(&known);
+    for (vendor, device) in [(0x144d, 0xa808), (0x1b36, 0x0010)] {
+        let other = open(vendor, device);
+        assert!(other.identify().model().contains("uPCIe") && other.namespace(1).unwrap().blocks() > 0);
+        let error = other.check_io().unwrap_err();
+        assert!(matches!(error.failure(), Failure::NoIo { reason: NoIo::QueueEntries, .. }), "{error:?}");
+        says(&error, &["odd", "CAP.MQES is 0"]);
+    }
+}
+
 #[test]
 fn one_queue_pair_of_two_entries_serves_everything() {
     let controller = emu("queues=1,depth=2,vectors=1,mdts=8K");

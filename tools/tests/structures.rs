@@ -87,7 +87,17 @@ fn identify_data_is_shown_by_nvme_clis_names() {
     let used: Vec<_> = formats.iter().filter(|format| format["in_use"] == true).collect();
     assert!(used.len() == 1 && used[0]["data_size"] == 4096, "{formats:?}");
     assert_eq!(json("id emu:namespaces=3 list-ns")["fields"]["namespaces"], serde_json::json!([1, 2, 3]));
-    assert!(text("id emu ns-descs").contains("uuid."));
+    // Each way shows the same identifiers of a namespace.
+    let emu = "emu:serial=IDENTIFIERS";
+    let descriptors = text(&format!("id {emu} ns-descs"));
+    let shown = json(&format!("info {emu}"))["namespaces"][0].clone();
+    let of_nvme_cli: Value = serde_json::from_slice(&succeeds(run(&format!("id-ns {emu} -o json")))).unwrap();
+    for (name, prefix, digits) in [("eui64", "eui.", 16), ("nguid", "nguid.", 32)] {
+        let id = shown[name].as_str().unwrap();
+        assert!(id.len() == digits && descriptors.contains(&format!("{prefix}{id}")), "{id}: {descriptors}");
+        assert_eq!(of_nvme_cli[name], id, "{name}");
+    }
+    assert!(descriptors.contains("uuid."), "{descriptors}");
     // A structure that the controller doesn't have, and a namespace that isn't there.
     for (arguments, part) in
         [("id emu nvmset", "Invalid Field"), ("id emu ns --namespace 9", "Invalid Namespace")]

@@ -20,9 +20,13 @@ cli id-ctrl $device
 expect "^sn +: $serial"
 cli id-ns ${device}n1
 expect '^nsze +: 0x100000'
+# The identifiers that disks are known by; the OUI in them is the controller's.
+expect '^nguid +: [0-9a-f]{16}027550[0-9a-f]{10}$'
+expect '^eui64 +: 027550[0-9a-f]{10}$'
 cli list-ns $device
 expect '0:0x1|0\]:0x1'
 cli ns-descs ${device}n1
+expect '^nguid +: '
 cli list-subsys
 cli list
 expect "$serial"
@@ -34,6 +38,8 @@ for feature in 1 2 4 7 8 9 10 11; do
     cli get-feature $device -f $feature
 done
 cli get-feature $device -f 5 -n 1
+cli get-feature $device -f 5
+cli get-feature $device -f 5 -n 0
 cli set-feature $device -f 4 -V 0x14b
 cli get-feature $device -f 4
 expect '0x0*14b'

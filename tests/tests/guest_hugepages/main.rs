@@ -2,6 +2,7 @@
 //! memory that is released only after its device is off the bus.
 
 mod release;
+mod system;
 
 use nix::sys::signal::Signal;
 use std::{

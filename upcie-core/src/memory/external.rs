@@ -222,6 +222,23 @@ pub(crate) mod tests {
         open.filter(|entry| std::fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == file)).count()
     }
 
+    /// Returns files that are not memory, of several kinds: a pipe, a socket, the program's file on a disk, one of the kernel's.
+    ///
+    /// They stand for a file of FUSE, too, which takes a mount and can hang the test. No check asks for the kind of a file that it
+    /// refuses: it looks for what it accepts, seals or an eventfd's name, for which the kernel alone answers.
+    pub(crate) fn other_files() -> Vec<OwnedFd> {
+        let (pipe, _) = nix::unistd::pipe().unwrap();
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let [program, kernel] =
+            ["/proc/self/exe", "/proc/self/maps"].map(|path| OwnedFd::from(File::open(path).unwrap()));
+        let mut all = vec![pipe, socket.into(), kernel];
+        // Where programs are built on tmpfs their files are memory.
+        if fstatfs(&program).unwrap().filesystem_type() != TMPFS_MAGIC {
+            all.push(program);
+        }
+        all
+    }
+
     #[test]
     fn imported_memfd_is_sealed_filled_and_keeps_its_bytes() {
         let len = 4 * host_page_size();

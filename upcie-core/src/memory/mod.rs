@@ -10,7 +10,7 @@ mod external;
 mod pagemap;
 
 #[cfg(test)]
-pub(crate) use external::tests::{descriptors_of, file_of};
+pub(crate) use external::tests::{descriptors_of, file_of, other_files};
 pub(crate) use external::{MemoryFile, check, not_memory};
 pub(crate) use pagemap::physical_pages;
 

@@ -5,7 +5,7 @@ use super::{
 use crate::{
     Failure, Result,
     dma::{Addresses, DmaSpace, Heap, Region},
-    memory::{Memory, PageSize, descriptors_of, file_of, host_page_size},
+    memory::{Memory, PageSize, descriptors_of, file_of, host_page_size, other_files},
     socket::send_some,
     testing::FakeIommu,
 };
@@ -212,8 +212,8 @@ fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
     import_as(true, bytes, fds)
 }
 
-/// Soundness finding 9: closing a FUSE file can block for ever, so a foreign one must not get into this process. A pipe
-/// stands for it.
+/// Soundness finding 9: closing a FUSE file can block for ever, so a foreign one must not get into this process. Files
+/// of other kinds stand for it: [`other_files`] says why they are equal.
 #[test]
 fn foreign_descriptors_are_inspected_by_a_child() {
     let memory = Memory::new(1, PageSize::Small).unwrap().shared();
@@ -231,6 +231,10 @@ fn foreign_descriptors_are_inspected_by_a_child() {
     }
     let error = importing.join().unwrap().unwrap_err().to_string();
     assert!(error.contains("only a memory file"), "{error}");
+    for other in other_files() {
+        let error = import_as(false, &good, &[other.as_fd()]).unwrap_err().to_string();
+        assert!(error.contains("only a memory file"), "{other:?}: {error}");
+    }
     for (fds, words) in [
         (vec![], "no descriptor"),
         (vec![fd, fd], "more than one"),

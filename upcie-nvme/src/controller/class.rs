@@ -7,15 +7,14 @@ use upcie_core::{device::Address, pci::Function};
 /// is not there is left to the transport, which says so.
 pub(crate) fn check(address: &Address) -> Result<()> {
     match address.bdf().map(Function::at) {
-        Some(Ok(function)) if !function.is_nvme() => Err(Error::unsupported(
-            address.without_token().to_string(),
-            format!(
-                "its class is {:06x}, and an NVMe controller's 0108xx (`upcie list` shows those of this machine)",
-                function.class
-            ),
-        )),
+        Some(Ok(function)) if !function.is_nvme() => Err(refused(address, function.class)),
         _ => Ok(()),
     }
+}
+
+fn refused(address: &Address, class: u32) -> Error {
+    let reason = "an NVMe controller's 0108xx (`upcie list` shows those of this machine)";
+    Error::unsupported(address.without_token().to_string(), format!("its class is {class:06x}, and {reason}"))
 }
 
 #[cfg(test)]
@@ -23,14 +22,19 @@ mod tests {
     use super::*;
     use upcie_core::pci::functions;
 
+    /// The suite `guest_edu` opens a function of another class; this machine may have none.
     #[test]
     fn another_function_is_refused_by_its_class() {
-        // A machine without PCI has nothing to refuse.
-        for function in functions().unwrap_or_default().into_iter().filter(|function| !function.is_nvme()) {
-            for address in [Address::Pci(function.bdf), Address::Sysfs(function.bdf)] {
-                let text = check(&address).unwrap_err().to_string();
-                assert!(text.contains(&format!("its class is {:06x}", function.class)), "{text}");
+        let bdf = "0000:00:1f.0".parse().unwrap();
+        for address in [Address::Pci(bdf), Address::Sysfs(bdf)] {
+            let text = refused(&address, 0x06_01_00).to_string();
+            for part in ["0000:00:1f.0", "its class is 060100", "0108xx", "upcie list"] {
+                assert!(text.contains(part), "{part}: {text}");
             }
+        }
+        for function in functions().unwrap_or_default() {
+            let refused = check(&Address::Pci(function.bdf)).is_err();
+            assert_eq!(refused, !function.is_nvme(), "{}: {:06x}", function.bdf, function.class);
         }
         check(&Address::VfioUser("/run/x".into())).unwrap();
     }

@@ -204,6 +204,7 @@ impl<M: Media> Core<M> {
                     keys: &self.io.keys,
                     has_cache,
                     subsystem: self.subsystem,
+                    identity: self.identity,
                     revision: self.firmware.revision(),
                     capacity: (self.io.capacity, self.io.unallocated()),
                     controller: (self.io.controller, self.controllers),

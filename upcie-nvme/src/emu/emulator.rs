@@ -3,7 +3,7 @@
 use super::{
     Error, FaultPlan, Machine, Options, Region, Storage,
     faults::Place,
-    identify,
+    identity,
     layout::REGISTER_BAR,
     msix::MSIX_BAR,
     own_memory::{CMB_BAR, PMR_BAR},
@@ -47,10 +47,8 @@ impl Emulator {
     pub fn new(options: &Options) -> Result<Self, Error> {
         let mut machine = Machine::new(options)?;
         machine.inject_file(options, Place::Server)?;
-        // A file is the same subsystem each time. Memory is a new one, whatever its serial number.
-        if options.file.is_none() {
-            machine.set_subsystem(identify::unique());
-        }
+        let (subsystem, namespaces) = identity::of_medium(options);
+        machine.set_identities(subsystem, namespaces);
         let size = machine.namespace_size();
         Ok(Self { machine, since: Instant::now(), size, subsystem: None })
     }
@@ -91,12 +89,13 @@ impl Emulator {
         if count < 2 {
             return Ok(vec![first]);
         }
-        let (identity, size, theirs) = (first.machine.core.subsystem, first.size, options.of_another());
+        let (subsystem, namespaces) = (first.machine.core.subsystem, first.machine.core.identity);
+        let (size, theirs) = (first.size, options.of_another());
         let shared = Subsystem::of(&mut first.machine);
         let mut all = Vec::new();
         for number in 2..=count {
             let mut machine = Machine::with_media(&theirs, Storage::nothing(), size)?;
-            machine.set_subsystem(identity);
+            machine.set_identities(subsystem, namespaces);
             let subsystem = Some(shared.another());
             all.push((number, Self { machine, since: first.since, size, subsystem }));
         }

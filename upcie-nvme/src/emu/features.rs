@@ -83,7 +83,7 @@ impl Features {
                 default.value(feature, command, io, true)
             }
             FeatureSelect::SUPPORTED => {
-                self.value(feature, &Command { nsid: 1, cdw11: 0, ..*command }, io, true)?;
+                self.value(feature, &Command { nsid: 0, cdw11: 0, ..*command }, io, true)?;
                 Ok(1 << 2 | u32::from(feature == FeatureId::ERROR_RECOVERY) << 1)
             }
             _ => Err(INVALID_FIELD),
@@ -108,10 +108,14 @@ impl Features {
                     _ => return Err(INVALID_FIELD),
                 }
             }
-            FeatureId::ERROR_RECOVERY => {
-                io.namespace(command.nsid)?;
-                self.recovery[command.nsid as usize - 1]
-            }
+            FeatureId::ERROR_RECOVERY => match command.nsid {
+                // The specification has an error for this. Linux's tools ask without a namespace, and get the first's value.
+                0 | ALL_NAMESPACES => self.recovery.first().copied().unwrap_or(0),
+                nsid => {
+                    io.namespace(nsid)?;
+                    self.recovery[nsid as usize - 1]
+                }
+            },
             FeatureId::VOLATILE_WRITE_CACHE if io.media.is_volatile() => {
                 VolatileWriteCache::new().with_wce(write_cache).into_bits()
             }
@@ -145,7 +149,7 @@ impl Features {
             return io.configure_keys(command);
         }
         // Refuse unknown features first: their other fields have no meaning.
-        self.value(feature, &Command { nsid: 1, cdw11: 0, ..*command }, io, true)?;
+        self.value(feature, &Command { nsid: 0, cdw11: 0, ..*command }, io, true)?;
         scope(command, feature != FeatureId::ERROR_RECOVERY)?;
         match feature {
             FeatureId::ARBITRATION => self.arbitration = value,

@@ -4,6 +4,7 @@ use super::{
     Options, Sgls, boot, config, firmware,
     formats::{FORMATS, named_format},
     host_buffer, host_data,
+    identity::{self, Identifiers, Identity},
     key_value::Keys,
     logs,
     namespace::{Away, Namespace},
@@ -18,10 +19,6 @@ use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
     IdentifyDword11, IdentifyNamespace, IndependentNamespace, NamespaceIdType, NamespaceList, NvmNamespace,
     OptionalAdmin, OptionalCommands, PowerState, Status,
-};
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -41,7 +38,9 @@ pub(super) struct Known<'a> {
     pub namespaces: &'a [Namespace],
     pub keys: &'a [Option<Keys>],
     pub has_cache: bool,
-    pub subsystem: [u8; 16],
+    pub subsystem: Identity,
+    /// The identity that those of the namespaces are made of.
+    pub identity: Identity,
     /// The firmware revision in use.
     pub revision: [u8; 8],
     /// Bytes of the medium, and those that belong to no namespace.
@@ -59,6 +58,10 @@ impl Known<'_> {
     fn format_progress(&self) -> u8 {
         1 << 7 | self.unformatted
     }
+
+    fn identifiers(&self, nsid: u32, namespace: &Namespace) -> Identifiers {
+        Identifiers::new(&self.identity, nsid, namespace.generation)
+    }
 }
 
 /// Returns the 4096 bytes that an Identify command asks for.
@@ -68,7 +71,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
     let dword = IdentifyDword10::from_bits(command.cdw10);
     match dword.cns() {
         // The data that all namespaces have in common.
-        Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(known, &Namespace::NONE)),
+        Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(known, None, &Namespace::NONE)),
         // An inactive identifier has zeros.
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::ALLOCATED_NAMESPACE if !found?.is_allocated() => Ok(vec![0; 4096]),
@@ -76,12 +79,12 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE if found?.keys => {
             Err(Status::INVALID_COMMAND_SET.with_do_not_retry())
         }
-        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(known, found?)),
+        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(known, Some(nsid), found?)),
         Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && found?.command_set() == Csi::NVM => {
             Ok(nvm_namespace(found?))
         }
         // The data that all namespaces with a block format have in common: here the same for each.
-        Cns::FORMAT_NAMESPACE => named_format(command).map(|_| namespace(known, &Namespace::NONE)),
+        Cns::FORMAT_NAMESPACE => named_format(command).map(|_| namespace(known, None, &Namespace::NONE)),
         Cns::COMMAND_SET_FORMAT_NAMESPACE if command.cdw11 >> 24 == 0 => {
             named_format(command).map(|_| nvm_formats().as_bytes().to_vec())
         }
@@ -99,22 +102,25 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             if !found.is_active() {
                 return Err(INVALID_FIELD);
             }
-            let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
-            let mut list = header.as_bytes().to_vec();
-            list.extend(match found.generation {
-                0 => uuid(&options.serial, nsid),
-                later => uuid(&format!("{} {later}", options.serial), nsid),
-            });
+            let ids = known.identifiers(nsid, found);
+            let mut list = Vec::new();
+            let mut add = |nidt: NamespaceIdType, nid: &[u8]| {
+                let header = DescriptorHeader { nidt: nidt.0, nidl: nid.len() as u8, ..Default::default() };
+                list.extend_from_slice(header.as_bytes());
+                list.extend_from_slice(nid);
+            };
+            add(NamespaceIdType::EUI64, &ids.eui64);
+            add(NamespaceIdType::NGUID, &ids.nguid);
+            add(NamespaceIdType::UUID, &ids.uuid);
             if options.has_command_sets() {
-                let header = DescriptorHeader { nidt: NamespaceIdType::CSI.0, nidl: 1, ..Default::default() };
-                list.extend(header.as_bytes());
-                list.push(found.command_set().0);
+                add(NamespaceIdType::CSI, &[found.command_set().0]);
             }
             list.resize(4096, 0);
             Ok(list)
         }
         cns if zones::has_structure(options, cns) => {
-            zones::page(options, known.namespaces, known.keys, command, known.format_progress())
+            let (all, progress) = (known.namespaces, known.format_progress());
+            zones::page(options, all, known.keys, command, progress, &known.identity)
         }
         // A list of one.
         Cns::ENDURANCE_GROUPS if options.placement.on => {
@@ -163,6 +169,9 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.mn = padded(MODEL);
     id.fr = known.revision;
     id.rab = 6;
+    // Little endian.
+    id.ieee = identity::OUI;
+    id.ieee.reverse();
     // In pages of CAP.MPSMIN.
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
     let (number, count) = known.controller;
@@ -253,13 +262,14 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.fna = 1 << 2;
     // Flush takes all namespaces by FFFFFFFFh.
     id.vwc = 0x06 | u8::from(known.has_cache);
-    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&known.subsystem));
+    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", identity::text(&known.subsystem));
     id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
     id.psd[0] = PowerState { mp: 100, ..Default::default() };
     id.as_bytes().to_vec()
 }
 
-fn namespace(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
+/// Returns the Identify data of a namespace, which has identifiers if it has an NSID.
+fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec<u8> {
     let options = known.options;
     let mut id = IdentifyNamespace::new_zeroed();
     let blocks = namespace.size();
@@ -273,6 +283,10 @@ fn namespace(known: &Known<'_>, namespace: &Namespace) -> Vec<u8> {
     id.nsattr = options.ro.into();
     if options.placement.on {
         id.endgid = placement::GROUP;
+    }
+    if let Some(nsid) = nsid {
+        let ids = known.identifiers(nsid, namespace);
+        (id.nguid, id.eui64) = (ids.nguid, ids.eui64);
     }
     id.mssrl = COPY_RANGE_BLOCKS;
     id.mcl = COPY_BLOCKS;
@@ -340,34 +354,4 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
     let len = text.len().min(N);
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
     field
-}
-
-/// Makes a UUID for the subsystem of an embedded controller that keeps its data in memory: unique on this
-/// machine.
-pub(super) fn unique() -> [u8; 16] {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    uuid(&format!("{}-{}-{number}", std::process::id(), since.as_nanos()), 0)
-}
-
-/// Makes a UUID (version 8) of a namespace of the controller with this serial number; of the subsystem with
-/// `nsid` 0. It is the same each time, so that hosts recognise the namespace.
-pub(super) fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
-    // FNV-1a, 128 bits.
-    let hash = serial
-        .bytes()
-        .chain(nsid.to_be_bytes())
-        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        });
-    let mut id = hash.to_be_bytes();
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
-    id
-}
-
-fn text(uuid: &[u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }

@@ -113,9 +113,9 @@ impl<M: Media> Machine<M> {
         Ok(machine)
     }
 
-    /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.
-    pub fn set_subsystem(&mut self, identity: [u8; 16]) {
-        self.core.subsystem = identity;
+    /// Sets the identities of the NVM subsystem and of its namespaces, UUIDs. By default they follow from the serial number.
+    pub fn set_identities(&mut self, subsystem: [u8; 16], namespaces: [u8; 16]) {
+        (self.core.subsystem, self.core.identity) = (subsystem, namespaces);
     }
 
     /// Returns the size of each namespace in bytes.

@@ -35,6 +35,11 @@
 //! short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller,
 //! also with a file. Compare and Write as a fused operation.
 //!
+//! # Identity
+//! The NQN of the NVM subsystem and the identifiers of the namespaces (EUI64, NGUID, UUID) are the same each time for a file of one
+//! path and one serial number. Memory is a new subsystem each time; its namespaces have the same identifiers each time with a
+//! `serial=`, and new ones without. A namespace that a host makes has its own. The OUI in them is locally administered.
+//!
 //! # Controller memory buffer
 //! With `cmb=` BAR 2 is memory that a host maps, for submission and completion queues, PRP and scatter gather lists, and data
 //! (CMBSZ has all five). A host gives it an address (CMBMSC), at which the controller then finds it in place of the host's memory.
@@ -123,6 +128,7 @@ mod host;
 mod host_buffer;
 mod host_data;
 mod identify;
+mod identity;
 mod io;
 mod key_value;
 mod keys;

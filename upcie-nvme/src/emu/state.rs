@@ -6,7 +6,7 @@ use super::{
     features::Features,
     firmware::Firmware,
     host_data::HostData,
-    identify,
+    identity,
     io::Io,
     layout,
     media::Media,
@@ -54,7 +54,9 @@ pub(super) struct Core<M> {
     /// The number of controllers in the NVM subsystem.
     pub controllers: u16,
     /// The identity of the NVM subsystem.
-    pub subsystem: [u8; 16],
+    pub subsystem: identity::Identity,
+    /// The identity that those of the namespaces are made of.
+    pub identity: identity::Identity,
     /// Present in an NVM subsystem with a primary controller (`vfs=`), whose controllers share it.
     pub virtualization: Option<Box<Virtualization>>,
     /// The resources that the controller has for its host.
@@ -86,7 +88,8 @@ impl<M: Media> Core<M> {
             takes_io_queues: false,
             vectors: 0,
             controllers: options.functions.count.saturating_add(1),
-            subsystem: identify::uuid(&options.serial, 0),
+            subsystem: identity::of_serial(&options.serial),
+            identity: identity::of_serial(&options.serial),
             virtualization: Virtualization::new(options),
             granted,
             changes: 0,

@@ -3,6 +3,7 @@
 use super::{hostile_client::default_session, *};
 use crate::{
     irq::EventFd,
+    memory::other_files,
     vfio_user::wire::{SetIrqs, vfio},
 };
 use nix::{
@@ -84,9 +85,9 @@ fn an_eventfd_made_blocking_does_not_stop_the_server() {
 fn only_eventfds_are_accepted_for_interrupts() {
     let mut session = default_session();
     let file = memfd_create(c"anon_inode:[eventfd]", MFdFlags::MFD_CLOEXEC).unwrap();
-    let settings = std::fs::File::open("/proc/self/comm").unwrap();
-    let (pipe, write) = nix::unistd::pipe().unwrap();
-    for fd in [file.as_fd(), settings.as_fd(), write.as_fd(), pipe.as_fd()] {
+    let (_pipe, write) = nix::unistd::pipe().unwrap();
+    let others = other_files();
+    for fd in [file.as_fd(), write.as_fd()].into_iter().chain(others.iter().map(AsFd::as_fd)) {
         let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
         let set = SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 };
         assert_eq!(session.set(set, &[], &[fd]), Err(Errno::EINVAL), "{fd:?}");

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Failure,
+    memory::other_files,
     vfio_user::wire::{RegionAccess, RegionInfo, region_info, vfio},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -94,9 +95,7 @@ fn only_populated_parts_take_pages() {
 /// Soundness finding 9: the first call on a FUSE file waits for its daemon, which is the server.
 #[test]
 fn a_bar_in_another_file_is_accessed_by_message() {
-    let (pipe, _write) = nix::unistd::pipe().unwrap();
-    let process = std::fs::File::open("/proc/self/maps").unwrap().into();
-    for file in [pipe, process] {
+    for file in other_files() {
         let (client, server) = describing(file, || region_info(0, 0x4000, Some(&[(0x1000, 0x1000)])));
         let bar = client.bar(0).unwrap();
         assert!(bar.areas().is_empty());

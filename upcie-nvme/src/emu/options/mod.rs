@@ -130,7 +130,8 @@ pub struct Options {
     /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
     /// commas stand for one comma of the name. Needs the feature `fault-files`.
     pub faults: Option<PathBuf>,
-    /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
+    /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`. The identifiers of namespaces in memory
+    /// (NGUID, EUI64, UUID) follow from it if it is another one; those of a file follow from the file's path, too.
     pub serial: String,
     /// Zoned namespaces.
     pub zones: Box<ZoneOptions>,

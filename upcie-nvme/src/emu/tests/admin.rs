@@ -4,8 +4,8 @@ use super::host::{Host, PAGE, admin, exact};
 use crate::spec::{
     ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Cns, Command, CommandsSupportedLog,
     ErrorLogEntry, FeatureId, FeatureSelect, FeaturesSupportedLog, FirmwareSlotLog, IdentifyController,
-    IdentifyNamespace, LogPageId, NamespaceDescriptors, NamespaceIdType, NamespaceList, NumberOfQueues,
-    QueuePriority, SmartLog, Status, SupportedLogPages,
+    IdentifyNamespace, LogPageId, NamespaceList, NumberOfQueues, QueuePriority, SmartLog, Status,
+    SupportedLogPages,
 };
 use upcie_core::irq::{EventFd, IrqKind};
 use zerocopy::FromBytes;
@@ -29,16 +29,6 @@ fn identify_data_follows_the_options() {
         let found: Vec<u32> = list.nsids.into_iter().take_while(|&nsid| nsid != 0).collect();
         assert_eq!(found, expected);
     }
-    let uuids: Vec<_> = [1, 2]
-        .map(|nsid| {
-            let page = host.page(Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0));
-            let found: Vec<_> =
-                NamespaceDescriptors::new(&page).map(|id| (id.nidt, id.nid.to_vec())).collect();
-            assert_eq!((found.len(), found[0].0, found[0].1.len()), (1, NamespaceIdType::UUID, 16));
-            found[0].1.clone()
-        })
-        .into();
-    assert_ne!(uuids[0], uuids[1]);
 }
 
 #[test]
@@ -105,7 +95,8 @@ fn every_admin_error_is_the_specified_one() {
         (get(0x06, 0), Status::INVALID_FIELD),
         (get(0xc0, 0), Status::INVALID_FIELD),
         (get(0x07, 4), Status::INVALID_FIELD),
-        (get(0x05, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
+        (Command { nsid: 3, ..get(0x05, 0) }, Status::INVALID_NAMESPACE_OR_FORMAT),
+        (set(0x05, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
         (admin(0x0a, 0, 0x09, 3), Status::INVALID_FIELD),
         (set(0x00, 0), Status::INVALID_FIELD),
         (set(0x02, 1), Status::INVALID_FIELD),
@@ -186,6 +177,14 @@ fn features_keep_their_values_until_a_reset() {
     let read =
         Command { nsid: 2, ..Command::get_features(FeatureId::ERROR_RECOVERY, FeatureSelect::CURRENT) };
     assert_eq!(host.admin.run(read).result(), Ok(7));
+    // Hosts may ask without a namespace, and get the first one's value.
+    let first = Command { nsid: 1, ..Command::set_features(FeatureId::ERROR_RECOVERY, 9) };
+    assert_eq!(host.admin.status(first), Status::SUCCESS);
+    for (nsid, value) in [(0, 9), (ALL_NAMESPACES, 9), (1, 9), (2, 7)] {
+        assert_eq!(host.admin.run(Command { nsid, ..read }).result(), Ok(value), "namespace {nsid:#x}");
+    }
+    assert_eq!(get(&mut host, FeatureId::ERROR_RECOVERY, 1), 0, "the default");
+    assert_eq!(get(&mut host, FeatureId::ERROR_RECOVERY, 3), 0b110, "changeable, of a namespace");
     host.write_u32(0x14, 0).unwrap();
     host.enable();
     assert_eq!(host.admin.run(read).result(), Ok(0));

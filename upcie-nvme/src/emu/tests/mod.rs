@@ -16,6 +16,7 @@ mod files;
 mod fused;
 mod host;
 mod host_buffer;
+mod identity;
 mod interrupts;
 mod key_value;
 mod long_lists;

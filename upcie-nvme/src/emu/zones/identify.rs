@@ -3,6 +3,7 @@
 use super::super::{
     Options,
     formats::{FORMATS, named_format},
+    identity::{Identifiers, Identity},
     key_value::{self, Keys},
     namespace::Namespace,
     options::{EXTENSION_UNIT, GRANULARITY},
@@ -30,13 +31,15 @@ pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
     by_set && options.has_command_sets()
 }
 
-/// Returns the 4096 bytes of such a structure. `format_progress` is FPI of the namespace in question.
+/// Returns the 4096 bytes of such a structure. `format_progress` is FPI of the namespace in question, `identity` that of all
+/// namespaces.
 pub(in super::super) fn page(
     options: &Options,
     namespaces: &[Namespace],
     keys: &[Option<Keys>],
     command: &Command,
     format_progress: u8,
+    identity: &Identity,
 ) -> Result<Vec<u8>, Status> {
     let csi = IdentifyDword11::from_bits(command.cdw11).csi();
     let is_known = match csi {
@@ -65,7 +68,8 @@ pub(in super::super) fn page(
                 true if csi == Csi::ZONED => namespace(options, found.shift),
                 true if csi == Csi::KEY_VALUE => {
                     let keys = keys.get(index).and_then(Option::as_ref).ok_or(Status::INTERNAL_ERROR)?;
-                    key_value::page(keys, options.ro, format_progress)
+                    let ids = Identifiers::new(identity, command.nsid, found.generation);
+                    key_value::page(keys, options.ro, format_progress, &ids)
                 }
                 _ => Vec::new(),
             }

@@ -3,7 +3,7 @@
 
 mod program;
 
-use program::{Dir, fails, feed, run_upcie as run, succeeds, upcie};
+use program::{Dir, complains, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
@@ -258,5 +258,51 @@ fn a_closed_stderr_keeps_the_exit_code() {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let status = Command::new(program).args(arguments.split_whitespace()).stderr(full).status().unwrap();
         assert_eq!(status.code(), Some(code), "{program} {arguments}");
+    }
+}
+
+/// The help on a full disk, and a result without a stdout, were lost with exit code 0.
+#[test]
+fn a_text_that_stdout_does_not_take_is_an_error() {
+    let (upcie, hugepages) = (env!("CARGO_BIN_EXE_upcie"), env!("CARGO_BIN_EXE_hugepages"));
+    for (program, arguments) in [
+        (upcie, "--help"),
+        (upcie, "help perf"),
+        (upcie, "version"),
+        (upcie, "info emu --json"),
+        (upcie, "completions bash"),
+        (upcie, "read emu:size=1M"),
+        (hugepages, "setup --help"),
+        (hugepages, "info --json"),
+        (env!("CARGO_BIN_EXE_devbind"), "--version"),
+        (env!("CARGO_BIN_EXE_nvme-emu"), "--help"),
+    ] {
+        for (to, part) in [("> /dev/full", "No space left"), (">&-", "Bad file descriptor")] {
+            let line = format!("exec \"$0\" {arguments} {to}");
+            let output =
+                Command::new("sh").args(["-c", &line, program]).stdin(Stdio::null()).output().unwrap();
+            let error = complains(1, output);
+            assert!(error.contains(part) && error.contains("stdout"), "{program} {arguments} {to}: {error}");
+        }
+    }
+    // What prints nothing on stdout needs none.
+    let dir = Dir::made("closed");
+    let (line, copy) = ("exec \"$0\" read emu:size=1M \"$1\" >&-", dir.path("copy"));
+    succeeds(Command::new("sh").args(["-c", line, upcie, &copy]).output().unwrap());
+    assert_eq!(fs::read(copy).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn version_is_a_word_as_well() {
+    for program in [
+        env!("CARGO_BIN_EXE_upcie"),
+        env!("CARGO_BIN_EXE_hugepages"),
+        env!("CARGO_BIN_EXE_devbind"),
+        env!("CARGO_BIN_EXE_nvme-emu"),
+    ] {
+        let shown = |how: &str| String::from_utf8(succeeds(program::run(program, how))).unwrap();
+        let name = std::path::Path::new(program).file_name().unwrap().to_str().unwrap();
+        assert_eq!(shown("version"), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(shown("version"), shown("--version"));
     }
 }

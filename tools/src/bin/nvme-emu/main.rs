@@ -21,7 +21,7 @@ use upcie_nvme::emu::{Emulator, Options};
 use upcie_tools::{
     cli,
     log::{self, LogArgs},
-    units, user,
+    stdio, units, user,
 };
 
 /// Emulates an NVMe controller behind a vfio-user socket.
@@ -31,6 +31,7 @@ use upcie_tools::{
 /// lost at the end of the program unless --file keeps it.
 #[derive(Debug, Parser)]
 #[command(
+    name = "nvme-emu",
     version,
     after_help = "Examples:\n  \
         nvme-emu --socket /tmp/nvme.sock &\n  \
@@ -203,7 +204,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse(std::env::args_os());
     if let Err(error) = log::start(&args.log) {
         cli::message(&format!("nvme-emu: {error:#}"));
         return ExitCode::from(2);
@@ -268,7 +269,10 @@ fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     }
     let listeners = args.socket.iter().map(|socket| Listener::bind_for(socket, access));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    cli::print(format!("{line})\n").as_bytes())?;
+    // A service may be started without stdout, and then nobody waits for this line.
+    if stdio::has_stdout() {
+        cli::print(format!("{line})\n").as_bytes())?;
+    }
     let served = serve(&mut controllers, &listeners, &stop, args.once);
     // Nobody is left to wait for an answer during the flush.
     drop(listeners);

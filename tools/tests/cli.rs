@@ -6,6 +6,7 @@ mod program;
 use program::{Dir, complains, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
     process::{Command, Stdio},
@@ -304,5 +305,47 @@ fn version_is_a_word_as_well() {
         let name = std::path::Path::new(program).file_name().unwrap().to_str().unwrap();
         assert_eq!(shown("version"), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
         assert_eq!(shown("version"), shown("--version"));
+    }
+}
+
+/// Verbs with nvme-cli's names have nvme-cli's letters; those of our own agree.
+#[test]
+fn a_letter_means_one_option_in_all_programs() {
+    let (upcie, devbind, hugepages) =
+        (env!("CARGO_BIN_EXE_upcie"), env!("CARGO_BIN_EXE_devbind"), env!("CARGO_BIN_EXE_hugepages"));
+    let mut seen = BTreeMap::<String, (String, String)>::new();
+    for (program, verbs) in [
+        (upcie, &["perf", "soak", "p2p", "plot", "list", "info"][..]),
+        (devbind, &["list", "bind", "unbind", "restore"]),
+        (hugepages, &["info", "setup", "clear", "mount", "unmount", "release"]),
+        (env!("CARGO_BIN_EXE_nvme-emu"), &[""]),
+    ] {
+        for verb in verbs {
+            let help = String::from_utf8(succeeds(program::run(program, &format!("{verb} --help")))).unwrap();
+            for (letter, name) in help.lines().filter_map(|line| line.trim_start().split_once(", --")) {
+                if !letter.starts_with('-') || letter.len() != 2 {
+                    continue;
+                }
+                let name = name.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+                let here = (name.to_owned(), format!("{program} {verb}"));
+                let first = seen.entry(letter.to_owned()).or_insert_with(|| here.clone());
+                assert_eq!(first.0, here.0, "{letter} of {} and of {}", first.1, here.1);
+            }
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+    // The letters that scripts may have.
+    succeeds(program::run(devbind, "-n list -c all"));
+}
+
+#[test]
+fn sizes_are_powers_of_1024() {
+    for size in ["4K", "4KB", "4KiB", "4096"] {
+        assert_eq!(succeeds(run(&format!("read emu:size=1M --length {size}"))).len(), 4096, "{size}");
+    }
+    let emulator = program::run(env!("CARGO_BIN_EXE_nvme-emu"), "--help");
+    for output in [run("--help"), run("perf --help"), run("read --help"), emulator] {
+        let help = String::from_utf8(succeeds(output)).unwrap();
+        assert!(help.contains("powers of 1024") && help.contains("4K = 4KB = 4KiB"), "{help}");
     }
 }

@@ -56,7 +56,7 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Global {
     /// Only print what would be done
-    #[arg(long, short = 'n', global = true)]
+    #[arg(long, short_alias = 'n', global = true)]
     dry_run: bool,
     /// Print each write to sysfs; `list` prints more
     #[arg(long, short, global = true)]

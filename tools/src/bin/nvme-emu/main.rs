@@ -44,6 +44,7 @@ use upcie_tools::{
         stdout, `listening on vfio-user:PATH …`, with the size of that memory. Messages go to stderr;\n\
         --log prints more. A signal ends it within two seconds: it asks the client to disconnect, and\n\
         then writes the cached data of --file to the disk.\n\n\
+        Sizes in bytes: K, M, G and T are powers of 1024, as in fio (4K = 4KB = 4KiB).\n\n\
         Exit codes:\n  \
         0  ended by a signal or --once\n  \
         1  an error while running, or data that may not be on the disk\n  \
@@ -51,7 +52,7 @@ use upcie_tools::{
 )]
 struct Args {
     /// Socket to listen on, once for each controller; a socket without a server is replaced
-    #[arg(long, short, value_name = "PATH", required_unless_present = "completions")]
+    #[arg(long, short_alias = 's', value_name = "PATH", required_unless_present = "completions")]
     socket: Vec<PathBuf>,
     /// Permission bits of the socket, in octal: they decide which users may connect
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
@@ -63,7 +64,7 @@ struct Args {
     #[arg(long, value_name = "SHELL")]
     completions: Option<Shell>,
     /// Options as in an `emu:` address, key=value,…; the flags below override them
-    #[arg(long, short, value_name = "OPTIONS", default_value = "")]
+    #[arg(long, short_alias = 'o', value_name = "OPTIONS", default_value = "")]
     options: String,
     /// Exit after the first client, of each controller
     #[arg(long)]

@@ -37,7 +37,9 @@ Addresses:
                          zoned=true (zone-size=, max-open=, zrwa=, …),
                          fdp=true (placement), kv=true (keys and values)
 (*) physical addresses: needs root and huge pages, and the device can reach all
-    memory of the machine";
+    memory of the machine
+
+Sizes in bytes: K, M, G and T are powers of 1024, as in fio (4K = 4KB = 4KiB)";
 
 /// Address argument of a command.
 #[derive(Debug, Args)]

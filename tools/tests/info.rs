@@ -53,6 +53,11 @@ fn values_are_shown_with_their_units() {
     shown("max power", "1 W");
     shown("warning temperature", "70 °C");
     shown("in use", "none: polling only");
+    shown("max transfer", "1 MiB");
+    // CAP had a line of 200 columns.
+    let (_, registers) = text.split_once("\nRegisters\n").unwrap();
+    assert!(registers.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(!text.contains("mdts"), "{text}");
 }
 
 #[test]

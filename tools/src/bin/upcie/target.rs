@@ -32,8 +32,9 @@ Addresses:
                          namespaces=, nn= (the most that may be created),
                          latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
-                         hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
-                         dbbuf=true (shadow doorbells),
+                         cmb=, hmb=, ms=, pi= (metadata), serial=,
+                         boot-partitions=, dbbuf=true (shadow doorbells),
+                         faults=PLAN (docs/faults.md),
                          zoned=true (zone-size=, max-open=, zrwa=, …),
                          fdp=true (placement), kv=true (keys and values)
 (*) physical addresses: needs root and huge pages, and the device can reach all

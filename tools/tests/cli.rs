@@ -237,11 +237,18 @@ fn on_a_terminal(arguments: &str) -> (i32, String) {
 }
 
 #[test]
-fn a_terminal_gets_progress_but_no_blocks() {
+fn a_terminal_gets_progress_and_a_result_but_no_blocks() {
     let (code, text) = on_a_terminal("perf emu:size=16M --time 1500ms");
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("running ") && text.contains("[=") && text.contains(" IOPS  "), "{text}");
     assert!(text.contains("p99.99"), "{text}");
+    let dir = Dir::made("terminal");
+    fs::write(dir.path("data"), bytes(64 << 10)).unwrap();
+    let (code, text) = on_a_terminal(&format!("write emu:size=1M {} --verify", dir.path("data")));
+    assert_eq!(code, 0, "{text}");
+    for part in ["64 KiB (65536 bytes) were written from byte 0 on in ", "/s), and verified"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
     let (code, text) = on_a_terminal("read emu:size=1M");
     assert!(code == 1 && text.contains("terminal"), "{text}");
 }

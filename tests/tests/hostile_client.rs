@@ -18,7 +18,7 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixStream, process::ExitStatusExt},
     },
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use upcie_core::device::Address;
 use upcie_nvme::Controller;
@@ -26,6 +26,7 @@ use upcie_tests::{deadline, left_out, process::Server};
 
 const VERSION: u16 = 1;
 const DMA_MAP: u16 = 2;
+const GET_INFO: u16 = 4;
 const REGION_WRITE: u16 = 10;
 const CONFIG: u32 = 7;
 
@@ -42,6 +43,17 @@ fn socket(address: Address) -> PathBuf {
         Address::VfioUser(path) => path,
         other => panic!("{other}"),
     }
+}
+
+/// Makes a message.
+fn message(command: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(7_u16.to_ne_bytes());
+    bytes.extend(command.to_ne_bytes());
+    bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(payload);
+    bytes
 }
 
 /// A client that sends arbitrary messages.
@@ -63,17 +75,28 @@ impl Raw {
     }
 
     fn send(&mut self, command: u16, payload: &[u8], fd: Option<&OwnedFd>) {
-        let mut bytes = Vec::new();
-        bytes.extend(7_u16.to_ne_bytes());
-        bytes.extend(command.to_ne_bytes());
-        bytes.extend((16 + payload.len() as u32).to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(payload);
+        let bytes = message(command, payload);
         let fds: Vec<_> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let rights = if fds.is_empty() { &[] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL;
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None).unwrap();
+    }
+
+    /// Waits until the server has received all that was sent.
+    fn wait_until_received(&self) {
+        let end = Instant::now() + deadline();
+        loop {
+            let mut left: libc::c_int = 0;
+            // SAFETY: the call stores one integer there.
+            let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            if left == 0 {
+                return;
+            }
+            assert!(Instant::now() < end, "{left} bytes wait");
+            std::thread::yield_now();
+        }
     }
 
     /// Receives an answer; returns its error number, 0 for none.
@@ -203,6 +226,35 @@ fn a_signal_ends_a_server_that_waits_for_a_client() {
     println!("ended after {:?}", start.elapsed());
 }
 
+/// Sends half of a message, at most: the server has to wait for the rest.
+fn half_send(client: &mut Raw) {
+    let whole = message(REGION_WRITE, &[0; 4096]);
+    for part in [&whole[..8], &whole[8..1000]] {
+        client.0.write_all(part).unwrap();
+        client.wait_until_received();
+    }
+}
+
+/// Sends requests without receiving an answer until the server takes none any more.
+fn stop_reading(client: &mut Raw) {
+    client.0.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let request = message(GET_INFO, &[16_u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4]].concat());
+    let taken = (0..100_000).take_while(|_| client.0.write_all(&request).is_ok()).count();
+    assert!((2..100_000).contains(&taken), "{taken} requests without an answer");
+}
+
+#[test]
+fn a_signal_ends_a_server_whose_client_is_stuck() {
+    for stick in [half_send, stop_reading] {
+        let Some(server) = server() else { return };
+        let mut client = Raw::connect(&server);
+        stick(&mut client);
+        let (status, said) = server.end(Signal::SIGTERM);
+        assert!(status.success(), "{status:?} (signal {:?}) {said}", status.signal());
+        client.end();
+    }
+}
+
 /// Soundness R6: the server ended when it had too few descriptors.
 #[test]
 fn a_server_out_of_descriptors_recovers() {
@@ -224,7 +276,7 @@ fn a_server_out_of_descriptors_recovers() {
     let mut waiting = UnixStream::connect(socket(server.address())).unwrap();
     waiting.write_all(b"nonsense, which ends a session").unwrap();
     // The server neither accepts the client nor ends. Its next attempt is 50 ms later.
-    waiting.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     limit(1024);
     waiting.set_read_timeout(Some(deadline())).unwrap();

@@ -1,19 +1,44 @@
 //! Functions of every tool's command line.
 
+use crate::stdio;
 use anyhow::Context;
-use clap::Command;
+use clap::{Command, Parser};
 use clap_complete::Shell;
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Write},
     path::Path,
 };
 use upcie_core::pci::Bdf;
 
+/// Parses a command line; `version` alone means `--version`. Prints help, the version or an error as clap does, and ends the
+/// program after it: unlike clap with an error if stdout does not take the text.
+pub fn parse<T: Parser>(arguments: impl IntoIterator<Item = OsString>) -> T {
+    let mut all: Vec<OsString> = arguments.into_iter().collect();
+    if all.len() == 2 && all[1] == "version" {
+        all[1] = "--version".into();
+    }
+    T::try_parse_from(all).unwrap_or_else(|answer| {
+        if answer.use_stderr() {
+            answer.exit();
+        }
+        let printed = stdio::check_stdout().and_then(|()| answer.print()).and_then(|()| io::stdout().flush());
+        match printed.context("writing to stdout") {
+            Err(error) if !is_broken_pipe(&error) => {
+                message(&format!("{}: {error:#}", T::command().get_name()));
+                std::process::exit(1);
+            }
+            _ => std::process::exit(0),
+        }
+    })
+}
+
 /// Prints a text on stdout.
 pub fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
+    let open = stdio::check_stdout();
+    open.and_then(|()| stdout.write_all(text)).and_then(|()| stdout.flush()).context("writing to stdout")
 }
 
 /// Prints a line on stderr. Ignores errors (no reader, a full disk): results and the exit code matter more

@@ -3,9 +3,10 @@
 
 mod program;
 
-use program::{Dir, fails, feed, run_upcie as run, succeeds, upcie};
+use program::{Dir, complains, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
     process::{Command, Stdio},
@@ -237,11 +238,18 @@ fn on_a_terminal(arguments: &str) -> (i32, String) {
 }
 
 #[test]
-fn a_terminal_gets_progress_but_no_blocks() {
+fn a_terminal_gets_progress_and_a_result_but_no_blocks() {
     let (code, text) = on_a_terminal("perf emu:size=16M --time 1500ms");
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("running ") && text.contains("[=") && text.contains(" IOPS  "), "{text}");
     assert!(text.contains("p99.99"), "{text}");
+    let dir = Dir::made("terminal");
+    fs::write(dir.path("data"), bytes(64 << 10)).unwrap();
+    let (code, text) = on_a_terminal(&format!("write emu:size=1M {} --verify", dir.path("data")));
+    assert_eq!(code, 0, "{text}");
+    for part in ["64 KiB (65536 bytes) were written from byte 0 on in ", "/s), and verified"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
     let (code, text) = on_a_terminal("read emu:size=1M");
     assert!(code == 1 && text.contains("terminal"), "{text}");
 }
@@ -259,5 +267,93 @@ fn a_closed_stderr_keeps_the_exit_code() {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let status = Command::new(program).args(arguments.split_whitespace()).stderr(full).status().unwrap();
         assert_eq!(status.code(), Some(code), "{program} {arguments}");
+    }
+}
+
+/// The help on a full disk, and a result without a stdout, were lost with exit code 0.
+#[test]
+fn a_text_that_stdout_does_not_take_is_an_error() {
+    let (upcie, hugepages) = (env!("CARGO_BIN_EXE_upcie"), env!("CARGO_BIN_EXE_hugepages"));
+    for (program, arguments) in [
+        (upcie, "--help"),
+        (upcie, "help perf"),
+        (upcie, "version"),
+        (upcie, "info emu --json"),
+        (upcie, "completions bash"),
+        (upcie, "read emu:size=1M"),
+        (hugepages, "setup --help"),
+        (hugepages, "info --json"),
+        (env!("CARGO_BIN_EXE_devbind"), "--version"),
+        (env!("CARGO_BIN_EXE_nvme-emu"), "--help"),
+    ] {
+        for (to, part) in [("> /dev/full", "No space left"), (">&-", "Bad file descriptor")] {
+            let line = format!("exec \"$0\" {arguments} {to}");
+            let output =
+                Command::new("sh").args(["-c", &line, program]).stdin(Stdio::null()).output().unwrap();
+            let error = complains(1, output);
+            assert!(error.contains(part) && error.contains("stdout"), "{program} {arguments} {to}: {error}");
+        }
+    }
+    // What prints nothing on stdout needs none.
+    let dir = Dir::made("closed");
+    let (line, copy) = ("exec \"$0\" read emu:size=1M \"$1\" >&-", dir.path("copy"));
+    succeeds(Command::new("sh").args(["-c", line, upcie, &copy]).output().unwrap());
+    assert_eq!(fs::read(copy).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn version_is_a_word_as_well() {
+    for program in [
+        env!("CARGO_BIN_EXE_upcie"),
+        env!("CARGO_BIN_EXE_hugepages"),
+        env!("CARGO_BIN_EXE_devbind"),
+        env!("CARGO_BIN_EXE_nvme-emu"),
+    ] {
+        let shown = |how: &str| String::from_utf8(succeeds(program::run(program, how))).unwrap();
+        let name = std::path::Path::new(program).file_name().unwrap().to_str().unwrap();
+        assert_eq!(shown("version"), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(shown("version"), shown("--version"));
+    }
+}
+
+/// Verbs with nvme-cli's names have nvme-cli's letters; those of our own agree.
+#[test]
+fn a_letter_means_one_option_in_all_programs() {
+    let (upcie, devbind, hugepages) =
+        (env!("CARGO_BIN_EXE_upcie"), env!("CARGO_BIN_EXE_devbind"), env!("CARGO_BIN_EXE_hugepages"));
+    let mut seen = BTreeMap::<String, (String, String)>::new();
+    for (program, verbs) in [
+        (upcie, &["perf", "soak", "p2p", "plot", "list", "info"][..]),
+        (devbind, &["list", "bind", "unbind", "restore"]),
+        (hugepages, &["info", "setup", "clear", "mount", "unmount", "release"]),
+        (env!("CARGO_BIN_EXE_nvme-emu"), &[""]),
+    ] {
+        for verb in verbs {
+            let help = String::from_utf8(succeeds(program::run(program, &format!("{verb} --help")))).unwrap();
+            for (letter, name) in help.lines().filter_map(|line| line.trim_start().split_once(", --")) {
+                if !letter.starts_with('-') || letter.len() != 2 {
+                    continue;
+                }
+                let name = name.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+                let here = (name.to_owned(), format!("{program} {verb}"));
+                let first = seen.entry(letter.to_owned()).or_insert_with(|| here.clone());
+                assert_eq!(first.0, here.0, "{letter} of {} and of {}", first.1, here.1);
+            }
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+    // The letters that scripts may have.
+    succeeds(program::run(devbind, "-n list -c all"));
+}
+
+#[test]
+fn sizes_are_powers_of_1024() {
+    for size in ["4K", "4KB", "4KiB", "4096"] {
+        assert_eq!(succeeds(run(&format!("read emu:size=1M --length {size}"))).len(), 4096, "{size}");
+    }
+    let emulator = program::run(env!("CARGO_BIN_EXE_nvme-emu"), "--help");
+    for output in [run("--help"), run("perf --help"), run("read --help"), emulator] {
+        let help = String::from_utf8(succeeds(output)).unwrap();
+        assert!(help.contains("powers of 1024") && help.contains("4K = 4KB = 4KiB"), "{help}");
     }
 }

@@ -77,11 +77,21 @@ fn a_dry_run_changes_nothing() {
     let setting = format!("vm.nr_hugepages = {wanted}");
     assert!(text.contains("60-upcie-hugepages.conf") && text.contains(&setting), "{text}");
     assert_eq!(count(), before);
+    // Other programs may have pages of this machine.
+    let text = succeeds("clear --shrink --dry-run");
+    assert!(
+        text.contains(&format!("would write 0 to {file}")) || text.contains("nothing to clear"),
+        "{text}"
+    );
+    assert_eq!(count(), before);
     let dir = Dir::made("huge-dry");
     let place = dir.0.join("huge");
     let text = succeeds(&format!("mount --dry-run --mode 0770 --owner root {}", place.display()));
     assert!(text.contains("pagesize=2M,mode=0770,uid=0,gid=0"), "{text}");
     assert!(!place.exists());
+    // The options of the program of the same name on PyPI.
+    let text = succeeds(&format!("mount --dry-run --pagesize 2048 --mountpoint {}", place.display()));
+    assert!(text.contains("pagesize=2M") && text.contains(place.to_str().unwrap()), "{text}");
 }
 
 #[test]
@@ -150,6 +160,8 @@ fn wrong_arguments_are_refused() {
         ("setup --count 1 --root /tmp", "--persist"),
         ("mount --mode 999", "octal"),
         ("release 01:00", "domain:bus:device.function"),
+        ("clear --count 3", "--count"),
+        ("mount /mnt/a --mountpoint /mnt/b", "--mountpoint"),
         ("completions klingon", "klingon"),
     ] {
         let error = fails(2, arguments);
@@ -159,6 +171,9 @@ fn wrong_arguments_are_refused() {
         ("setup --count 1 --node 99", "on node 99"),
         ("mount --owner no-such-user /tmp/upcie-absent", "no user"),
         ("mount /proc", "another file system is mounted"),
+        ("clear --node 99", "on node 99"),
+        ("unmount /proc", "no hugetlbfs is mounted at /proc"),
+        ("unmount /tmp/upcie-absent", "`hugepages info`"),
         ("mount /dev/null", "not a directory"),
     ] {
         let error = fails(1, arguments);
@@ -169,7 +184,7 @@ fn wrong_arguments_are_refused() {
 #[test]
 fn completions_know_the_commands() {
     let script = succeeds("completions bash");
-    for word in ["info", "setup", "mount", "release", "--persist"] {
+    for word in ["info", "setup", "clear", "mount", "unmount", "release", "--persist"] {
         assert!(script.contains(word), "{word}");
     }
 }

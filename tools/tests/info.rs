@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use program::{Dir, complains, fails, run_upcie as run, serve, succeeds, upcie};
+use program::{Dir, Served, complains, fails, run_upcie as run, serve, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
@@ -52,6 +52,11 @@ fn values_are_shown_with_their_units() {
     shown("max power", "1 W");
     shown("warning temperature", "70 °C");
     shown("in use", "none: polling only");
+    shown("max transfer", "1 MiB");
+    // CAP had a line of 200 columns.
+    let (_, registers) = text.split_once("\nRegisters\n").unwrap();
+    assert!(registers.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(!text.contains("mdts"), "{text}");
 }
 
 #[test]
@@ -63,6 +68,58 @@ fn registers_are_shown_without_a_bring_up() {
     assert!(shown.get("controller").is_none());
     let text = String::from_utf8(succeeds(run("info emu --registers"))).unwrap();
     assert!(text.starts_with("emu\n") && text.contains("CSTS"), "{text}");
+}
+
+/// Writes a plan of which one fault strikes when a host identifies the controller.
+fn plan(dir: &Dir, kind: &str) -> String {
+    let path = dir.path("plan.toml");
+    let rule = format!("[[fault]]\nkind = \"{kind}\"\nqueue = \"admin\"\nopcode = \"identify\"\n");
+    fs::write(&path, rule).unwrap();
+    path
+}
+
+#[test]
+fn a_controller_that_does_not_become_ready_shows_its_registers() {
+    let dir = Dir::made("never-ready");
+    let plan = plan(&dir, "never-ready");
+    let Served(_server, address) = Served::with(&dir, "size=1M", &["--faults", &plan]);
+    // The fault strikes in this session, and lasts.
+    succeeds(run(&format!("info {address}")));
+    let error = fails(1, run(&format!("info {address}")));
+    for part in [&*address, "waiting for the controller to become ready (CSTS.RDY = 1)"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(error.contains(&format!("`upcie info --registers {address}`")), "{error}");
+    let shown = info(&format!("{address} --registers"));
+    assert_eq!(shown["registers"]["CSTS"]["ready"], false, "{shown}");
+    assert!(shown["registers"]["CAP"]["raw"].is_string(), "{shown}");
+    let text = String::from_utf8(succeeds(run(&format!("info {address} --registers")))).unwrap();
+    assert!(text.contains("Registers") && text.contains("ready no"), "{text}");
+}
+
+#[test]
+fn a_controller_that_fails_at_once_is_an_error_with_the_reason() {
+    let dir = Dir::made("fatal");
+    let plan = plan(&dir, "fatal");
+    let error = fails(1, run(&format!("info emu:size=1M,faults={plan} --timeout 20s")));
+    assert!(error.contains("fatal status (CSTS.CFS)"), "{error}");
+    assert!(error.contains("`upcie info --registers emu:"), "{error}");
+    // Another host finds a controller that was reset.
+    let Served(_server, address) = Served::with(&dir, "size=1M", &["--faults", &plan]);
+    fails(1, run(&format!("info {address} --timeout 20s")));
+    assert_eq!(info(&format!("{address} --registers"))["registers"]["CSTS"]["fatal"], false);
+}
+
+/// No register can be read: not even those of the configuration space.
+#[test]
+fn a_controller_whose_registers_read_as_ones_is_an_error() {
+    let dir = Dir::made("all-ones");
+    let plan = plan(&dir, "all-ones");
+    let Served(_server, address) = Served::with(&dir, "size=1M", &["--faults", &plan]);
+    for how in ["", "", "--registers"] {
+        let error = fails(1, run(&format!("info {address} {how} --timeout 20s")));
+        assert!(error.contains(&address) && error.contains("gone"), "{how}: {error}");
+    }
 }
 
 /// Each tool works with one queue pair, one vector, two entries and the smallest MDTS together.

@@ -1,6 +1,7 @@
 //! `hugepages`, the program and upcie-core's module, on a kernel that a test may change: pools, mounts, and
 //! memory that is released only after its device is off the bus.
 
+mod clear;
 mod release;
 mod system;
 
@@ -287,7 +288,10 @@ fn info_names_the_users_of_huge_pages() {
 fn info_tells_a_plain_user_what_is_missing() {
     let output = as_user("info");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    contains_all(&String::from_utf8_lossy(&output.stdout), &["2 MiB", "64", "Processes not inspected"]);
+    contains_all(
+        &String::from_utf8_lossy(&output.stdout),
+        &["2 MiB", "64", "Processes not inspected, for lack of permission (root can): "],
+    );
     let output = as_user("setup --count 65");
     assert_eq!(output.status.code(), Some(1));
     contains_all(&String::from_utf8_lossy(&output.stderr), &["only root may", "nr_hugepages"]);

@@ -2,7 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-/// Parses a number of bytes: `4096`, `64K`, `1.5G`, `2GiB`, `0x1000`. K, M, G and T are powers of 1024.
+/// Parses a number of bytes: `4096`, `64K`, `1.5G`, `2GiB`, `0x1000`. K, M, G and T are powers of 1024, with
+/// `B` or `iB` behind them and without, as in fio.
 ///
 /// # Errors
 /// Says what a size looks like, or why this text is not one.

@@ -1,9 +1,10 @@
-//! dpdk-devbind's options: each stands for a verb of this program.
+//! Options of dpdk-devbind, and of PyPI's program of the same name: each stands for a verb of this program.
 
 use std::ffi::OsString;
 
-/// Returns the arguments with dpdk-devbind's option for a verb (`--status`, `-b DRIVER`, `-u`) replaced by the verb. `is_verb`
-/// tells the words of this program, whose lines stay as they are.
+/// Returns the arguments with another program's option for a verb replaced by the verb: dpdk-devbind's `--status`, `-b DRIVER` and
+/// `-u`, and PyPI's `--list`, `--bind DRIVER --device BDF`, `--unbind` and `--print-completion`. `is_verb` tells the words of this
+/// program, whose lines stay as they are.
 pub fn expand(
     arguments: impl IntoIterator<Item = OsString>,
     is_verb: impl Fn(&str) -> bool,
@@ -17,7 +18,8 @@ pub fn expand(
         let driver = word.strip_prefix("--bind=").or_else(|| word.strip_prefix("-b"));
         let verb = match (&*word, driver) {
             ("status", _) if at == 1 => "list",
-            ("-s" | "--status", _) => "list",
+            ("-s" | "--status" | "--list", _) => "list",
+            ("--print-completion", _) => "completions",
             ("-u" | "--unbind", _) => "unbind",
             ("-b" | "--bind", _) if all.get(at + 1).is_some_and(|driver| driver == "none") => {
                 all.remove(at + 1);
@@ -33,6 +35,8 @@ pub fn expand(
         };
         all.remove(at);
         all.insert(1, verb.into());
+        // The functions are words here.
+        all.retain(|word| word != "--device");
         break;
     }
     all
@@ -43,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dpdk_devbinds_options_stand_for_verbs() {
+    fn options_of_other_programs_stand_for_verbs() {
         for (line, expected) in [
             ("devbind --status", "devbind list"),
             ("devbind -s --json", "devbind list --json"),
@@ -54,6 +58,10 @@ mod tests {
             ("devbind -u 01:00.0", "devbind unbind 01:00.0"),
             ("devbind -b none 01:00.0", "devbind unbind 01:00.0"),
             ("devbind --bind=none 01:00.0", "devbind unbind 01:00.0"),
+            ("devbind --list", "devbind list"),
+            ("devbind --bind vfio-pci --device 01:00.0", "devbind bind vfio-pci 01:00.0"),
+            ("devbind --unbind --device 01:00.0", "devbind unbind 01:00.0"),
+            ("devbind --print-completion bash", "devbind completions bash"),
             // Words of this program, and lines that are wrong in any case.
             ("devbind bind vfio-pci -u", "devbind bind vfio-pci -u"),
             ("devbind -n list", "devbind -n list"),

@@ -25,7 +25,7 @@ SIZE is known only while a kernel driver is bound. Without root, IN USE may be i
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Class of functions to list: nvme, all, or a class code in hexadecimal (0108) or its first digits
-    #[arg(long, short, default_value = "nvme")]
+    #[arg(long, short_alias = 'c', default_value = "nvme")]
     class: Class,
     /// Print one JSON array on stdout
     #[arg(long)]

@@ -56,7 +56,7 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Global {
     /// Only print what would be done
-    #[arg(long, short = 'n', global = true)]
+    #[arg(long, short_alias = 'n', global = true)]
     dry_run: bool,
     /// Print each write to sysfs; `list` prints more
     #[arg(long, short, global = true)]
@@ -153,7 +153,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let command = Cli::command();
     let is_verb = |word: &str| command.find_subcommand(word).is_some() || word == "help";
-    let cli = Cli::parse_from(aliases::expand(std::env::args_os(), is_verb));
+    let cli: Cli = cli::parse(aliases::expand(std::env::args_os(), is_verb));
     match log::start(&cli.global.log).and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -46,7 +46,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<()> {
     } else {
         write_pools(&pools, &mut text)?;
         write_mounts(&spaces, &mut text)?;
-        write_users(&users, &mut text)?;
+        write_users(&users, nix::unistd::geteuid().is_root(), &mut text)?;
         write_leftovers(&spaces, &mut text)?;
     }
     print(&text)
@@ -129,7 +129,7 @@ fn write_mounts(spaces: &[Space], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
+fn write_users(users: &Users, is_root: bool, out: &mut impl Write) -> io::Result<()> {
     match users.seen.is_empty() {
         true if users.hidden == 0 => writeln!(out, "\nNo process has huge pages.")?,
         true => writeln!(out, "\nNo process that this user may inspect has huge pages.")?,
@@ -140,7 +140,7 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:>8} {:<16} {bytes:>10} {files}", user.pid, user.name)?;
     }
     if users.hidden > 0 {
-        let why = match nix::unistd::geteuid().is_root() {
+        let why = match is_root {
             true => "although this is root (a security module or a container's limits forbid it)",
             false => "for lack of permission (root can)",
         };
@@ -205,4 +205,24 @@ fn to_json(pools: &[Pool], spaces: &[Space], users: &Users) -> Value {
         "processes_hidden": users.hidden,
         "dma_files": leftovers.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root was told that root could.
+    #[test]
+    fn who_may_not_inspect_a_process_is_told_what_helps() {
+        let shown = |is_root| {
+            let (users, mut text) = (Users { seen: Vec::new(), hidden: 2 }, Vec::new());
+            write_users(&users, is_root, &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let user = shown(false);
+        assert!(user.contains("not inspected, for lack of permission (root can): 2\n"), "{user}");
+        let root = shown(true);
+        assert!(root.contains("not inspected, although this is root (a security module"), "{root}");
+        assert!(!root.contains("root can") && root.contains("): 2\n"), "{root}");
+    }
 }

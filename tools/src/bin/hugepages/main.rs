@@ -1,12 +1,14 @@
 //! `hugepages`: shows huge pages and their users, makes pools and mounts, and removes leftover files.
 #![forbid(unsafe_code)]
 
+mod clear;
 mod info;
 mod mount;
 mod persist;
 mod place;
 mod release;
 mod setup;
+mod unmount;
 mod users;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -30,8 +32,6 @@ struct Cli {
 }
 
 const HELP_END: &str = "\
-`hugepages setup --size 2M --count 0 --shrink` returns huge pages to the system; those in use follow when they are freed.
-
 Exit codes:
   0  success
   1  an error, or fewer pages than wanted: the message on stderr says what to do
@@ -44,9 +44,15 @@ enum Command {
     /// Set the number of huge pages
     #[command(after_help = setup::EXAMPLES)]
     Setup(setup::SetupArgs),
+    /// Return the huge pages of a pool that nobody uses to the system
+    #[command(after_help = clear::EXAMPLES)]
+    Clear(clear::ClearArgs),
     /// Mount hugetlbfs, for named files of huge pages
     #[command(after_help = mount::EXAMPLES)]
     Mount(mount::MountArgs),
+    /// Take a mount of hugetlbfs away that nobody uses
+    #[command(after_help = unmount::EXAMPLES)]
+    Unmount(unmount::UnmountArgs),
     /// Remove files of ended processes, once their devices can't write to them any more
     #[command(after_help = release::NOTES)]
     Release(release::ReleaseArgs),
@@ -67,14 +73,14 @@ enum Command {
     },
 }
 
-/// A size of huge pages.
+/// A size of huge pages; also in KiB, as the program of the same name on PyPI takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Size {
     /// 2 MiB
-    #[value(name = "2M")]
+    #[value(name = "2M", alias = "2048")]
     Huge2M,
     /// 1 GiB
-    #[value(name = "1G")]
+    #[value(name = "1G", alias = "1048576")]
     Huge1G,
 }
 
@@ -96,7 +102,7 @@ impl Size {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = cli::parse(std::env::args_os());
     match log::start(&cli.log).and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -112,7 +118,9 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Info(args) => info::run(&args),
         Command::Setup(args) => setup::run(&args),
+        Command::Clear(args) => clear::run(&args),
         Command::Mount(args) => mount::run(&args),
+        Command::Unmount(args) => unmount::run(&args),
         Command::Release(args) => release::run(&args),
         Command::Completions { shell } => cli::print_completions(Cli::command(), shell),
         Command::Manual { directory } => cli::write_manual(Cli::command(), &directory),

@@ -37,8 +37,11 @@ Pages come from the pool: `hugepages setup`.";
 pub struct MountArgs {
     /// Directory to mount at [default: /dev/hugepages, or /dev/hugepages1G for 1 GiB pages]
     path: Option<PathBuf>,
+    /// The same by the name that the program on PyPI has for it
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "path")]
+    mountpoint: Option<PathBuf>,
     /// Size of the pages
-    #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
+    #[arg(long, short, alias = "pagesize", value_enum, ignore_case = true, default_value = "2M")]
     size: Size,
     /// User who may create files there, by name or number [default: root]
     #[arg(long, value_name = "USER")]
@@ -59,11 +62,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 
 /// Runs `hugepages mount`.
 pub fn run(args: &MountArgs) -> anyhow::Result<()> {
-    let default = match args.size {
-        Size::Huge2M => "/dev/hugepages",
-        Size::Huge1G => "/dev/hugepages1G",
-    };
-    let typed = args.path.as_deref().unwrap_or(Path::new(default));
+    let typed = args.path.as_deref().or(args.mountpoint.as_deref()).unwrap_or(default_path(args.size));
     let is_here = args.persistence.is_running_system();
     let path = if is_here { place::resolve(typed)? } else { place::of_another_system(typed)? };
     let owner = args.owner.as_deref().map(find_owner).transpose()?;
@@ -83,6 +82,14 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
         )
     })?;
     print(text.as_bytes())
+}
+
+/// Returns the directory for pages of this size if the user names none.
+pub fn default_path(size: Size) -> &'static Path {
+    Path::new(match size {
+        Size::Huge2M => "/dev/hugepages",
+        Size::Huge1G => "/dev/hugepages1G",
+    })
 }
 
 /// Returns `true` if `typed` has neither links nor `..`: nothing is surprising about `path` then.
@@ -210,7 +217,7 @@ fn mount(place: &Place, options: &str) -> anyhow::Result<()> {
 }
 
 /// Makes the mount unit; systemd creates the directory.
-fn drop_in(path: &Path, options: &str) -> DropIn {
+pub fn drop_in(path: &Path, options: &str) -> DropIn {
     // Unit settings use per cent signs for specifiers.
     let place = path.display().to_string().replace('%', "%%");
     let text = format!(

@@ -31,7 +31,7 @@ Its memory is therefore released only if
 and no other process has the function locked. To get a device off the bus, use
 `devbind unbind BDF` or `echo 1 > /sys/bus/pci/devices/BDF/reset`.
 
-The pages return to the pool; `hugepages setup --count 0 --shrink` frees the pool.";
+The pages return to the pool; `hugepages clear` frees the pool.";
 
 /// Arguments of `hugepages release`.
 #[derive(Debug, Args)]

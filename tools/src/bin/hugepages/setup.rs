@@ -21,7 +21,7 @@ Examples:
   hugepages setup --count 64                         64 pages of 2 MiB or more, until the next boot
   hugepages setup --count 64 --persist               and at each boot
   hugepages setup --count 2 --size 1G --node 0       two of 1 GiB on NUMA node 0
-  hugepages setup --count 0 --shrink                 free them; pages in use follow when freed";
+  hugepages setup --count 8 --shrink                 keep 8; pages in use follow when freed";
 
 /// Arguments of `hugepages setup`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let before = pool.total;
     let count = if args.shrink { args.count } else { args.count.max(before) };
     check_memory(count, &pool)?;
-    let drop_in = drop_in(args, count, &pool, default_size());
+    let drop_in = drop_in(args.size, args.node, count, &pool, default_size());
     let mut text = String::new();
     let file = pool.file();
     if args.persistence.dry_run {
@@ -127,7 +127,7 @@ fn kept(there: u64, put_back: &upcie_core::Result<u64>) -> String {
 }
 
 /// Returns the page size of `vm.nr_hugepages`, in bytes.
-fn default_size() -> Option<u64> {
+pub fn default_size() -> Option<u64> {
     meminfo("Hugepagesize")
 }
 
@@ -139,17 +139,17 @@ fn meminfo(name: &str) -> Option<u64> {
 }
 
 /// Makes the file that sets the pool at each boot.
-fn drop_in(args: &SetupArgs, count: u64, pool: &Pool, default_size: Option<u64>) -> DropIn {
-    if args.node.is_none() && default_size == Some(pool.page_bytes) {
+pub fn drop_in(size: Size, node: Option<u32>, count: u64, pool: &Pool, default_size: Option<u64>) -> DropIn {
+    if node.is_none() && default_size == Some(pool.page_bytes) {
         return DropIn {
             path: "/etc/sysctl.d/60-upcie-hugepages.conf".into(),
             text: format!("# Written by: hugepages setup --persist\nvm.nr_hugepages = {count}\n"),
             enable: None,
         };
     }
-    let (size, file) = (args.size.name(), pool.file().display().to_string());
-    let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
-    let name = args.node.map(|node| format!("-node{node}")).unwrap_or_default();
+    let (size, file) = (size.name(), pool.file().display().to_string());
+    let place = node.map(|node| format!(" on node {node}")).unwrap_or_default();
+    let name = node.map(|node| format!("-node{node}")).unwrap_or_default();
     // The unit runs early, before memory is fragmented. It fails if there are too few pages.
     let text = format!(
         "# Written by: hugepages setup --persist\n\
@@ -213,11 +213,11 @@ mod tests {
     #[test]
     fn the_default_pool_is_a_sysctl_and_others_are_units() {
         let Some(pool) = pools().unwrap().into_iter().find(|pool| pool.page_bytes == 2 << 20) else { return };
-        let sysctl = drop_in(&args(Size::Huge2M, None), 5, &pool, Some(2 << 20));
+        let sysctl = drop_in(Size::Huge2M, None, 5, &pool, Some(2 << 20));
         assert!(sysctl.text.ends_with("vm.nr_hugepages = 5\n") && sysctl.enable.is_none(), "{sysctl:?}");
         // With default_hugepagesz=1G the sysctl sets pages of 1 GiB.
         for (node, default, name) in [(None, 1 << 30, "2M"), (Some(1), 2 << 20, "2M-node1")] {
-            let unit = drop_in(&args(Size::Huge2M, node), 5, &pool, Some(default));
+            let unit = drop_in(Size::Huge2M, node, 5, &pool, Some(default));
             let name = format!("/etc/systemd/system/upcie-hugepages-{name}.service");
             assert_eq!(unit.path, Path::new(&name));
             assert!(unit.text.contains(&format!("echo 5 > {}", pool.file().display())), "{}", unit.text);

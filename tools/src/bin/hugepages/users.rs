@@ -1,7 +1,7 @@
 //! Processes that have huge pages mapped, and their files.
 
 use std::{fs, io, path::Path, time::Duration};
-use upcie_core::process::look_at;
+use upcie_core::{hugetlb::Mount, process::look_at};
 
 /// Deadline for reading the files of one process.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -29,11 +29,7 @@ pub struct Users {
 /// Inspects every process below `proc`. Leaves out a process that does not answer, for example because a file
 /// system blocks it.
 pub fn scan(proc: &Path) -> io::Result<Users> {
-    let (mut users, mut pids) = (Users::default(), Vec::new());
-    for entry in fs::read_dir(proc)? {
-        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    let proc = proc.to_owned();
+    let (mut users, pids, proc) = (Users::default(), pids(proc)?, proc.to_owned());
     for seen in look_at(pids, DEADLINE, move |pid| inspect(pid, &proc.join(pid.to_string()))) {
         match seen {
             Mapped::User(user) => users.seen.push(user),
@@ -49,9 +45,9 @@ fn inspect(pid: u32, directory: &Path) -> Option<Mapped> {
     match fs::read_to_string(directory.join("smaps_rollup")) {
         Ok(text) => {
             let bytes = huge_bytes(&text);
-            let name = || fs::read_to_string(directory.join("comm")).unwrap_or_default().trim().to_owned();
             let maps = || fs::read_to_string(directory.join("numa_maps")).unwrap_or_default();
-            (bytes > 0).then(|| Mapped::User(User { pid, name: name(), bytes, files: files(&maps()) }))
+            (bytes > 0)
+                .then(|| Mapped::User(User { pid, name: name(directory), bytes, files: files(&maps()) }))
         }
         // Kernel threads have no memory and no command line.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -59,6 +55,39 @@ fn inspect(pid: u32, directory: &Path) -> Option<Mapped> {
         }
         Err(_) => None,
     }
+}
+
+/// Lists the processes below `proc`.
+fn pids(proc: &Path) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir(proc)? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Returns the name of the process whose directory this is.
+fn name(directory: &Path) -> String {
+    fs::read_to_string(directory.join("comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// Lists the processes that keep a mount busy, as `process PID (NAME)`: by an open or mapped file, or their working or root
+/// directory. Leaves out those that this user may not inspect.
+pub fn of_mount(mount: &Mount) -> io::Result<Vec<String>> {
+    let (path, device) = (mount.path.clone(), mount.device);
+    let uses = move |pid: u32| {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let open =
+            fs::read_dir(directory.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut links = open.chain(["cwd", "root"].map(|name| directory.join(name)));
+        let maps = || fs::read_to_string(directory.join("maps")).unwrap_or_default();
+        let is_busy = links.any(|link| fs::read_link(link).is_ok_and(|to| to.starts_with(&path)))
+            || maps().lines().any(|line| mapped_file(line).is_some_and(|(on, _)| on == device));
+        is_busy.then(|| (pid, name(&directory)))
+    };
+    let mut users = look_at(pids(Path::new("/proc"))?, DEADLINE, uses);
+    users.sort();
+    Ok(users.into_iter().map(|(pid, name)| format!("process {pid} ({name})")).collect())
 }
 
 enum Mapped {

@@ -21,7 +21,7 @@ use upcie_nvme::emu::{Emulator, Error, Options};
 use upcie_tools::{
     cli,
     log::{self, LogArgs},
-    units, user,
+    stdio, units, user,
 };
 
 /// Emulates an NVMe controller behind a vfio-user socket.
@@ -32,6 +32,7 @@ use upcie_tools::{
 /// keeps it.
 #[derive(Debug, Parser)]
 #[command(
+    name = "nvme-emu",
     version,
     after_help = "Examples:\n  \
         nvme-emu --socket /tmp/nvme.sock &\n  \
@@ -45,6 +46,7 @@ use upcie_tools::{
         stdout, `listening on vfio-user:PATH …`, with the size of that memory. Messages go to stderr;\n\
         --log prints more. A signal ends it within two seconds: it asks the client to disconnect, and\n\
         then writes the cached data of --file to the disk.\n\n\
+        Sizes in bytes: K, M, G and T are powers of 1024, as in fio (4K = 4KB = 4KiB).\n\n\
         Exit codes:\n  \
         0  ended by a signal or --once\n  \
         1  an error while running, or data that may not be on the disk\n  \
@@ -52,7 +54,7 @@ use upcie_tools::{
 )]
 struct Args {
     /// Socket to listen on, once for each controller; a socket without a server is replaced
-    #[arg(long, short, value_name = "PATH", required_unless_present = "completions")]
+    #[arg(long, short_alias = 's', value_name = "PATH", required_unless_present = "completions")]
     socket: Vec<PathBuf>,
     /// Permission bits of the socket, in octal: they decide which users may connect
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
@@ -64,7 +66,7 @@ struct Args {
     #[arg(long, value_name = "SHELL")]
     completions: Option<Shell>,
     /// Options as in an `emu:` address, key=value,…; the flags below override them
-    #[arg(long, short, value_name = "OPTIONS", default_value = "")]
+    #[arg(long, short_alias = 'o', value_name = "OPTIONS", default_value = "")]
     options: String,
     /// Exit after the first client, of each controller
     #[arg(long)]
@@ -218,7 +220,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = cli::parse(std::env::args_os());
     if let Err(error) = log::start(&args.log) {
         cli::message(&format!("nvme-emu: {error:#}"));
         return ExitCode::from(2);
@@ -283,7 +285,10 @@ fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     }
     let listeners = args.socket.iter().map(|socket| Listener::bind_for(socket, access));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    cli::print(format!("{line})\n").as_bytes())?;
+    // A service may be started without stdout, and then nobody waits for this line.
+    if stdio::has_stdout() {
+        cli::print(format!("{line})\n").as_bytes())?;
+    }
     let served = serve(&mut controllers, &listeners, &stop, args.once);
     // Nobody is left to wait for an answer during the flush.
     drop(listeners);

@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use upcie_nvme::Address;
+use upcie_tools::stdio;
 
 /// Number of symbolic links that are followed, the same as in the kernel.
 const MOST_LINKS: usize = 40;
@@ -271,13 +272,16 @@ pub fn check_unlocked(file: &File, name: &str, writes: bool) -> anyhow::Result<(
 /// Checks standard input or output in the same way if it is a file.
 ///
 /// # Errors
-/// Fails if the file is locked.
+/// Fails if the file is locked, or standard output is closed.
 pub fn check_stream_unlocked(place: Place<'_>) -> anyhow::Result<()> {
     let (fd, name, writes) = match place {
         Place::Stdin => (0, "stdin", false),
         Place::Stdout => (1, "stdout", true),
         Place::Path(_) => return Ok(()),
     };
+    if writes {
+        stdio::check_stdout().context("stdout is closed: send it to a file, or to /dev/null")?;
+    }
     // The file is opened anew: a lock on the stream itself would belong to its other owners too. A pipe has
     // no lock.
     let path = format!("/proc/self/fd/{fd}");

@@ -184,7 +184,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(aliases::expand(std::env::args_os()));
+    let cli: Cli = cli::parse(aliases::expand(std::env::args_os()));
     let start = || {
         log::start(&cli.log)?;
         // Some servers keep a BAR in a file that can't be sealed. If one shrinks it, access fails with an

@@ -32,13 +32,16 @@ Addresses:
                          namespaces=, nn= (the most that may be created),
                          latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
-                         hmb=, ms=, pi= (metadata), serial=, boot-partitions=,
-                         dbbuf=true (shadow doorbells),
+                         cmb=, hmb=, ms=, pi= (metadata), serial=,
+                         boot-partitions=, dbbuf=true (shadow doorbells),
+                         faults=PLAN (docs/faults.md),
                          zoned=true (zone-size=, max-open=, zrwa=, …),
                          fdp=true (placement), kv=true (keys and values),
                          vfs= (secondary controllers of virtual functions)
 (*) physical addresses: needs root and huge pages, and the device can reach all
-    memory of the machine";
+    memory of the machine
+
+Sizes in bytes: K, M, G and T are powers of 1024, as in fio (4K = 4KB = 4KiB)";
 
 /// Address argument of a command.
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ use upcie_nvme::{
     upcie_core::{Chain, memory::PageSize},
 };
 
+mod note;
 mod print;
 
 /// Text below the options of `--help`.
@@ -274,21 +275,13 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
     let device = open_device(args.target.to_read(), args.timeout)?;
     let bar = device.bar(0)?;
     let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
-    let note = if cap.is_gone() {
-        Some(
-            "all registers read as ones: the device was removed, its link is down, or it is powered down (D3)",
-        )
-    } else if cap.into_bits() == 0 {
-        Some(
-            "CAP reads as 0: the device is an SR-IOV virtual function that is not online, or not an NVMe controller",
-        )
-    } else {
-        None
-    };
+    let read = |at: usize| -> anyhow::Result<u32> { Ok(bar.read_u32(at as u64)?) };
+    let (cc, csts) = (read(offset::CC)?, read(offset::CSTS)?);
+    let note = note::note(cap, Configuration::from_bits(cc), ControllerStatus::from_bits(csts));
     let info = json!({
         "address": device.name(),
         "note": note,
-        "registers": registers(cap, |at| Ok(bar.read_u32(at as u64)?))?,
+        "registers": registers(cap, read)?,
     });
     let mut text = Vec::new();
     if args.json {
@@ -299,7 +292,7 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
         print::registers(&info, &mut text)?;
     }
     if let Some(note) = note {
-        cli::message(&format!("{}: the register values are invalid: {note}", device.name()));
+        cli::message(&format!("{}: {note}", device.name()));
     } else if device.dma().is_physical() && cap.page_size_min() > PageSize::Huge2M.bytes() as u64 {
         let (name, page) = (device.name(), cap.page_size_min());
         cli::message(&format!(

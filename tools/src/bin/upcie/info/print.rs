@@ -25,7 +25,7 @@ pub fn all(info: &Value, out: &mut impl Write) -> io::Result<()> {
     registers(info, out)
 }
 
-/// Prints the registers, two lines for each.
+/// Prints the registers: a line with the value, and lines with its fields.
 pub fn registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nRegisters")?;
     for (name, fields) in info["registers"].as_object().into_iter().flatten() {
@@ -40,13 +40,31 @@ pub fn registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
             .map(|(key, value)| format!("{} {}", key.replace('_', " "), text(key, value)))
             .collect();
         writeln!(out, "  {name:<7} {raw}")?;
-        writeln!(out, "          {}", rest.join(", "))?;
+        for line in lines(&rest) {
+            writeln!(out, "          {line}")?;
+        }
     }
     Ok(())
 }
 
-/// Fields that the text of `block_format` tells.
-const BY_FORMAT: [&str; 4] = ["data_size", "metadata_size", "metadata_is_extended", "protection"];
+/// Joins texts by commas, in lines of at most 90 characters where no text is longer.
+fn lines(texts: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for text in texts {
+        match lines.last_mut() {
+            Some(line) if line.len() + text.len() < 88 => *line = format!("{line}, {text}"),
+            Some(line) => {
+                line.push(',');
+                lines.push(text.clone());
+            }
+            None => lines.push(text.clone()),
+        }
+    }
+    lines
+}
+
+/// Fields that the text of `block_format` or `max_transfer` tells.
+const TOLD: [&str; 5] = ["data_size", "metadata_size", "metadata_is_extended", "protection", "mdts"];
 
 fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> {
     writeln!(out, "\n{title}")?;
@@ -57,7 +75,7 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
             }
             // The controller does not report this field, or another one shows it to people.
             Value::Null => {}
-            _ if BY_FORMAT.contains(&key.as_str()) => {}
+            _ if TOLD.contains(&key.as_str()) => {}
             Value::Object(flags) => {
                 let set: Vec<_> = flags
                     .iter()

@@ -27,6 +27,7 @@ use std::{
     io::{self, IsTerminal},
     os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Instant,
 };
 use upcie_nvme::{Controller, DmaBuf, Namespace};
 
@@ -121,7 +122,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let Span { first, left, .. } = span;
     let mut pipeline = Pipeline::new(&controller, &namespace, layout, first, args.range.timeout)?;
     pipeline.place(args.placement);
-    let bar = progress("writing", length);
+    let (bar, start) = (progress("writing", length), Instant::now());
     let mut written = Written { bytes: 0, sums: Vec::new(), refused: None };
     let most = length.unwrap_or(left);
     let copied = copy(&mut pipeline, args, &mut input, apart.as_mut(), (first, most), &mut written, &bar);
@@ -131,6 +132,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     if let Err(error) = copied.and_then(|()| pipeline.flush()) {
         bail!("{error:#}; {}", said(written.bytes));
     }
+    let took = start.elapsed();
     if signal::interrupted() {
         cli::message(&format!("upcie: interrupted: {}", said(written.bytes)));
         return Ok(Outcome::Interrupted);
@@ -139,7 +141,13 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
         let so_far = if written.bytes == 0 { "nothing was written".into() } else { said(written.bytes) };
         bail!("{refused}; {so_far}");
     }
-    if args.verify { verify(&mut pipeline, first, &written) } else { Ok(Outcome::Done) }
+    let outcome = if args.verify { verify(&mut pipeline, first, &written)? } else { Outcome::Done };
+    if outcome == Outcome::Done && io::stderr().is_terminal() {
+        let rate = units::bytes((written.bytes as f64 / took.as_secs_f64().max(1e-9)) as u64);
+        let verified = if args.verify { ", and verified" } else { "" };
+        cli::message(&format!("upcie: {} in {took:.1?} ({rate}/s){verified}", said(written.bytes)));
+    }
+    Ok(outcome)
 }
 
 /// Opens the input, and that of metadata if there is one.

@@ -33,8 +33,8 @@ fn a_socket_has_the_mode_and_the_owner_that_were_asked_for() {
 fn virtual_functions_have_sockets_of_their_own() {
     let dir = Dir::made("serving-functions");
     let [primary, first, second] = ["primary", "first", "second"].map(|name| dir.path(name));
-    let (_server, line) =
-        start(&primary, &format!("--size 1M --vfs 2 --socket {first} --socket {second} --no-populate"));
+    let others = format!("--size 1M --vfs 2 --socket {first} --socket {second} --no-populate");
+    let (_server, line) = serve(&primary, others.split_whitespace());
     for socket in [&primary, &first, &second] {
         assert!(line.contains(&format!("vfio-user:{socket}")), "{line}");
     }

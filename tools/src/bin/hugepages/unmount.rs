@@ -10,12 +10,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use nix::{errno::Errno, mount::MntFlags};
-use std::{
-    fmt::Write,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, fs, os::unix::fs::MetadataExt, path::PathBuf};
 use upcie_core::hugetlb::{Mount, mounts};
 
 /// Text below the options of `--help`.

@@ -210,13 +210,16 @@ fn described(range: &BlockRange) -> anyhow::Result<CopyRange> {
     Ok(CopyRange::new(slba, blocks))
 }
 
+/// Each range with the protection of its blocks, and the protection of the blocks that are written.
+type Protection = (Vec<(CopyRange, Protect)>, Protect);
+
 /// Returns the ranges with the protection of the blocks that are read, and that of those that are written; `None` if
 /// none is asked for.
 fn protection(
     args: &CopyArgs,
     namespace: &Namespace,
     ranges: &[CopyRange],
-) -> anyhow::Result<Option<(Vec<(CopyRange, Protect)>, Protect)>> {
+) -> anyhow::Result<Option<Protection>> {
     let by_bits = [("--prinfor", args.prinfor), ("--prinfow", args.prinfow)];
     let by_bits = by_bits.into_iter().find_map(|(option, bits)| bits.map(|_| option));
     let Some(option) = by_bits.or_else(|| args.tags.first()) else { return Ok(None) };

@@ -78,6 +78,8 @@ struct Run<'c> {
     is_down: bool,
     /// A notice may have made the namespace handle stale.
     is_stale: bool,
+    /// Events that the controller was asked to raise.
+    raised: usize,
     pending: BTreeMap<u64, Pending>,
     model: Model,
     ledger: Arc<Ledger>,
@@ -128,6 +130,7 @@ impl<'c> Run<'c> {
             over: [false; QUEUES],
             is_down: false,
             is_stale: false,
+            raised: 0,
             pending: BTreeMap::new(),
             model: Model::new(BLOCKS),
             ledger: Arc::default(),

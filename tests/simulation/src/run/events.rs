@@ -9,8 +9,6 @@ use upcie_nvme::spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKi
 const RAISE: AdminOpcode = AdminOpcode(0xc0);
 /// The longest time until an event arrives.
 const ARRIVAL: Duration = Duration::from_secs(2);
-/// Events that may come before it: one of each kind.
-const BEFORE: usize = 2;
 
 impl Run<'_> {
     /// Lets the controller raise an event, and waits for it if `take`.
@@ -29,7 +27,7 @@ impl Run<'_> {
         #[expect(unsafe_code, reason = "only a raw command raises an event")]
         // SAFETY: the embedded controller's command has no data, and changes no namespace.
         let raised = unsafe { controller.admin_raw(&command, DmaBuf::empty()) };
-        self.is_stale = true;
+        (self.is_stale, self.raised) = (true, self.raised + 1);
         if let Err(error) = raised {
             return self.excuse(&error);
         }
@@ -40,7 +38,8 @@ impl Run<'_> {
     }
 
     fn take_event(&mut self, wanted: AsyncEvent) -> Result<(), Broken> {
-        for _ in 0..=BEFORE {
+        // Those that nobody has waited for come first: each reset lets another one of a kind come.
+        for _ in 0..self.raised {
             let Some(events) = &mut self.events else { return Ok(()) };
             match events.wait(ARRIVAL) {
                 Ok(Some(event)) => {

@@ -26,7 +26,7 @@ impl Controller {
     /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, and the features that
     /// [`admin`](Self::admin) has set, and the requests for [`events`](Self::events).
     ///
-    /// Every queue stops: its next turn is [`Failure::Reset`](crate::Failure::Reset), an open turn rings no more doorbell,
+    /// Every queue stops: its next turn is [`Failure::Reset`], an open turn rings no more doorbell,
     /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and
     /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
     /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
@@ -34,20 +34,20 @@ impl Controller {
     /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
     ///
     /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
-    /// error ([`Failure::PciError`](crate::Failure::PciError)). If another thread is
+    /// error ([`Failure::PciError`]). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
     /// for becoming ready, what a [persistent memory region](Self::pmr) in use states, and one
     /// [`timeout`](crate::ControllerBuilder::timeout) for everything else, at most: admin commands of other threads, and all
     /// commands that set the controller up as it was.
     ///
     /// # Errors
-    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back, or is another one by its serial number, its
+    /// - [`Failure::Down`]: the controller did not come back, or is another one by its serial number, its
     ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
-    /// - [`Failure::PciError`](crate::Failure::PciError): the PCI function has had another error since the controller had stopped.
+    /// - [`Failure::PciError`]: the PCI function has had another error since the controller had stopped.
     ///   The next reset answers it.
-    /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
+    /// - [`Failure::Status`]: the controller is up again, and refused the named feature, which has its
     ///   default value.
-    /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time; or the controller is up again,
+    /// - [`Failure::Timeout`]: another thread's reset has not ended in time; or the controller is up again,
     ///   and the named feature was not set in time, nor those after it.
     pub fn reset(&self) -> Result<()> {
         self.inner.reset(ResetKind::Controller, None)
@@ -56,7 +56,7 @@ impl Controller {
     /// Resets the controller like [`reset`](Self::reset), by the means that is named.
     ///
     /// # Errors
-    /// Those of [`reset`](Self::reset), and [`Failure::Unsupported`](crate::Failure::Unsupported), which changes nothing: the
+    /// Those of [`reset`](Self::reset), and [`Failure::Unsupported`], which changes nothing: the
     /// controller can't reset its subsystem.
     pub fn reset_by(&self, kind: ResetKind) -> Result<()> {
         self.inner.reset(kind, None)

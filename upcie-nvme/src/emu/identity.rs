@@ -22,17 +22,18 @@ pub(super) fn of_serial(serial: &str) -> Identity {
     uuid(serial.as_bytes(), 0)
 }
 
-/// Returns the identities of the NVM subsystem and of its namespaces behind a server. A file has the same ones each time, by its
-/// path and the serial number. Memory is a new subsystem each time; the identity of its namespaces follows from a serial number that
-/// was given, and is new as well without one.
+/// Returns the identities of the NVM subsystem and of its namespaces behind a server. A file has the same ones each time: its
+/// namespaces by its path and the serial number, and its subsystem by a serial number that was given, or as the namespaces.
+/// Memory is a new subsystem each time; the identity of its namespaces follows from a serial number that was given, and is new as
+/// well without one.
 pub(super) fn of_medium(options: &Options) -> (Identity, Identity) {
+    let is_named = options.serial != Options::default().serial;
     if let Some(path) = &options.file {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         let known = uuid(&[options.serial.as_bytes(), &[0], path.as_os_str().as_bytes()].concat(), 0);
-        return (known, known);
+        return (if is_named { of_serial(&options.serial) } else { known }, known);
     }
     let new = unique();
-    let is_named = options.serial != Options::default().serial;
     (new, if is_named { of_serial(&options.serial) } else { new })
 }
 

@@ -37,8 +37,8 @@
 //!
 //! # Identity
 //! The NQN of the NVM subsystem and the identifiers of the namespaces (EUI64, NGUID, UUID) are the same each time for a file of one
-//! path and one serial number. Memory is a new subsystem each time; its namespaces have the same identifiers each time with a
-//! `serial=`, and new ones without. A namespace that a host makes has its own. The OUI in them is locally administered.
+//! path and one serial number; files with the same `serial=` are of one NVM subsystem. Memory is a new subsystem each time; its
+//! namespaces have the same identifiers each time with a `serial=`, and new ones without. A namespace that a host makes has its own. The OUI in them is locally administered.
 //!
 //! # Controller memory buffer
 //! With `cmb=` BAR 2 is memory that a host maps, for submission and completion queues, PRP and scatter gather lists, and data

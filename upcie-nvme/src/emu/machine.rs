@@ -1,7 +1,7 @@
 //! The controller as a state machine.
 
 use super::{
-    Error, Host, Media, Options, Storage,
+    Error, Host, Media, Options, Region, Storage,
     arbitration::Arbiter,
     config::{Allowed, ConfigSpace},
     doorbell_buffers::DoorbellBuffers,
@@ -53,21 +53,6 @@ pub struct Machine<M = Storage> {
     /// The causes that were logged of this host: it could repeat them forever.
     pub(super) said: Vec<&'static str>,
     pub(super) core: Core<M>,
-}
-
-/// A part of the function that a host accesses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Region {
-    /// BAR 0: the controller's registers and the doorbells.
-    Registers,
-    /// BAR 2: the controller memory buffer (`cmb=`).
-    ControllerMemory,
-    /// BAR 4: the MSI-X table and its pending bits.
-    MsixTable,
-    /// BAR 5: the persistent memory region (`pmr=`).
-    PersistentMemory,
-    /// Configuration space.
-    Config,
 }
 
 impl Machine {

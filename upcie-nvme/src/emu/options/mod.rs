@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod controllers;
 mod derived;
 mod each;
 mod functions;

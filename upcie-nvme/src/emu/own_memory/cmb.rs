@@ -4,7 +4,7 @@
 //! A queue is in one memory (CMBLOC.CQMMS is 0), and so is the data of a command with its metadata (CMBLOC.CDMMMS);
 //! lists may be anywhere (CDPMLS, CDPCILS). The contents are zeros after a loss of power.
 
-use super::{BarMemory, Error};
+use super::{super::Error, bar::BarMemory};
 use crate::spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset};
 use std::ops::Range;
 

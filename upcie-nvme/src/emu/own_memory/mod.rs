@@ -8,7 +8,9 @@
 //! Registers and contents outlast a controller reset and a function level reset. Every other reset clears the
 //! registers. Each client gets other memory.
 
+mod bar;
 mod cmb;
+mod control;
 mod one_memory;
 mod pmr;
 
@@ -17,13 +19,14 @@ pub(super) use one_memory::OneMemory;
 pub(super) use pmr::PMR_BAR;
 
 use super::{
-    Error, Host, Machine, Media, Options, Region,
-    shared::{copy_bytes, give_back, read_bytes, write_bytes, zero_bytes},
+    Error, Host, Options, Region,
+    shared::{copy_bytes, read_bytes, write_bytes},
 };
+use bar::BarMemory;
 use cmb::{Cmb, CmbProperties};
 use pmr::{Pmr, PmrProperties};
 use std::{ops::Range, sync::Arc};
-use upcie_core::memory::{Memory, PageSize};
+use upcie_core::memory::Memory;
 
 /// The memory of a controller.
 #[derive(Debug)]
@@ -127,6 +130,23 @@ impl OwnMemory {
         [cmb, pmr]
     }
 
+    /// Puts the memory where its registers say, if the host has it elsewhere. Returns whether any is there; `None` if the
+    /// controller has no memory.
+    fn place(&mut self, host: &mut impl Host) -> Option<bool> {
+        if self.cmb.is_none() && self.pmr.is_none() {
+            return None;
+        }
+        let wanted = self.wanted();
+        let are_wanted = wanted.each_ref().map(Option::is_some);
+        let places: Vec<_> = wanted.into_iter().flatten().collect();
+        // The addresses alone don't tell: one memory may have come in the other's place.
+        let is_there = self.places() == are_wanted
+            && (0..2).all(|index| host.own_memory(index) == places.get(index).map(range));
+        let is_done = is_there || host.set_own_memory(places);
+        self.note_places(are_wanted.map(|is_wanted| is_wanted && is_done));
+        Some(is_done && are_wanted != [false; 2])
+    }
+
     /// Returns whether the host has the buffer and the region at their addresses.
     fn places(&self) -> [bool; 2] {
         let (cmb, pmr) = (self.cmb.as_ref(), self.pmr.as_ref());
@@ -166,87 +186,10 @@ impl OwnMemory {
     }
 }
 
-impl<M: Media> Machine<M> {
-    /// Puts other memory into the BARs, for another host.
-    pub(super) fn renew_own_memory(&mut self) -> Result<(), Error> {
-        self.core.own.renew()?;
-        for (bar, memory) in self.core.own.bars() {
-            if let Some(mappable) = &mut self.layout.regions[usize::from(bar)].mappable {
-                mappable.memory = memory.clone();
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a register of the memory; returns `false` if it is none.
-    pub(super) fn control_own_memory(&mut self, host: &mut impl Host, at: usize, value: u32) -> bool {
-        let is_one = self.core.own.set(at, value);
-        if is_one {
-            self.place_own_memory(host);
-        }
-        is_one
-    }
-
-    /// Puts the memory where its registers say, if the host has it elsewhere. After a reset this is at the next write,
-    /// before which the controller accesses no memory: it has no queues.
-    pub(super) fn place_own_memory(&mut self, host: &mut impl Host) {
-        let own = &mut self.core.own;
-        if own.cmb.is_none() && own.pmr.is_none() {
-            return;
-        }
-        let wanted = own.wanted();
-        let are_wanted = wanted.each_ref().map(Option::is_some);
-        let places: Vec<_> = wanted.into_iter().flatten().collect();
-        // The addresses alone don't tell: one memory may have come in the other's place.
-        let is_there = own.places() == are_wanted
-            && (0..2).all(|index| host.own_memory(index) == places.get(index).map(range));
-        let is_done = is_there || host.set_own_memory(places);
-        own.note_places(are_wanted.map(|is_wanted| is_wanted && is_done));
-        self.core.io.note_own_memory(is_done && are_wanted != [false; 2]);
-    }
-}
-
 /// Memory at an address of the host.
 type Placed = (u64, Arc<Memory>);
 
 /// Returns its addresses, which end before the last one.
 fn range((start, memory): &Placed) -> Range<u64> {
     *start..*start + memory.len() as u64
-}
-
-/// Memory in a BAR. It is shared with a host, which writes to it at any time, also after its session.
-#[derive(Debug)]
-struct BarMemory {
-    memory: Arc<Memory>,
-    /// No client has had the memory.
-    is_unused: bool,
-}
-
-impl BarMemory {
-    /// Makes memory of zeros.
-    fn new(bytes: u64) -> Result<Self, Error> {
-        Ok(Self { memory: Arc::new(Memory::new(bytes as usize, PageSize::Small)?.shared()), is_unused: true })
-    }
-
-    /// Returns its bytes.
-    fn len(&self) -> u64 {
-        self.memory.len() as u64
-    }
-
-    /// Takes other memory for the next client: the last one may have kept its mapping. `keep` copies what stays.
-    fn renew(&mut self, keep: impl FnOnce(&Memory, &Memory)) -> Result<(), Error> {
-        if !self.is_unused {
-            let new = Self::new(self.len())?;
-            keep(&self.memory, &new.memory);
-            let former = std::mem::replace(&mut self.memory, new.memory);
-            give_back(&former);
-        }
-        self.is_unused = false;
-        Ok(())
-    }
-
-    /// Zeroes it.
-    fn clear(&self) {
-        zero_bytes(&self.memory);
-    }
 }

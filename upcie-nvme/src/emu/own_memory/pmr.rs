@@ -4,7 +4,7 @@
 //! It is ready as soon as it is enabled (PMRCTL.EN), and answers to its address while it is. The contents outlast
 //! resets, clients and a loss of power, as long as the controller exists; a Sanitize erases them.
 
-use super::{BarMemory, Error};
+use super::{super::Error, bar::BarMemory};
 use crate::spec::{PmrCapabilities, PmrStatus, offset};
 use std::ops::Range;
 

@@ -28,7 +28,7 @@ Examples:
   upcie copy emu --ranges 0+8,64+8 --to 512
   upcie copy 0000:01:00.0 --slbs 0,64 --blocks 7,7 --sdlba 512 --destructive
   upcie copy 0000:01:00.0 --ranges 0+8 --to 512 --prinfor 5 --prinfow 8 --destructive
-  upcie copy 0000:01:00.0 --ranges 0+8,64+8 --to 512 --prinfor 2 --expected-app-tags 7,9 --destructive
+  upcie copy 0000:01:00.0 --ranges 0+8,64+8 --to 512 --prinfor 2 -A 7,9 --destructive
 
 The ranges follow each other at the target. The data does not come to the host. --blocks counts from
 0 as nvme-cli has it: 7 are eight blocks. Protection information keeps the reference tags of the

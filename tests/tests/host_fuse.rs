@@ -30,6 +30,8 @@ fn a_file_of_fuse_is_refused_without_a_question_to_it() {
         // Dropped first: that ends every wait.
         let Some(fuse) = Fuse::mount() else { return left_out("FUSE can't be mounted here") };
         let file = fuse.open();
+        // The last close is a request.
+        let kept = file.try_clone().unwrap();
         fuse.stop();
         let replace = move |sender: Sender, fd: OwnedFd| {
             if sender == by { OwnedFd::from(file.try_clone().unwrap()) } else { fd }
@@ -39,6 +41,7 @@ fn a_file_of_fuse_is_refused_without_a_question_to_it() {
         // Doorbells can't be rung by messages; a server refuses the memory.
         assert_eq!(code, Some(1), "by the {by:?}: {said}");
         assert!(!fuse.is_asked(), "by the {by:?}: {said}");
+        drop(kept);
         within(deadline(), move || closed.join().unwrap());
         let (code, said) = info(server.address().to_string());
         assert_eq!(code, Some(0), "the next client: {said}");

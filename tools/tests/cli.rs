@@ -294,7 +294,7 @@ fn a_text_that_stdout_does_not_take_is_an_error() {
             assert!(error.contains(part) && error.contains("stdout"), "{program} {arguments} {to}: {error}");
         }
     }
-    // What prints nothing on stdout needs none.
+    // A verb that prints nothing on stdout needs none.
     let dir = Dir::made("closed");
     let (line, copy) = ("exec \"$0\" read emu:size=1M \"$1\" >&-", dir.path("copy"));
     succeeds(Command::new("sh").args(["-c", line, upcie, &copy]).output().unwrap());

@@ -232,7 +232,7 @@ pub(crate) mod tests {
         let [program, kernel] =
             ["/proc/self/exe", "/proc/self/maps"].map(|path| OwnedFd::from(File::open(path).unwrap()));
         let mut all = vec![pipe, socket.into(), kernel];
-        // Where programs are built on tmpfs their files are memory.
+        // The files of programs that are built on tmpfs are memory.
         if fstatfs(&program).unwrap().filesystem_type() != TMPFS_MAGIC {
             all.push(program);
         }

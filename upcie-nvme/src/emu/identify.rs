@@ -131,7 +131,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         }
         Cns::NAMESPACE_CONTROLLERS if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::NAMESPACE_CONTROLLERS | Cns::CONTROLLERS => Ok(controllers(dword.cntid(), known.controller.1)),
-        // Of this controller, whichever the command names.
+        // This controller's, whichever the command names.
         Cns::PRIMARY_CONTROLLER => known.primary.map(Virtualization::capabilities).ok_or(INVALID_FIELD),
         Cns::SECONDARY_CONTROLLERS => known.primary.map(|all| all.list(dword.cntid())).ok_or(INVALID_FIELD),
         _ => Err(INVALID_FIELD),

@@ -73,7 +73,7 @@ pub unsafe trait Media: fmt::Debug + Send {
     /// no longer. Returns the number of bytes that are erased, at least 1. It is called until all are: for a namespace that is
     /// formatted or deleted, or for the whole medium.
     ///
-    /// What is erased of a [volatile](Self::is_volatile) medium may come back in a loss of power before the next
+    /// Erased bytes of a [volatile](Self::is_volatile) medium may come back in a loss of power before the next
     /// [`flush`](Self::flush), which follows the last call. After that nothing does, not from a cache either.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ fn identifiers_have_the_controllers_oui() {
     let [eui64, nguid, uuid] = described(&mut host, 1);
     assert_eq!((&eui64[..3], &nguid[8..11]), (&oui[..], &oui[..]));
     assert_eq!((uuid[6] >> 4, uuid[8] >> 6), (8, 0b10), "UUID: version and variant");
-    // What all namespaces have in common has no identifier.
+    // The data that all namespaces have in common has no identifier.
     let page = host.page(Command::identify(Cns::NAMESPACE, u32::MAX, 0));
     let common = IdentifyNamespace::read_from_bytes(&page).unwrap();
     assert_eq!((common.eui64, common.nguid), ([0; 8], [0; 16]));

@@ -202,7 +202,7 @@ fn a_controller_that_is_turned_off_stops_its_commands() {
         set(&mut primary, VirtualizationAction::SECONDARY_ONLINE, 2),
         Err(Status::INVALID_SECONDARY_STATE)
     );
-    // In the same session it is there again, disabled.
+    // It is there again in the same session, disabled.
     online(&mut primary, 2, [3, 1]);
     wait_for_csts(&host, 0);
     host.enable();
@@ -276,7 +276,7 @@ fn an_address_of_a_controller_that_is_not_there_says_what_to_do() {
     says("vf=2,serial=named", &["vf=2", "open in this process already"]);
     says("size=1M,vfs=2,serial=named", &["vfs=2", "open in this process already"]);
     says("size=1M,vfs=1,serial=named", &["serial=named", "other options"]);
-    // As long as one of them is open, the others can be opened again.
+    // The others can be opened again as long as one of them is open.
     drop(primary);
     drop(Host::disabled("vf=1,serial=named"));
     drop(Host::disabled("size=1M,vfs=2,serial=named"));

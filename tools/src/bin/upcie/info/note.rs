@@ -1,4 +1,4 @@
-//! What the registers alone say about a controller that does not start.
+//! The reason why a controller does not start, as its registers alone give it.
 
 use upcie_nvme::spec::{Capabilities, Configuration, ControllerStatus};
 

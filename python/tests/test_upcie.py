@@ -647,25 +647,6 @@ class Threads(unittest.TestCase):
             timer.join()
             self.assertTrue(controller.closed)
 
-    def test_a_forked_child_is_refused(self):
-        code = (
-            "import os, upcie\n"
-            "controller = upcie.Controller('emu:size=1M')\n"
-            "namespace = controller.namespace()\n"
-            "child = os.fork()\n"
-            "if child == 0:\n"
-            "    try:\n"
-            "        namespace.read(0)\n"
-            "    except upcie.Error:\n"
-            "        os._exit(7)\n"
-            "    os._exit(1)\n"
-            "status = os.waitpid(child, 0)[1]\n"
-            "namespace.read(0)\n"
-            "raise SystemExit(os.waitstatus_to_exitcode(status))\n"
-        )
-        done = subprocess.run([sys.executable, "-c", code], timeout=120)
-        self.assertEqual(done.returncode, 7)
-
     def test_an_exit_with_everything_open(self):
         code = (
             "import threading, upcie\n"

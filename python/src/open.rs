@@ -104,6 +104,16 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    /// Closes a controller whose last object goes before a `close`.
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(open) = open else { return };
+        // The shutdown waits for the controller, and this thread has the interpreter's lock. Without an interpreter there is none.
+        Python::try_attach(|py| py.detach(|| drop(open)));
+    }
+}
+
 /// Refuses `operation` on `device` in a child that was forked since.
 pub fn check_owner(owner: Owner, device: &str, operation: &str) -> Result<(), Failure> {
     Ok(owner.check(device, operation).map_err(upcie_nvme::Error::from)?)

@@ -360,22 +360,6 @@ class Keys(unittest.TestCase):
             with self.assertRaises(upcie.ClosedError):
                 call()
 
-    def test_the_lock_is_released_while_waiting(self):
-        with upcie.Controller("emu:size=1M,kv=true,latency=300ms") as controller:
-            keys, storing, seen = controller.namespace().keys(), threading.Event(), []
-
-            def store():
-                storing.set()
-                keys.store("k", b"x")
-                seen.append("stored")
-
-            thread = threading.Thread(target=store)
-            thread.start()
-            storing.wait()
-            seen.append("main")
-            thread.join()
-            self.assertEqual(seen, ["main", "stored"])
-
 
 class Hosts(unittest.TestCase):
     """Reservations of one host; several are tested in Rust."""
@@ -592,21 +576,6 @@ class Threads(unittest.TestCase):
             for thread in threads:
                 thread.join()
             self.assertEqual(failures, [])
-
-    def test_the_lock_is_released_while_waiting(self):
-        with upcie.Controller(SMALL + ",latency=300ms") as controller:
-            namespace = controller.namespace()
-            reading, seen = threading.Event(), []
-            def read():
-                reading.set()
-                namespace.read(0)
-                seen.append("read")
-            thread = threading.Thread(target=read)
-            thread.start()
-            reading.wait()
-            seen.append("main")
-            thread.join()
-            self.assertEqual(seen, ["main", "read"])
 
     def test_a_buffer_in_use_and_a_close_meanwhile(self):
         controller = upcie.Controller(SMALL + ",latency=300ms")

@@ -60,6 +60,12 @@ impl Controller {
         Ok(self.shared.is_closed()?)
     }
 
+    /// Returns the bytes of DMA memory in use, the driver's own included: for tests.
+    #[getter(_in_use)]
+    fn in_use(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.shared.with(py, |open| Ok(open.controller.heap().in_use()))?)
+    }
+
     /// Lists the ids of the active namespaces.
     fn namespace_ids(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
         Ok(self.shared.with(py, |open| Ok(open.controller.namespace_ids()?))?)

@@ -70,6 +70,10 @@ class Devices:
         for controller in (*self.controllers, self.spare):
             controller.close()
 
+    def in_use(self):
+        """Returns the bytes of DMA memory in use for each controller of a namespace."""
+        return [controller._in_use for controller in self.controllers]
+
     def table(self):
         """Returns each call by its name, in an order in which all can be made once."""
         plain, namespace, buffer = self.plain, self.namespace, self.buffer

@@ -1,4 +1,4 @@
-"""What every call has in common, by the table of all calls: wrong types and shapes raise."""
+"""What every call has in common, by the table of all calls: wrong types and shapes raise, and leave no memory behind."""
 
 import inspect
 import unittest
@@ -24,12 +24,15 @@ class Calls(unittest.TestCase):
             pass
 
     def refuse(self, function, *arguments, **keywords):
+        """Makes a call that raises. It leaves the memory in use as it was."""
+        before = self.devices.in_use()
         try:
             function(*arguments, **keywords)
         except MISTAKES:
             pass
         else:
             self.fail("it raises nothing")
+        self.assertEqual(self.devices.in_use(), before)
 
     def test_the_table_has_every_call_and_every_parameter(self):
         self.assertEqual(set(self.calls), all_calls())
@@ -63,6 +66,48 @@ class Calls(unittest.TestCase):
                 if any(parameter.default is parameter.empty for parameter in parameters):
                     with self.assertRaises(TypeError):
                         call.function()
+
+    def test_refused_and_failed_commands_leak_nothing(self):
+        namespace, buffer, most = self.devices.namespace, self.devices.buffer, self.devices.namespace.blocks
+        zones, keys = self.devices.zoned.namespace().zones(), self.devices.keyed.namespace().keys()
+        reservations, block = namespace.reservations(), bytes(512)
+        namespace.write_uncorrectable(65)
+        for _ in range(3):
+            for call in (
+                lambda: namespace.read(65),
+                lambda: namespace.read(most),
+                lambda: namespace.read_into(65, buffer),
+                lambda: namespace.read_many([(64, 1), (65, 1), (66, 1)]),
+                lambda: namespace.read_many([(64, 1), (most, 1)]),
+                lambda: namespace.write(most, block),
+                lambda: namespace.write_many([(0, block), (1, buffer), (most, block)]),
+                lambda: namespace.write_many([(0, buffer), (1, buffer)]),
+                lambda: namespace.compare(most, block),
+                lambda: namespace.compare_and_write(most, block, block),
+                lambda: namespace.compare_and_write(0, buffer, buffer),
+                lambda: namespace.verify(64, 3),
+                lambda: namespace.deallocate(most, 8),
+                lambda: upcie.perf(namespace, block_size=1000),
+                lambda: zones.append(1, block),
+                lambda: zones.set_extension(1, bytes(64)),
+                lambda: keys.retrieve("none"),
+                lambda: keys.store("none", block, must_exist=True),
+                lambda: keys.store("none", bytes(8 << 20)),
+                lambda: reservations.release(99, "write-exclusive"),
+                lambda: self.devices.plain.namespace(9),
+            ):
+                self.refuse(call)
+
+    def test_results_are_freed_with_their_last_reference(self):
+        namespace, before = self.devices.namespace, self.devices.in_use()
+        results = [namespace.read(0, 8), *namespace.read_many([(0, 8), (8, 8)]), self.devices.plain.alloc(4096)]
+        view = memoryview(results[0])
+        self.assertGreaterEqual(self.devices.in_use()[0], before[0] + 4 * 4096)
+        results.clear()
+        self.assertGreater(self.devices.in_use()[0], before[0])
+        view.release()
+        del view
+        self.assertEqual(self.devices.in_use(), before)
 
     def test_classes_without_a_constructor_raise(self):
         for name in upcie.__all__:

@@ -629,25 +629,6 @@ class Threads(unittest.TestCase):
         self.assertEqual(done.returncode, 0)
 
 
-class Stubs(unittest.TestCase):
-    def test_stubs_name_all_that_exists(self):
-        import ast
-        import pathlib
-
-        path = pathlib.Path(upcie.__file__).with_name("_native.pyi")
-        tree = ast.parse(path.read_text())
-        stubs = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-        from upcie import _native
-
-        public = {name for name in dir(_native) if not name.startswith("_")}
-        self.assertEqual(set(stubs), public)
-        for name, node in stubs.items():
-            if isinstance(node, ast.ClassDef):
-                told = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-                real = {item for item in vars(getattr(_native, name)) if not item.startswith("_")}
-                self.assertEqual({item for item in told if not item.startswith("_")}, real, name)
-
-
 if __name__ == "__main__":
     # The tests of all files in this folder; `-k NAME` picks some.
     folder = os.path.dirname(os.path.abspath(__file__))

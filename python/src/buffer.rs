@@ -144,7 +144,8 @@ impl Buffer {
         py.import("numpy")?.getattr("frombuffer")?.call((slf,), Some(&options))
     }
 
-    /// Frees the memory now. A buffer that is not freed is freed with its last reference. In a forked child it stays the parent's.
+    /// Frees the memory now. A buffer that is not freed is freed with its last reference. In a forked child it stays the
+    /// parent's.
     fn free(&self, py: Python<'_>) -> PyResult<()> {
         let Ok(mut state) = self.state() else { return Ok(()) };
         if state.views > 0 {

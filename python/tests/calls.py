@@ -17,7 +17,7 @@ SECONDS = [None, "1", b"1", [], object(), 0.0, -1.0, float("nan"), float("inf"),
 OPTIONAL_FLAG = [0, 1, "yes", [], object()]
 FLAG = [None, *OPTIONAL_FLAG]
 TEXT = [None, 1, 1.5, b"x", [], object(), "\ud800", ""]
-OPTIONAL_KEY = [1, 1.5, [], {}, object(), bytearray(b"k"), "", b"", "seventeen bytes !", b"seventeen bytes !", "\ud800"]
+OPTIONAL_KEY = [1, 1.5, [], {}, object(), bytearray(b"k"), "", b"", "seventeen bytes !", b"x" * 17, "\ud800"]
 KEY = [None, *OPTIONAL_KEY]
 STRIDED = np.zeros((4, 512), "u1")[:, ::2]
 OPTIONAL_VALUE = [1, 1.5, "x" * 512, [], {}, object(), STRIDED, np.array([object()])]
@@ -28,7 +28,7 @@ BUFFER = [None, *OPTIONAL_BUFFER]
 PROTECT = [7, "8", b"8", [], object()]
 LIST = [None, -1, 1.5, "ab", b"1", {}, object(), [None], [0], ["ab"]]
 PLACES = [*LIST, [(0, 0)], [(0,)], [(0, 1, 2)], [("a", 1)], [(-1, 1)], [(0, 1 << 63)], [(1 << 63, 1)]]
-PIECES = [*LIST, [(0,)], [(0, b"")], [(0, b"x")], [(0, None)], [(0, "x" * 512)], [(0, STRIDED)], [(1 << 64, bytes(512))]]
+PIECES = [*LIST, [(0,)], [(0, b"")], [(0, b"x")], [(0, None)], [(0, "x" * 512)], [(0, STRIDED)], [(1 << 64, b"")]]
 RANGES = [*LIST, [(0, 0)], [(0,)], [(0, 1, 2)], [("a", 1)], [(-1, 1)], [(0, (1 << 16) + 1)], [(0, 1 << 32)]]
 IDENTIFIERS = [None, -1, 1.5, "ab", {}, object(), [], [None], [-1], [1 << 16], [0x7FFF]]
 
@@ -162,7 +162,12 @@ class Devices:
             "Zones.report_extended": (zones.report_extended, {"first": (0, NUMBER), "most": (1, OPTIONAL_NUMBER)}),
             "KeyValue.store": (
                 keys.store,
-                {"key": ("k", KEY), "value": (b"x", VALUE), "must_exist": (False, FLAG), "must_not_exist": (False, FLAG)},
+                {
+                    "key": ("k", KEY),
+                    "value": (b"x", VALUE),
+                    "must_exist": (False, FLAG),
+                    "must_not_exist": (False, FLAG),
+                },
             ),
             "KeyValue.retrieve": (keys.retrieve, {"key": ("k", KEY)}),
             "KeyValue.retrieve_into": (

@@ -1,4 +1,4 @@
-"""What every call has in common, by the table of all calls: wrong types and shapes raise, and leave no memory behind."""
+"""What all calls have in common, by their table: wrong types and shapes raise, and leave no memory behind."""
 
 import inspect
 import unittest

@@ -1,4 +1,4 @@
-"""The example that verifies: it finds what was written, notices a bit that was flipped, and overwrites no device unasked."""
+"""The example that verifies: it notices a bit that was flipped, and overwrites no device unasked."""
 
 import pathlib
 import subprocess

@@ -74,19 +74,20 @@ class Lock(unittest.TestCase):
     def is_released_in(self, call):
         """Tells whether the other thread runs during the call.
 
-        The three calls run one after the other without an instruction of Python in between, at which the interpreter would let
-        the other thread run: it does so behind each call that took long.
+        The three calls run one after the other without an instruction of Python in between, at which the interpreter
+        would let the other thread run: it does so behind each call that took long.
         """
         count = self.ticks.__len__
         before, _, after = map(operator.call, (count, call, count))
         return after > before
 
     def assert_released(self, make):
-        # Once is enough: a call that holds the lock does so each time, and a busy system may leave the other thread waiting.
+        # Once is enough: a call that holds the lock does so each time, and a busy system may leave the other thread
+        # waiting.
         self.assertTrue(any(self.is_released_in(make()) for _ in range(20)), "the lock is held")
 
     def open(self, serial):
-        """Returns a controller with a queue pair of batches, which is deleted by commands at the end, and a namespace."""
+        """Returns a namespace, and its controller with a queue pair, which is deleted by commands at the end."""
         controller = upcie.Controller(f"emu:size=1M,serial={serial}{self.slow}")
         namespace = controller.namespace()
         namespace.read_many([(0, 1)])

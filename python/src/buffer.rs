@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Failure,
-    open::{allocate, lock},
+    open::{allocate, check_owner, lock},
 };
 use pyo3::{
     exceptions::PyBufferError,
@@ -10,8 +10,12 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict},
 };
-use std::{ffi::c_int, mem, ptr, sync::Mutex};
-use upcie_nvme::{Controller, DmaBuf};
+use std::{
+    ffi::c_int,
+    mem, ptr,
+    sync::{Mutex, MutexGuard},
+};
+use upcie_nvme::{Controller, DmaBuf, upcie_core::process::Owner};
 
 /// The bytes of a buffer.
 enum Data {
@@ -35,6 +39,10 @@ struct State {
 /// `numpy.frombuffer(buffer)` are views of it, without a copy.
 #[pyclass(frozen, module = "upcie")]
 pub struct Buffer {
+    /// The address of the controller that it was allocated for.
+    device: String,
+    /// The process that allocated it. A forked child does not wait for the lock below.
+    owner: Owner,
     state: Mutex<State>,
     /// The address of the first byte, valid as long as `pin` is there.
     start: usize,
@@ -46,12 +54,19 @@ impl Buffer {
     pub fn new(controller: &Controller, len: usize) -> Result<Self, Failure> {
         let (data, pin) = allocate(controller, len)?;
         let start = data.as_ptr().expose_provenance();
-        Ok(Self { state: Mutex::new(State { data: Data::Here(data), pin: Some(pin), views: 0 }), start, len })
+        let state = Mutex::new(State { data: Data::Here(data), pin: Some(pin), views: 0 });
+        Ok(Self { device: controller.name().to_owned(), owner: Owner::current(), state, start, len })
+    }
+
+    /// Locks the state; an error in a forked child.
+    fn state(&self) -> Result<MutexGuard<'_, State>, Failure> {
+        check_owner(self.owner, &self.device, "using a buffer")?;
+        Ok(lock(&self.state))
     }
 
     /// Takes the bytes for a call; [`put`](Self::put) gives them back.
     pub fn take(&self) -> Result<DmaBuf, Failure> {
-        let mut state = lock(&self.state);
+        let mut state = self.state()?;
         match mem::replace(&mut state.data, Data::Busy) {
             Data::Here(data) => Ok(data),
             Data::Busy => Err(Failure::Busy("the buffer is in use by another call".into())),
@@ -102,8 +117,8 @@ impl Buffer {
 
     /// Tells whether the memory was freed.
     #[getter]
-    fn freed(&self) -> bool {
-        matches!(lock(&self.state).data, Data::Freed)
+    fn freed(&self) -> PyResult<bool> {
+        Ok(matches!(self.state()?.data, Data::Freed))
     }
 
     /// Sets every byte.
@@ -129,9 +144,10 @@ impl Buffer {
         py.import("numpy")?.getattr("frombuffer")?.call((slf,), Some(&options))
     }
 
-    /// Frees the memory now. A buffer that is not freed is freed with its last reference.
+    /// Frees the memory now. A buffer that is not freed is freed with its last reference. In a forked child it stays the
+    /// parent's.
     fn free(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = lock(&self.state);
+        let Ok(mut state) = self.state() else { return Ok(()) };
         if state.views > 0 {
             let text = format!("{} views of the buffer exist: delete them first", state.views);
             return Err(PyBufferError::new_err(text));
@@ -161,12 +177,12 @@ impl Buffer {
     }
 
     fn __repr__(&self) -> String {
-        let state = lock(&self.state);
-        let what = match state.data {
-            Data::Here(_) => "",
-            Data::Busy => ", in use",
-            Data::Kept => ", kept by the controller",
-            Data::Freed => ", freed",
+        let what = match self.state().as_ref().map(|state| &state.data) {
+            Ok(Data::Here(_)) => "",
+            Ok(Data::Busy) => ", in use",
+            Ok(Data::Kept) => ", kept by the controller",
+            Ok(Data::Freed) => ", freed",
+            Err(_) => ", of another process",
         };
         format!("<upcie.Buffer of {} bytes{what}>", self.len)
     }
@@ -177,7 +193,7 @@ impl Buffer {
     /// Only the interpreter calls it, with a `Py_buffer` to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        let mut state = lock(&this.state);
+        let mut state = this.state()?;
         if state.pin.is_none() {
             return Err(Failure::Closed("the buffer was freed".into()).into());
         }
@@ -199,7 +215,9 @@ impl Buffer {
     /// # Safety
     /// Only the interpreter calls it, once for each view.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        let mut state = lock(&self.state);
-        state.views = state.views.saturating_sub(1);
+        // In a forked child the views are the parent's.
+        if let Ok(mut state) = self.state() {
+            state.views = state.views.saturating_sub(1);
+        }
     }
 }

@@ -56,8 +56,14 @@ impl Controller {
 
     /// Tells whether the controller was closed.
     #[getter]
-    fn closed(&self) -> bool {
-        self.shared.is_closed()
+    fn closed(&self) -> PyResult<bool> {
+        Ok(self.shared.is_closed()?)
+    }
+
+    /// Returns the bytes of DMA memory in use, the driver's own included: for tests.
+    #[getter(_in_use)]
+    fn in_use(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.shared.with(py, |open| Ok(open.controller.heap().in_use()))?)
     }
 
     /// Lists the ids of the active namespaces.
@@ -131,7 +137,11 @@ impl Controller {
     }
 
     fn __repr__(&self) -> String {
-        let closed = if self.shared.is_closed() { ", closed" } else { "" };
-        format!("<upcie.Controller {}{closed}>", self.shared.name())
+        let state = match self.shared.is_closed() {
+            Ok(false) => "",
+            Ok(true) => ", closed",
+            Err(_) => ", of another process",
+        };
+        format!("<upcie.Controller {}{state}>", self.shared.name())
     }
 }

@@ -7,9 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, upcie_core::process::Owner};
 
-/// Locks a mutex that is never held while Python code runs.
+/// Locks a mutex that is never held while Python code runs. Check the owner first: in a forked child nobody releases a lock that
+/// another thread held at the fork.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -43,6 +44,8 @@ impl Open {
 /// A controller, open or closed.
 pub struct Shared {
     name: String,
+    /// The process that opened it. A forked child does not wait for the locks below.
+    owner: Owner,
     open: Mutex<Option<Arc<Open>>>,
 }
 
@@ -51,15 +54,16 @@ impl Shared {
     pub fn new(controller: Controller, timeout: Duration) -> Arc<Self> {
         let name = controller.name().to_owned();
         let open = Open { queue: Mutex::new(None), namespaces: Mutex::default(), controller, timeout };
-        Arc::new(Self { name, open: Mutex::new(Some(Arc::new(open))) })
+        Arc::new(Self { name, owner: Owner::current(), open: Mutex::new(Some(Arc::new(open))) })
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn is_closed(&self) -> bool {
-        lock(&self.open).is_none()
+    pub fn is_closed(&self) -> Result<bool, Failure> {
+        check_owner(self.owner, &self.name, "using the controller")?;
+        Ok(lock(&self.open).is_none())
     }
 
     /// Calls `f` with the open controller, without the interpreter's lock. A close meanwhile takes effect afterwards.
@@ -68,6 +72,7 @@ impl Shared {
         py: Python<'_>,
         f: impl FnOnce(&Open) -> Result<R, Failure> + Send,
     ) -> Result<R, Failure> {
+        check_owner(self.owner, &self.name, "using the controller")?;
         py.detach(|| {
             let open = lock(&self.open).clone();
             let open =
@@ -76,8 +81,11 @@ impl Shared {
         })
     }
 
-    /// Closes the controller once the calls in progress have ended.
+    /// Closes the controller once the calls in progress have ended; in a forked child it stays the parent's.
     pub fn close(&self, py: Python<'_>) {
+        if !self.owner.is_current() {
+            return;
+        }
         let open = lock(&self.open).take();
         // The shutdown waits for the controller.
         py.detach(|| drop(open));
@@ -85,12 +93,30 @@ impl Shared {
 
     /// Drops the handle of a namespace.
     pub fn forget(&self, key: u64) {
+        if !self.owner.is_current() {
+            return;
+        }
         let open = lock(&self.open).clone();
         if let Some(open) = open {
             let namespace = lock(&open.namespaces).1.remove(&key);
             drop(namespace);
         }
     }
+}
+
+impl Drop for Shared {
+    /// Closes a controller whose last object goes before a `close`.
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(open) = open else { return };
+        // The shutdown waits for the controller, and this thread has the interpreter's lock. Without an interpreter there is none.
+        Python::try_attach(|py| py.detach(|| drop(open)));
+    }
+}
+
+/// Refuses `operation` on `device` in a child that was forked since.
+pub fn check_owner(owner: Owner, device: &str, operation: &str) -> Result<(), Failure> {
+    Ok(owner.check(device, operation).map_err(upcie_nvme::Error::from)?)
 }
 
 /// Allocates `len` bytes, and a few behind them: the memory is freed when both parts are dropped.

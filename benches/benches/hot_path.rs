@@ -1,6 +1,6 @@
 //! Submission and completion on a stand-in device, in CPU time per I/O of one thread. The peers are a
-//! hand-written loop that checks nothing and a C path; further entries compare several queues, namespaces and
-//! batch sizes.
+//! hand-written loop that checks nothing and a C path; further entries compare the calls of the C interface with
+//! that path, and several queues, namespaces and batch sizes.
 
 mod compare;
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 use upcie_benches::{
     c_path::CPath,
     hand::{Hand, device_alone},
+    libupcie::LibUpcie,
     ours::Ours,
     rings::Rings,
 };
@@ -66,6 +67,26 @@ fn c_path(criterion: &mut Criterion) {
             &[(&name, 0, Some(1))],
             || (Ours::new(entries, depth), CPath::new(entries, depth)),
             |(ours, c)| [ours.run(COUNT), c.run(depth, COUNT)],
+        );
+    }
+}
+
+/// Measures what a C program pays: the calls of the C interface against the C path, of which they are to take at
+/// most 0.75.
+fn c_calls(criterion: &mut Criterion) {
+    for depth in [32, 128] {
+        let name = format!("hot_path/c_calls_qd{depth}");
+        let batches = format!("hot_path/c_batch_calls_qd{depth}");
+        let entries = entries(depth);
+        compare(
+            criterion,
+            &name,
+            &[(&name, 0, Some(2)), (&batches, 1, Some(2))],
+            || {
+                let calls = || LibUpcie::new(entries, depth);
+                (calls(), calls(), CPath::new(entries, depth))
+            },
+            |(poll, many, c)| [poll.run_by_poll(COUNT), many.run_by_many(COUNT), c.run(depth, COUNT)],
         );
     }
 }
@@ -132,6 +153,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500));
-    targets = submit_complete, caller, c_path, four_queues, four_namespaces, batches
+    targets = submit_complete, caller, c_path, c_calls, four_queues, four_namespaces, batches
 }
 criterion_main!(benches);

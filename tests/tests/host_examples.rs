@@ -66,9 +66,22 @@ fn tokio_service() {
     run("tokio_service");
 }
 
+/// The embedded controller loses a read, whose time is up then.
 #[test]
 fn async_service() {
     run("async_service");
+    let mut command = Command::new(programs().join("examples/async_service"));
+    command.arg("emu:size=16M");
+    let mut process = Process::start(command);
+    let line = process.wait_for("blocks read back as written").unwrap();
+    assert!(!line.ends_with(", 0 too late"), "{line}");
+    let (status, said) = process.finish();
+    assert!(status.success(), "async_service: {status}: {said}");
+}
+
+#[test]
+fn async_handles() {
+    run("async_handles");
 }
 
 /// On the devices under test it finds no zones; its own controller has some.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Writes a block and reads it back: hello [ADDRESS], by default on the controller in software. */
+/* Writes a block, reads it back and compares: hello [ADDRESS], by default on the controller in software. */
 #include <stdio.h>
 #include <string.h>
 #include <upcie.h>
@@ -56,6 +56,10 @@ int main(int argc, char **argv)
 	size_t block = (size_t)1 << data[128 + 4 * (data[26] & 15) + 2];
 	CHECK(upcie_io(ctrlr, &write, out, block, NULL, 0, NULL));
 	CHECK(upcie_io(ctrlr, &read, in, block, NULL, 0, NULL));
+	if (memcmp(in, out, block) != 0) {
+		fprintf(stderr, "block 8 is not as it was written\n");
+		return 1;
+	}
 	printf("block 8 of %zu bytes: %s\n", block, in);
 
 	CHECK(upcie_free(heap, data));

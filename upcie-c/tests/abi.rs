@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+use upcie_tests::left_out;
 
 fn read(path: &str) -> String {
     fs::read_to_string(source(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -216,10 +217,11 @@ fn the_installed_library_has_versions() {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("installed-{}", std::process::id()));
     let mut make = Command::new("make");
     make.arg("--silent").arg("-C").arg(source("")).arg("install").arg(format!("DESTDIR={}", out.display()));
-    make.args(["PREFIX=/usr", "LIBDIR=/usr/lib"]).arg(format!("BUILT={}", built().display()));
+    make.args(["PREFIX=/opt/upcie", "LIBDIR=/opt/upcie/lib"]).arg(format!("BUILT={}", built().display()));
     // Not cargo's own, if this test runs beneath one.
     succeed(make.env_remove("MAKEFLAGS"));
-    let library = out.join("usr/lib/libupcie.so.0");
+    let libraries = out.join("opt/upcie/lib");
+    let library = libraries.join("libupcie.so.0");
     let listed = succeed(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
     for name in of_header().keys() {
         assert!(listed.contains(&format!(" {name}@@UPCIE_0\n")), "{name}: {listed}");
@@ -228,23 +230,34 @@ fn the_installed_library_has_versions() {
     assert_eq!(exported, of_header().len(), "{listed}");
     let dynamic = succeed(Command::new("readelf").arg("-d").arg(&library));
     assert!(dynamic.contains("[libupcie.so.0]"), "{dynamic}");
-
-    // A program that is built as its author would, by pkg-config's file.
-    let pc = fs::read_to_string(out.join("usr/lib/pkgconfig/upcie.pc")).expect("upcie.pc");
-    for part in ["Name: upcie", "Version: ", "-lupcie", "includedir=/usr/include"] {
-        assert!(pc.contains(part), "{part}: {pc}");
-    }
-    let program = out.join("hello");
-    let mut cc = Command::new("cc");
-    cc.arg("-std=c99")
-        .arg("-I")
-        .arg(out.join("usr/include"))
-        .arg(source("examples/hello.c"))
-        .arg("-o")
-        .arg(&program);
-    succeed(cc.arg("-L").arg(out.join("usr/lib")).arg("-lupcie"));
-    let mut hello = Command::new("timeout");
-    hello.args(["120"]).arg(&program).env("LD_LIBRARY_PATH", out.join("usr/lib"));
-    assert!(succeed(&mut hello).contains("hello, controller"));
+    programs_are_built_by_pkg_config(&out, &libraries);
     let _ = fs::remove_dir_all(&out);
+}
+
+/// Builds a program with each of the installed libraries as its author would, and runs it.
+fn programs_are_built_by_pkg_config(root: &Path, libraries: &Path) {
+    if Command::new("pkg-config").arg("--version").output().is_err() {
+        return left_out("pkg-config is not installed");
+    }
+    let asked = |arguments: &[&str]| {
+        let mut command = Command::new("pkg-config");
+        command.env("PKG_CONFIG_LIBDIR", libraries.join("pkgconfig")).env("PKG_CONFIG_SYSROOT_DIR", root);
+        succeed(command.args(arguments).arg("upcie"))
+    };
+    assert_eq!(asked(&["--modversion"]).trim(), env!("CARGO_PKG_VERSION"));
+    let shared = asked(&["--cflags", "--libs"]);
+    // A linker prefers the shared library, unless it is told the other one's file.
+    let with_static = asked(&["--static", "--cflags", "--libs"]).replace("-lupcie", "-l:libupcie.a");
+    for (name, flags) in [("shared", shared), ("static", with_static)] {
+        let program = root.join(name);
+        let mut cc = Command::new("cc");
+        cc.arg("-std=c99").arg(source("examples/hello.c")).args(flags.split_whitespace());
+        succeed(cc.arg("-o").arg(&program));
+        let mut hello = Command::new("timeout");
+        hello.args(["120"]).arg(&program);
+        if name == "shared" {
+            hello.env("LD_LIBRARY_PATH", libraries);
+        }
+        assert!(succeed(&mut hello).contains("hello, controller"), "{name}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Copies one half of a namespace's first blocks to the other, with back-pressure: some tasks take one piece after the other, so
-//! the number of tasks bounds the memory and the commands in flight, whatever the speed of either side. The data is overwritten.
+//! the number of tasks bounds the memory and the commands in flight, whatever the speed of either side. Blocking calls fill the
+//! one half before, and compare the other with it afterwards: the data of both is overwritten.
 //!
 //!     cargo run --features async --example async_copy -- emu
 
@@ -48,7 +49,13 @@ fn main() -> Result<()> {
     let controller = Controller::open(&address)?;
     let namespace = &controller.namespace(1)?;
     namespace.check_usable()?;
-    let blocks = (BYTES / namespace.block_size() as u64).min(namespace.blocks()) / 2;
+    // Whole pieces in either half.
+    let block_size = namespace.block_size() as u64;
+    let half = BYTES.min(namespace.blocks() * block_size) / 2 / PIECE as u64 * PIECE as u64;
+    let blocks = half / block_size;
+    let seed = u64::from(std::process::id()) << 32;
+    let source: Vec<u8> = (0..half / 8).flat_map(|word| (seed ^ word).to_le_bytes()).collect();
+    namespace.write_at(0, &source)?;
 
     let vectors = controller.vectors()?;
     let builder = controller.queue_pair();
@@ -77,6 +84,11 @@ fn main() -> Result<()> {
     // The driver ends when the queue is closed.
     copy.queue.close()?;
     smol::block_on(executor.run(driver))?;
-    println!("{count} pieces of {PIECE} bytes copied by {TASKS} tasks");
+    let mut copied = vec![0; source.len()];
+    namespace.read_at(half, &mut copied)?;
+    if copied != source {
+        return Err("the copy differs from the source".into());
+    }
+    println!("{count} pieces of {PIECE} bytes copied by {TASKS} tasks and compared");
     Ok(())
 }

@@ -1,32 +1,47 @@
-//! A block service in one thread: each client is a task that awaits its reads, with a time limit for each, and one task drives
-//! the queue that all of them share.
+//! A block service in one thread: each client is a task that writes blocks of its own and reads them back, with a time limit for
+//! each read, and one task drives the queue that all of them share. The namespace's first blocks are overwritten.
 //!
 //!     cargo run --features async --example async_service -- emu
 //!
 //! A read whose time is up is cancelled by dropping its future. Its buffer stays with the queue until the controller is done
-//! with it, so the client goes on with another one.
+//! with it, so the client goes on with another one. An embedded controller (`emu`) loses one of the reads, to show that.
 
-use std::{cell::Cell, rc::Rc, task::Context, time::Duration};
+use std::{task::Context, time::Duration};
 use tokio::{
     io::unix::AsyncFd,
     task::{JoinSet, LocalSet},
     time::timeout,
 };
-use upcie_nvme::{Address, AsyncQueue, Controller, Namespace};
+use upcie_nvme::{
+    Address, AsyncQueue, Controller, Namespace,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
+    spec::NvmOpcode,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const DEPTH: u32 = 32;
 const CLIENTS: u64 = 64;
-const READS: u64 = 20;
+/// The blocks of a client.
+const BLOCKS: u64 = 20;
 /// The time that a client gives a read.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<()> {
     let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
-    let controller = Controller::open(&address)?;
+    let controller = match &address {
+        Address::Emulated(options) => {
+            let lost = FaultRule::new(Fault::Drop).opcode(NvmOpcode::READ.0).after(100).count(1);
+            let device = spawn_with_faults(options, &FaultPlan::new(0).rule(lost))?;
+            Controller::builder().from_device(device)?
+        }
+        _ => Controller::open(&address)?,
+    };
     let namespace = controller.namespace(1)?;
     namespace.check_usable()?;
+    if namespace.blocks() < CLIENTS * BLOCKS {
+        return Err(format!("{address}: {} blocks are too few", namespace.blocks()).into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(&controller, &namespace))
 }
@@ -48,42 +63,56 @@ async fn serve(controller: &Controller, namespace: &Namespace) -> Result<()> {
         tokio::task::spawn_local(queue.drive_polled())
     };
 
-    let served = Rc::new(Cell::new(0));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (queue, served) = (queue.clone(), served.clone());
-        clients.spawn_local(read_blocks(client, queue, controller.clone(), namespace.clone(), served));
+        clients.spawn_local(serve_client(client, queue.clone(), controller.clone(), namespace.clone()));
     }
-    drop(queue);
+    let mut late = 0;
     while let Some(client) = clients.join_next().await {
-        client??;
+        late += client??;
     }
-    // The driver ends when nobody uses the queue any more.
+    // The controller gives up what it still has, such as a read that it has lost. Then the driver ends.
+    queue.close()?;
     driver.await??;
-    println!("{} of {} reads in time, for {CLIENTS} clients", served.get(), CLIENTS * READS);
+    println!("{CLIENTS} clients: {} blocks read back as written, {late} too late", CLIENTS * BLOCKS - late);
     Ok(())
 }
 
-/// Serves one client: one read after the other.
-async fn read_blocks(
+/// Serves one client: writes its blocks, then reads them one after the other. Returns the number of reads that were too late.
+async fn serve_client(
     client: u64,
     queue: AsyncQueue,
     controller: Controller,
     namespace: Namespace,
-    served: Rc<Cell<u64>>,
-) -> upcie_nvme::Result<()> {
-    let mut buffer = controller.alloc(namespace.block_size())?;
-    for read in 0..READS {
-        let slba = (client * READS + read) % namespace.blocks();
+) -> Result<u64> {
+    let (first, len) = (client * BLOCKS, namespace.block_size());
+    let (mut buffer, mut late) = (controller.alloc(len)?, 0);
+    for slba in first..first + BLOCKS {
+        buffer.write_at(0, &pattern(slba, len));
+        let (result, back) = queue.write(&namespace, slba, buffer).await;
+        result?;
+        buffer = back;
+    }
+    for slba in first..first + BLOCKS {
         match timeout(PATIENCE, queue.read(&namespace, slba, buffer)).await {
             Ok((result, back)) => {
                 result?;
+                if back.to_vec() != pattern(slba, len) {
+                    return Err(format!("block {slba} is not as it was written").into());
+                }
                 buffer = back;
-                served.set(served.get() + 1);
             }
-            // The old buffer is freed once the controller has completed the read.
-            Err(_) => buffer = controller.alloc(namespace.block_size())?,
+            Err(_) => {
+                late += 1;
+                // The old buffer is freed once the controller is done with it.
+                buffer = controller.alloc(len)?;
+            }
         }
     }
-    Ok(())
+    Ok(late)
+}
+
+/// Returns the data of a block, which differs from that of other blocks, and of other processes.
+fn pattern(slba: u64, len: usize) -> Vec<u8> {
+    ((u64::from(std::process::id()) << 32) ^ slba).to_le_bytes().repeat(len / 8)
 }

@@ -1,5 +1,6 @@
 //! A block service for async code: one task owns the queue pair and sleeps until the controller's interrupt; any number of
-//! tasks send it requests and await their answers.
+//! tasks send it requests and await their answers. Here they write blocks, read them back and compare: the namespace's first
+//! blocks are overwritten.
 //!
 //!     cargo run --example tokio_service -- emu
 //!
@@ -12,18 +13,20 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
-use upcie_nvme::{Address, Controller, DmaBuf, Namespace, QueuePair, spec::Status};
+use upcie_nvme::{Address, Controller, Direction, DmaBuf, Io, Namespace, QueuePair, spec::Status};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const DEPTH: u32 = 32;
 const CLIENTS: u64 = 8;
-const READS: u64 = 50;
+/// The blocks of a client.
+const BLOCKS: u64 = 50;
 /// A controller that reports no completion for so long has failed.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Reads blocks from `slba` on into `buffer`, which comes back with the answer.
+/// A transfer of the blocks from `slba` on; `buffer` comes back with the answer.
 struct Request {
+    direction: Direction,
     slba: u64,
     buffer: DmaBuf,
     answer: oneshot::Sender<Answer>,
@@ -37,6 +40,9 @@ async fn main() -> Result<()> {
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
     namespace.check_usable()?;
+    if namespace.blocks() < CLIENTS * BLOCKS {
+        return Err(format!("{address}: {} blocks are too few", namespace.blocks()).into());
+    }
     // With MSI-X a vector of its own; with INTx there is vector 0 alone.
     let vector = controller.vectors()?.saturating_sub(1).min(1);
     let queue = controller.queue_pair().depth(DEPTH).interrupt(vector).create()?;
@@ -45,7 +51,7 @@ async fn main() -> Result<()> {
     let service = tokio::spawn(serve(queue, namespace.clone(), received));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        clients.spawn(read_blocks(client, controller.clone(), namespace.clone(), requests.clone()));
+        clients.spawn(write_and_read(client, controller.clone(), namespace.clone(), requests.clone()));
     }
     drop(requests);
     while let Some(client) = clients.join_next().await {
@@ -53,27 +59,41 @@ async fn main() -> Result<()> {
     }
     // The last client's sender is gone: the service ends.
     let served = service.await??;
-    println!("{served} reads for {CLIENTS} clients");
+    println!("{served} requests of {CLIENTS} clients, all blocks read back as written");
     Ok(())
 }
 
-/// Serves one client: one read after the other.
-async fn read_blocks(
+/// Serves one client: it writes each of its blocks, and then reads them.
+async fn write_and_read(
     client: u64,
     controller: Controller,
     namespace: Namespace,
     requests: mpsc::Sender<Request>,
 ) -> Result<()> {
-    let mut buffer = controller.alloc(namespace.block_size())?;
-    for read in 0..READS {
-        let slba = (client * READS + read) % namespace.blocks();
-        let (answer, answered) = oneshot::channel();
-        requests.send(Request { slba, buffer, answer }).await.map_err(|_| "the service has ended")?;
-        let (status, data) = answered.await?;
-        status?;
-        buffer = data;
+    let (first, len) = (client * BLOCKS, namespace.block_size());
+    let mut buffer = controller.alloc(len)?;
+    for direction in [Direction::Write, Direction::Read] {
+        for slba in first..first + BLOCKS {
+            if direction == Direction::Write {
+                buffer.write_at(0, &pattern(slba, len));
+            }
+            let (answer, answered) = oneshot::channel();
+            let request = Request { direction, slba, buffer, answer };
+            requests.send(request).await.map_err(|_| "the service has ended")?;
+            let (status, data) = answered.await?;
+            status?;
+            if data.to_vec() != pattern(slba, len) {
+                return Err(format!("block {slba} is not as it was written").into());
+            }
+            buffer = data;
+        }
     }
     Ok(())
+}
+
+/// Returns the data of a block, which differs from that of other blocks, and of other processes.
+fn pattern(slba: u64, len: usize) -> Vec<u8> {
+    ((u64::from(std::process::id()) << 32) ^ slba).to_le_bytes().repeat(len / 8)
 }
 
 /// Owns the queue pair until all clients are gone; returns how many requests it has answered.
@@ -109,7 +129,7 @@ async fn serve(
     }
 }
 
-/// Answers the requests whose reads have completed, and submits the next ones; returns how many were answered.
+/// Answers the requests whose transfers have completed, and submits the next ones; returns how many were answered.
 fn reap_and_submit(
     queue: &mut QueuePair<oneshot::Sender<Answer>>,
     namespace: &Namespace,
@@ -124,9 +144,9 @@ fn reap_and_submit(
         answered += 1;
     }
     while !turn.is_full() {
-        let Some(Request { slba, buffer, answer }) = next() else { break };
-        if let Err(refused) = turn.read(namespace, slba, buffer, answer) {
-            return Err(format!("the read at block {slba} was not sent: {}", refused.reason).into());
+        let Some(Request { direction, slba, buffer, answer }) = next() else { break };
+        if let Err(refused) = turn.submit(Io::new(direction, namespace, slba), buffer, answer) {
+            return Err(format!("the {direction:?} at block {slba} was not sent: {}", refused.reason).into());
         }
     }
     Ok(answered)

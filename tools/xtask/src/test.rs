@@ -28,9 +28,10 @@ use crate::suites::{boot, host, linux, matrix};
 const FIO_SUITES: [&str; 2] = ["fio_jobs", "fio_endings"];
 const HOST_FIO: &str = "host_fio";
 /// Suites, a command that succeeds where they have what they need, and the Debian package that has it.
-const PROGRAMS: [(&[&str], &[&str], &str); 3] = [
+const PROGRAMS: [(&[&str], &[&str], &str); 4] = [
     (&["abi"], &["c++", "--version"], "g++"),
     (&["abi"], &["make", "--version"], "make"),
+    (&["abi"], &["pkg-config", "--version"], "pkg-config"),
     (&["host_python"], &["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];
 /// Second architecture that the libraries must build for.

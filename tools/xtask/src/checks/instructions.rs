@@ -27,6 +27,8 @@ const SIDES: [&str; 5] = ["ours", "caller", "c_poll", "c_many", HAND];
 const DEVICE: &str = "upcie_benches::standin::step";
 /// Sides that are calls of the C interface, of which no optimiser makes one function.
 const CALLS: &str = "c_";
+/// The most instructions of the calls at depth 32, in those of the Rust turn.
+const CALLS_LIMIT: f64 = 1.35;
 /// Functions that must contain all instructions of the other sides: any other function is a call on the hot path.
 const INSIDE: [&str; 3] = ["counted::", "upcie_benches::caller::", DEVICE];
 /// Largest growth with a known compiler. The numbers have no noise, but an unrelated change may add a
@@ -57,6 +59,7 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         let program = program(workspace, profile)?;
         let (figures, calls) = measure(workspace, &program)?;
         problems.extend(calls.into_iter().map(|call| format!("{profile}: {call}")));
+        problems.extend(beyond_limit(profile, &figures));
         print(profile, &figures, known(&all, &compiler, profile));
         if update {
             all.entry(compiler.clone()).or_default().insert(profile.to_owned(), figures);
@@ -188,6 +191,17 @@ fn ratio(figures: &Figures, name: &str) -> Option<f64> {
     Some(figures.get(name)? / figures.get(&format!("{HAND}_{depth}"))?)
 }
 
+/// Lists the calls of the C interface that take more than their limit.
+fn beyond_limit(profile: &str, figures: &Figures) -> Vec<String> {
+    let Some(turn) = figures.get("ours_qd32") else { return Vec::new() };
+    let calls = figures.iter().filter(|(name, _)| name.starts_with(CALLS) && name.ends_with("_qd32"));
+    let ratios = calls.map(|(name, calls)| (name, calls / turn));
+    let beyond = ratios.filter(|(_, ratio)| *ratio > CALLS_LIMIT);
+    beyond
+        .map(|(name, ratio)| format!("{profile} {name}: {ratio:.2} times the Rust turn, limit {CALLS_LIMIT}"))
+        .collect()
+}
+
 /// Lists the numbers that are worse than the recorded ones.
 fn compare(all: &AllFigures, compiler: &str, profile: &str, figures: &Figures) -> Vec<String> {
     let mut problems = Vec::new();
@@ -224,7 +238,7 @@ fn compare(all: &AllFigures, compiler: &str, profile: &str, figures: &Figures) -
 
 #[cfg(test)]
 mod tests {
-    use super::{AllFigures, Figures, compare, self_costs};
+    use super::{AllFigures, Figures, beyond_limit, compare, self_costs};
 
     fn figures(ours: f64, hand: f64) -> Figures {
         [("ours_qd1".to_owned(), ours), ("hand_qd1".to_owned(), hand)].into()
@@ -259,5 +273,29 @@ mod tests {
         assert_eq!(compare(&all(), "1.0 a", "release", &figures(1.0, 1.0)).len(), 1);
         let more = [("caller_qd1".to_owned(), 1.0)].into();
         assert_eq!(compare(&all(), "1.0 a", "user", &more).len(), 1);
+    }
+
+    #[test]
+    fn the_c_calls_keep_their_limit() {
+        let of = |call: f64| -> Figures {
+            [
+                ("ours_qd32".to_owned(), 100.0),
+                ("c_poll_qd32".to_owned(), call),
+                ("c_poll_qd1".to_owned(), 500.0),
+            ]
+            .into()
+        };
+        assert_eq!(beyond_limit("user", &of(135.0)), [""; 0]);
+        assert_eq!(
+            beyond_limit("user", &of(136.0)),
+            ["user c_poll_qd32: 1.36 times the Rust turn, limit 1.35"]
+        );
+        let recorded: AllFigures =
+            serde_json::from_str(include_str!("../../../../benches/instructions.json"))
+                .expect("the file's form");
+        for (profile, figures) in recorded.values().flatten() {
+            assert!(figures.contains_key("c_many_qd32"), "{profile}");
+            assert_eq!(beyond_limit(profile, figures), [""; 0]);
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! C programs over libupcie drive QEMU's controllers through VFIO, by type 1 and by iommufd: the examples, and the contract
-//! program of xNVMe's backend.
+//! programs of xNVMe's backend.
 //!
 //! `cargo xtask test` compiles them, and puts them beside the tools.
 
-use std::{env, process::Command};
-use upcie_tests::process::{Process, programs};
+mod c_program;
+
+use c_program::run;
+use std::env;
 
 /// The ways of VFIO.
 const SCHEMES: [&str; 2] = ["vfio:", "iommufd:"];
@@ -14,16 +16,6 @@ fn controllers() -> [[String; 2]; 2] {
     let functions = env::var("UPCIE_TEST_DEVICES").expect("UPCIE_TEST_DEVICES is set");
     let (one, two) = functions.split_once(',').expect("two functions");
     SCHEMES.map(|scheme| [two, one].map(|function| format!("{scheme}{function}")))
-}
-
-/// Runs a program, which must print `words`, and succeed.
-fn run(program: &str, arguments: &[&str], words: &str) {
-    let mut command = Command::new(programs().join(program));
-    command.args(arguments);
-    let mut process = Process::start(command);
-    process.wait_for(words).unwrap_or_else(|error| panic!("{program} {arguments:?}: {error}"));
-    let (status, errors) = process.finish();
-    assert!(status.success(), "{program} {arguments:?}: {status} {errors}");
 }
 
 #[test]
@@ -38,8 +30,10 @@ fn examples_run() {
 #[test]
 fn the_backend_keeps_the_contract() {
     for [first, other] in controllers() {
-        run("c-contract", &[&first, &other, "512"], "contract: ok");
-        // Another controller that shares no address space with the first.
-        run("c-contract", &[&first, "emu:size=16M", "512"], "contract: ok");
+        // Another controller, and one that shares no address space with the first.
+        for other in [&*other, "emu:size=16M"] {
+            run("c-contract", &[&first, other, "512"], "contract: ok");
+            run("c-devices", &[&first, other, "512"], "devices: ok");
+        }
     }
 }

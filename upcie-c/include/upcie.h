@@ -24,6 +24,11 @@
  *   Data of a command is memory of the heap that its controller was opened with: from upcie_alloc(), or mapped by
  *   upcie_map() or upcie_import_fd(). All else is -EFAULT. Until a command has completed its memory belongs to the
  *   controller: upcie_free(), upcie_realloc() and upcie_unmap() return -EBUSY for it.
+ *
+ * Without an IOMMU
+ *   (uio:, sysfs:, noiommu:) memory is huge pages that outlive the process, since a device does not stop when its
+ *   process is killed. Such a controller is opened before memory is allocated and before others; -ENOTSUP otherwise,
+ *   and for a second one by another way. After the last one is closed, the same holds for the next one.
  */
 #ifndef UPCIE_H
 #define UPCIE_H
@@ -52,7 +57,7 @@ typedef struct upcie_queue upcie_queue;
 struct upcie_heap_opts {
 	uint32_t size;      /* sizeof(struct upcie_heap_opts) */
 	uint32_t reserved;  /* 0 */
-	uint64_t bytes;     /* allocated at once; default 0: memory is added when it is needed */
+	uint64_t bytes;     /* added with the first controller; default 0: memory is added when it is needed */
 	uint64_t page_size; /* 4096, 2 MiB or 1 GiB; default 0: 2 MiB while so many are free, otherwise small pages */
 };
 

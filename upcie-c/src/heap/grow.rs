@@ -23,6 +23,15 @@ const GROWTH: (usize, usize) = (2 << 20, 1 << 30);
 type NewFile = (OwnedFd, usize, Vec<(u64, Region)>);
 
 impl Heap {
+    /// Adds the memory that the heap was made with, unless it has so much. Not before the first controller: where that one
+    /// has no IOMMU, the memory comes from its address space.
+    pub(super) fn reserve(&self, state: &mut State) -> Result<()> {
+        match self.reserved.saturating_sub(state.own) {
+            0 => Ok(()),
+            missing => self.grow(state, missing),
+        }
+    }
+
     /// Adds own memory for an allocation of `size` bytes.
     pub(super) fn grow(&self, state: &mut State, size: usize) -> Result<()> {
         let least = size.max(GROWTH.0).checked_next_multiple_of(BIG_BYTES).ok_or_else(|| no_memory(size))?;
@@ -44,13 +53,7 @@ impl Heap {
     /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a
     /// controller has no IOMMU, it is one that outlives the process.
     fn make(&self, state: &State, len: usize) -> Result<NewFile> {
-        let free = available();
-        if len > free {
-            return Err(Failure::new(
-                libc::ENOMEM,
-                format!("{len} bytes of memory: the system has {free} left"),
-            ));
-        }
+        check_available(len)?;
         if let Some(space) = state.spaces.iter().find(|space| space.dma.is_physical()) {
             let region = space.dma.allocate_shared(len, self.pages)?;
             let memory = region.memory().ok_or_else(|| Failure::new(libc::EIO, "no host memory"))?;
@@ -74,6 +77,15 @@ impl Heap {
         // SAFETY: the memory is shared, so that no reference to its bytes is formed; nobody frees pages of it.
         Ok((duplicate(unsafe { memory.file() })?, len, Vec::new()))
     }
+}
+
+/// Refuses memory that the system does not have.
+pub(super) fn check_available(len: usize) -> Result<()> {
+    let free = available();
+    if len > free {
+        return Err(Failure::new(libc::ENOMEM, format!("{len} bytes of memory: the system has {free} left")));
+    }
+    Ok(())
 }
 
 /// Returns the memory that the system can give, in bytes: small and huge pages.

@@ -28,6 +28,8 @@ use upcie_nvme::upcie_core::memory::PageSize;
 #[derive(Debug)]
 pub(crate) struct Heap {
     pages: Option<PageSize>,
+    /// The bytes that the first controller's open adds.
+    reserved: usize,
     /// Held while a controller is opened, so that two that are opened at once find each other's space.
     pub(crate) opening: Mutex<()>,
     state: Mutex<State>,
@@ -66,13 +68,15 @@ impl Heap {
                 )));
             }
         };
-        let heap =
-            Self { pages, opening: Mutex::default(), state: Mutex::default(), flights: Mutex::default() };
-        if opts.bytes > 0 {
-            let bytes = usize::try_from(opts.bytes).map_err(|_| no_memory(usize::MAX))?;
-            heap.grow(&mut lock(&heap.state), bytes)?;
-        }
-        Ok(heap)
+        let reserved = usize::try_from(opts.bytes).map_err(|_| no_memory(usize::MAX))?;
+        grow::check_available(reserved)?;
+        Ok(Self {
+            pages,
+            reserved,
+            opening: Mutex::default(),
+            state: Mutex::default(),
+            flights: Mutex::default(),
+        })
     }
 
     /// Refuses everything from now on, unless a controller is open.

@@ -191,7 +191,10 @@ int upcie_regs(upcie_ctrlr *ctrlr, void *dst, size_t offset, size_t size);
 #define UPCIE_RESET_SUBSYSTEM  1
 #define UPCIE_RESET_FUNCTION   2
 
-/* Resets the controller, its NVM subsystem or its PCI function, and brings it up again. Its queues wait for upcie_recover(). */
+/*
+ * Resets the controller, its NVM subsystem or its PCI function, and brings it up again. Its queues take no command until
+ * upcie_recover(): -ECONNRESET.
+ */
 int upcie_reset(upcie_ctrlr *ctrlr, int kind);
 
 /* Stores up to max ids of active namespaces, and their number; ids may be NULL. Asks the controller each time. */
@@ -228,8 +231,8 @@ int upcie_queue_delete(upcie_queue *queue);
  * Puts a command of 64 bytes into the ring, and rings no doorbell. The library sets the command's id, its data
  * pointer (PRP) and its metadata pointer; all else is sent as it is, whatever the opcode. data_size and meta_size are
  * bytes, for every command set; the lengths in the command (blocks, dwords, bytes of a value) are the program's, and no
- * more than these. user comes back with the completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's
- * max_transfer.
+ * more than these. user comes back with the completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by
+ * PRPs. -EMSGSIZE: more than the queue's max_transfer. -ECONNRESET: the controller was reset, see upcie_recover().
  */
 int upcie_submit(upcie_queue *queue, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
 		 void *user);

@@ -12,11 +12,11 @@ use crate::{
 };
 use std::{
     mem::ManuallyDrop,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 use upcie_nvme::{
-    Address, Controller, DmaBuf, ErrorKind,
+    Address, Controller, DmaBuf, ErrorKind, ResetKind,
     spec::{Command, CompletionEntry},
     upcie_core::device::Device,
 };
@@ -41,6 +41,7 @@ pub(crate) struct Ctrlr {
 struct Uses {
     queues: usize,
     closed: bool,
+    flights: Vec<Weak<Flight>>,
     /// Commands of queues whose deletion was not confirmed: their memory stays in use.
     stuck: Vec<Arc<Flight>>,
 }
@@ -149,6 +150,20 @@ impl Ctrlr {
         let mut uses = lock(&self.uses);
         uses.queues -= 1;
         uses.stuck.extend(stuck);
+    }
+
+    /// Lets a queue know of resets.
+    pub(crate) fn watch(&self, flight: &Arc<Flight>) {
+        let mut uses = lock(&self.uses);
+        uses.flights.retain(|flight| flight.strong_count() > 0);
+        uses.flights.push(Arc::downgrade(flight));
+    }
+
+    /// Resets the controller. Its queues take no command until they are recovered.
+    pub(crate) fn reset(&self, kind: ResetKind) -> Result<()> {
+        self.controller.reset_by(kind)?;
+        lock(&self.uses).flights.iter().filter_map(Weak::upgrade).for_each(|flight| flight.note_reset());
+        Ok(())
     }
 
     pub(crate) fn info(&self) -> Info {

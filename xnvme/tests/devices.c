@@ -156,6 +156,9 @@ static void reset(struct xnvme_dev *dev, char *buf)
 		EXPECT(dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0), 0);
 	}
 	EXPECT(dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0), 0);
+	/* There is room for one more, and none before the others are back. */
+	struct xnvme_cmd_ctx early = ctxs[0];
+	EXPECT(dev->be.async.cmd_io(&early, buf, block_size, NULL, 0), -EBUSY);
 	EXPECT(dev->be.async.poke(&queue, 0), 3);
 	TRUE(chain.called == 3 && chain.failed == 3 && queue.base.outstanding == 0);
 	EXPECT(dev->be.async.cmd_io(&ctxs[0], buf, block_size, NULL, 0), 0);
@@ -172,6 +175,35 @@ static void reset(struct xnvme_dev *dev, char *buf)
 	TRUE(chain.called == 5 && chain.failed == 3 + has_reset && queue.base.outstanding == 0);
 	EXPECT(dev->be.async.term(&queue), 0);
 	sync_round_trip(dev, buf, buf + 65536, 8192, 50);
+}
+
+/* A reset finds a queue without commands: the next ones are ordinary ones. With a completion descriptor, too. */
+static void reset_of_idle_queues(struct xnvme_dev *dev, char *buf)
+{
+	struct xnvme_cmd_ctx ctxs[3], pseudo = context(dev, XNVME_SPEC_PSEUDO_OPC_CONTROLLER_RESET, 0, 0);
+	struct iovec piece = {buf, block_size};
+	struct xnvme_queue queue;
+
+	for (int has_events = 0; has_events < 2; has_events++) {
+		struct chain chain = {.buf = buf};
+
+		queue_init(&queue, dev, 4);
+		if (has_events)
+			TRUE(dev->be.async.get_completion_fd(&queue) >= 0);
+		for (int round = 0; round < 3; round++) {
+			for (int i = 0; i < 3; i++) {
+				ctxs[i] = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
+				set(&ctxs[i], &queue, again, &chain);
+				EXPECT((i + round) % 2 ? dev->be.async.cmd_iov(&ctxs[i], &piece, 1, block_size, NULL, 0)
+						       : dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0),
+				       0);
+			}
+			EXPECT(dev->be.async.wait(&queue), 3);
+			EXPECT(dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0), 0);
+		}
+		TRUE(chain.called == 9 && chain.failed == 0);
+		EXPECT(dev->be.async.term(&queue), 0);
+	}
 }
 
 int main(int argc, char **argv)
@@ -196,6 +228,7 @@ int main(int argc, char **argv)
 	admin(&first, buf);
 	admin(&second, buf);
 	reset(&first, buf);
+	reset_of_idle_queues(&first, buf);
 
 	first.be.mem.buf_free(&first, buf);
 	EXPECT(g_xnvme_be_upcie_rs.dev->ctrlr_term(ctrlr), 0);

@@ -244,6 +244,18 @@ static void resets(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	EXPECT(upcie_reset(ctrlr, UPCIE_RESET_SUBSYSTEM), 0);
 	EXPECT(upcie_recover(queue, count, &seen), 0);
 	one(queue, read, memory, 4096);
+	/* A queue without commands takes none either, rather than into a ring that is gone. */
+	struct upcie_request request = {.data = memory, .data_size = 4096};
+	memcpy(request.cmd, &read, sizeof(read));
+	for (int round = 0; round < 2; round++) {
+		EXPECT(upcie_reset(ctrlr, UPCIE_RESET_CONTROLLER), 0);
+		if (round)
+			FAILS(upcie_submit_many(queue, &request, 1), ECONNRESET, "reset");
+		FAILS(upcie_submit(queue, &read, memory, 4096, NULL, 0, NULL), ECONNRESET, "reset");
+		EXPECT(upcie_recover(queue, count, &seen), 0);
+		one(queue, read, memory, 4096);
+	}
+	EXPECT(seen.count, 3);
 	EXPECT(upcie_free(heap, memory), 0);
 }
 

@@ -235,6 +235,44 @@ static void *move(void *queue)
 	return NULL;
 }
 
+struct deletion {
+	pthread_barrier_t *start;
+	upcie_queue *queue;
+	int result;
+};
+
+static void *delete_queue(void *arg)
+{
+	struct deletion *deletion = arg;
+	pthread_barrier_wait(deletion->start);
+	deletion->result = upcie_queue_delete(deletion->queue);
+	return NULL;
+}
+
+/* Of two threads that delete a queue one does, and the other one gets an error. */
+static void deletions(upcie_ctrlr *ctrlr)
+{
+	pthread_barrier_t start;
+	EXPECT(pthread_barrier_init(&start, NULL, 2), 0);
+	for (int round = 0; round < 100; round++) {
+		struct deletion two[2];
+		pthread_t threads[2];
+		upcie_queue *queue;
+		EXPECT(upcie_queue_create(ctrlr, NULL, &queue), 0);
+		for (int i = 0; i < 2; i++) {
+			two[i] = (struct deletion){&start, queue, 1};
+			EXPECT(pthread_create(&threads[i], NULL, delete_queue, &two[i]), 0);
+		}
+		for (int i = 0; i < 2; i++)
+			EXPECT(pthread_join(threads[i], NULL), 0);
+		/* A debug build says that the other thread is in a call. */
+		int refused = two[two[0].result == 0].result;
+		TRUE(two[0].result == 0 || two[1].result == 0);
+		TRUE(refused == -EBADF || refused == -EPERM);
+	}
+	pthread_barrier_destroy(&start);
+}
+
 int main(int argc, char **argv)
 {
 	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
@@ -263,6 +301,8 @@ int main(int argc, char **argv)
 	shared_queue = queue;
 	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
 	finish(queue, 1, in_callback, NULL);
+
+	deletions(ctrlr);
 
 	/* A child has none of the handles, and does no harm. */
 	pid_t child = fork();

@@ -204,6 +204,8 @@ impl Ctrlr {
         if data.len > self.controller.max_transfer() {
             return Err(too_long());
         }
+        // Until the copies are made.
+        let _lent = self.heap.lend([data, meta]);
         for range in [data, meta] {
             covered(&self.space.translation, range.at, range.len)?;
         }

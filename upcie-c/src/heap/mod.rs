@@ -34,6 +34,26 @@ pub(crate) struct Heap {
     pub(crate) opening: Mutex<()>,
     state: Mutex<State>,
     flights: Mutex<Vec<Weak<Flight>>>,
+    /// Memory that admin commands are copied from and to.
+    lent: Mutex<Vec<Range>>,
+}
+
+/// Memory that a call copies from and to: it is not given up before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lent<'h> {
+    heap: &'h Heap,
+    ranges: [Range; 2],
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut lent = lock(&self.heap.lent);
+        for range in self.ranges {
+            if let Some(at) = lent.iter().position(|other| *other == range) {
+                lent.swap_remove(at);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +96,7 @@ impl Heap {
             opening: Mutex::default(),
             state: Mutex::default(),
             flights: Mutex::default(),
+            lent: Mutex::default(),
         })
     }
 
@@ -168,9 +189,17 @@ impl Heap {
         lock(&self.flights).iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Keeps memory from being given up. What was given up before is not the heap's any more when this returns.
+    pub(crate) fn lend(&self, ranges: [Range; 2]) -> Lent<'_> {
+        let _state = lock(&self.state);
+        lock(&self.lent).extend(ranges);
+        Lent { heap: self, ranges }
+    }
+
     /// Refuses to give up memory that a command in flight uses.
     fn check_unused(&self, range: Range) -> Result<()> {
-        if self.flights().iter().any(|flight| flight.uses(range)) {
+        let is_lent = lock(&self.lent).iter().any(|lent| lent.len > 0 && lent.overlaps(range));
+        if is_lent || self.flights().iter().any(|flight| flight.uses(range)) {
             return Err(Failure::new(
                 libc::EBUSY,
                 format!(

@@ -28,6 +28,13 @@ fn examples_run() {
 }
 
 #[test]
+fn huge_pages_are_memory_of_a_heap() {
+    for [address, _] in controllers() {
+        run("c-huge-pages", &[&address], "2097152 huge pages: ok");
+    }
+}
+
+#[test]
 fn the_backend_keeps_the_contract() {
     for [first, other] in controllers() {
         // Another controller, and one that shares no address space with the first.

@@ -10,7 +10,7 @@ use crate::cargo::Workspace;
 use crate::process;
 
 /// The suites that start them.
-pub const SUITES: &[&str] = &["guest_c_programs", "guest_noiommu_c_programs"];
+pub const SUITES: &[&str] = &["guest_c_programs", "guest_noiommu_c_programs", "guest_pt_c_programs"];
 /// The package whose library they are linked with.
 pub const PACKAGE: &str = "upcie-c";
 /// Names in the guest, and the C files. A directory stands for its C files.
@@ -18,6 +18,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("c-hello", &["upcie-c/examples/hello.c"]),
     ("c-batch", &["upcie-c/examples/batch.c"]),
     ("c-event-loop", &["upcie-c/examples/event_loop.c"]),
+    ("c-huge-pages", &["upcie-c/tests/c/huge_pages.c"]),
     ("c-untranslated", &["upcie-c/tests/c/untranslated.c"]),
     ("c-contract", &["xnvme/tests/contract.c", "xnvme"]),
     ("c-devices", &["xnvme/tests/devices.c", "xnvme"]),

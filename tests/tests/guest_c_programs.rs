@@ -7,6 +7,8 @@ mod c_program;
 
 use c_program::run;
 use std::env;
+use upcie_core::memory::PageSize;
+use upcie_tests::bent::Bent;
 
 /// The ways of VFIO.
 const SCHEMES: [&str; 2] = ["vfio:", "iommufd:"];
@@ -25,6 +27,17 @@ fn examples_run() {
         run("c-batch", &[&address, "500"], "500 reads, 0 failed");
         run("c-event-loop", &[&address], "64 flushes, 0 failed");
     }
+}
+
+/// A server that does not survive the loss of huge pages refuses them: the heap has small ones then.
+#[test]
+fn refused_huge_pages_give_way_to_small_ones() {
+    let free = PageSize::Huge2M.available().map_or(0, |(free, _)| free);
+    assert!(free > 16, "{free} huge pages are free, so that the heap takes some");
+    let server = Bent::start("size=16M");
+    let address = server.address().to_string();
+    run("c-hello", &[&address], "hello, controller");
+    run("c-batch", &[&address, "500"], "500 reads, 0 failed");
 }
 
 #[test]

@@ -58,7 +58,7 @@ struct upcie_heap_opts {
 	uint32_t size;      /* sizeof(struct upcie_heap_opts) */
 	uint32_t reserved;  /* 0 */
 	uint64_t bytes;     /* added with the first controller; default 0: memory is added when it is needed */
-	uint64_t page_size; /* 4096, 2 MiB or 1 GiB; default 0: 2 MiB while so many are free, otherwise small pages */
+	uint64_t page_size; /* 4096, 2 MiB or 1 GiB; default 0: 2 MiB where they are free and not refused */
 };
 
 struct upcie_opts {

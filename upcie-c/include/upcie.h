@@ -51,7 +51,7 @@ typedef struct upcie_queue upcie_queue;
 
 /*
  * Structures of options begin with their size, which the caller sets to sizeof. All zeros after it are the defaults.
- * Bytes beyond the library's own structure must be zero.
+ * Reserved fields, and bytes beyond the library's own structure, must be zero.
  */
 
 struct upcie_heap_opts {

@@ -70,6 +70,9 @@ fn reserved(command: &Command) -> Option<&'static str> {
 impl Ctrlr {
     /// Opens a controller, beside another one of the heap where the transport can.
     pub(crate) fn open(heap: &Arc<Heap>, address: &str, opts: Opts) -> Result<Arc<Self>> {
+        if opts.reserved != [0; 3] {
+            return Err(Failure::argument("upcie_opts has a reserved field that must be 0"));
+        }
         let address: Address = address.parse()?;
         let given = Duration::from_millis(opts.timeout_ms.into());
         let timeout = if given.is_zero() { TIMEOUT } else { given };

@@ -77,6 +77,9 @@ fn no_memory(bytes: usize) -> Failure {
 
 impl Heap {
     pub(crate) fn new(opts: HeapOpts) -> Result<Self> {
+        if opts.reserved != 0 {
+            return Err(Failure::argument("upcie_heap_opts has a reserved field that must be 0"));
+        }
         let pages = match opts.page_size {
             0 => None,
             4096 => Some(PageSize::Small),

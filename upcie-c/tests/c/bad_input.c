@@ -173,6 +173,24 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	newer.opts.bytes = UINT64_MAX;
 	TRUE(upcie_heap_create(&newer.opts, &other) < 0);
 
+	/* Fields for later versions. */
+	struct upcie_heap_opts of_heap = {.size = sizeof(of_heap), .reserved = 1};
+	FAILS(upcie_heap_create(&of_heap, &other), EINVAL, "reserved field");
+	opened_by.size = sizeof(opened_by);
+	for (int i = 0; i < 3; i++) {
+		memset(opened_by.reserved, 0, sizeof(opened_by.reserved));
+		opened_by.reserved[i] = 1;
+		FAILS(upcie_open(heap, "emu", &opened_by, &opened), EINVAL, "reserved field");
+	}
+	struct upcie_queue_opts bad[] = {
+		{.size = sizeof(*bad), .reserved0 = 1},
+		{.size = sizeof(*bad), .reserved = {1, 0}},
+		{.size = sizeof(*bad), .reserved = {0, 1}},
+		{.size = sizeof(*bad), .flags = 2},
+	};
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		FAILS(upcie_queue_create(ctrlr, &bad[i], &made), EINVAL, "reserved field");
+
 	/* Memory. */
 	TRUE(upcie_alloc(heap, 0) == NULL && errno == EINVAL);
 	TRUE(upcie_alloc(heap, SIZE_MAX) == NULL && errno == ENOMEM);

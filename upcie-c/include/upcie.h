@@ -148,10 +148,10 @@ int upcie_free(upcie_heap *heap, void *ptr);
 
 /*
  * Lets all controllers of the heap use memory of the program's: whole pages, either of a memory file (memfd or
- * hugetlbfs), mapped as shared, whose descriptor is open during the call, or anonymous. A file is sealed against
- * shrinking. Anonymous memory is replaced by a memory file with the same bytes until upcie_unmap(): meanwhile forked
- * children share it. No thread may write to it during both calls. -ENOTSUP for other private memory, -EEXIST for
- * memory that the heap has.
+ * hugetlbfs), mapped as shared, whose descriptor is open during the call, or anonymous, private and of small pages. A
+ * file is sealed against shrinking. Anonymous memory is replaced by a memory file with the same bytes until
+ * upcie_unmap(): meanwhile forked children share it. No thread may write to it during both calls. A controller without
+ * an IOMMU takes files of huge pages alone. -ENOTSUP for other memory, -EEXIST for memory that the heap has.
  */
 int upcie_map(upcie_heap *heap, void *addr, size_t size);
 

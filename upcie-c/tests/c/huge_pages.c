@@ -77,6 +77,18 @@ static void files(upcie_heap *heap, upcie_queue *queue, unsigned page, int is_mo
 	close(file);
 }
 
+/* Anonymous memory of huge pages has no file that could be mapped, and small pages would replace it. */
+static void anonymous(upcie_heap *heap)
+{
+	size_t size = 2 << 20;
+	int flags = MAP_ANONYMOUS | MAP_HUGETLB;
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | flags, -1, 0);
+
+	TRUE(at != MAP_FAILED);
+	FAILS(upcie_map(heap, at, size), ENOTSUP, "anonymous memory of huge pages");
+	munmap(at, size);
+}
+
 /* Files of pages of one size, if there is one, beside a heap of pages of another size, or of any. */
 static void sizes(const char *address, unsigned page, unsigned heap_page)
 {
@@ -94,8 +106,10 @@ static void sizes(const char *address, unsigned page, unsigned heap_page)
 	used(heap, queue, own, 1 << 20);
 	if (page)
 		files(heap, queue, page, 0);
-	if (page == 21)
+	if (page == 21) {
 		files(heap, queue, page, 1);
+		anonymous(heap);
+	}
 	EXPECT(upcie_free(heap, own), 0);
 	EXPECT(upcie_queue_delete(queue), 0);
 	EXPECT(upcie_close(ctrlr), 0);

@@ -78,7 +78,7 @@ fn io_calls_allocate_no_memory() {
 
 #[test]
 fn memcheck_finds_nothing() {
-    for name in ["examples/batch.c", "tests/c/transfers.c", "tests/c/memory.c"] {
+    for name in ["examples/batch.c", "tests/c/transfers.c", "tests/c/memory.c", "tests/c/bad_input.c"] {
         let program = compile(name, &["-pthread"]);
         run_checked(&program, &["emu:size=16M"]);
     }

@@ -218,7 +218,9 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	FAILS(upcie_map(heap, NULL, 4096), EINVAL, "whole pages");
 	FAILS(upcie_map(heap, (void *)4096, 4096), EFAULT, "not mapped");
 	FAILS(upcie_map(heap, (void *)4096, (size_t)-4096), EINVAL, "whole pages");
-	FAILS(upcie_map(heap, (void *)((uintptr_t)stack & ~(uintptr_t)4095), 4096), ENOTSUP, "stack");
+	/* Under valgrind the stack is memory like any other. */
+	if (!getenv("UPCIE_CHECKED"))
+		FAILS(upcie_map(heap, (void *)((uintptr_t)stack & ~(uintptr_t)4095), 4096), ENOTSUP, "stack");
 	FAILS(upcie_import_fd(heap, -1, (void **)&buffer, &size), EBADF, "descriptor");
 	FAILS(upcie_import_fd(heap, 0, NULL, &size), EINVAL, "addr is NULL");
 	FAILS(upcie_import_fd(heap, 0, (void **)&buffer, NULL), EINVAL, "size is NULL");
@@ -315,6 +317,26 @@ static void deletions(upcie_ctrlr *ctrlr)
 	pthread_barrier_destroy(&start);
 }
 
+/* A child has none of the handles, and does no harm. */
+static void forked(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
+{
+	int status;
+	pid_t child = fork();
+	if (child == 0) {
+		handles(heap, ctrlr, queue);
+		handles(NULL, NULL, NULL);
+		upcie_heap *own;
+		upcie_ctrlr *emu;
+		/* It may make its own. */
+		EXPECT(upcie_heap_create(NULL, &own), 0);
+		EXPECT(upcie_open(own, "emu:size=1M", NULL, &emu), 0);
+		EXPECT(upcie_close(emu), 0);
+		EXPECT(upcie_heap_destroy(own), 0);
+		exit(0);
+	}
+	TRUE(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
@@ -346,22 +368,9 @@ int main(int argc, char **argv)
 
 	deletions(ctrlr);
 
-	/* A child has none of the handles, and does no harm. */
-	pid_t child = fork();
-	if (child == 0) {
-		handles(heap, ctrlr, queue);
-		handles(NULL, NULL, NULL);
-		upcie_heap *own;
-		upcie_ctrlr *emu;
-		/* It may make its own. */
-		EXPECT(upcie_heap_create(NULL, &own), 0);
-		EXPECT(upcie_open(own, "emu:size=1M", NULL, &emu), 0);
-		EXPECT(upcie_close(emu), 0);
-		EXPECT(upcie_heap_destroy(own), 0);
-		exit(0);
-	}
-	int status;
-	TRUE(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	/* It leaks what its parent has: that is not looked for. */
+	if (!getenv("UPCIE_CHECKED"))
+		forked(heap, ctrlr, queue);
 	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
 	finish(queue, 1, ignore, NULL);
 

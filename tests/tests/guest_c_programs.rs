@@ -10,11 +10,11 @@ use std::env;
 use upcie_core::memory::PageSize;
 use upcie_tests::bent::Bent;
 
-/// The ways of VFIO.
-const SCHEMES: [&str; 2] = ["vfio:", "iommufd:"];
+/// The ways of VFIO, and the choice between them.
+const SCHEMES: [&str; 3] = ["vfio:", "iommufd:", ""];
 
 /// Returns the addresses of both controllers by each way: first the one with two namespaces.
-fn controllers() -> [[String; 2]; 2] {
+fn controllers() -> [[String; 2]; 3] {
     let functions = env::var("UPCIE_TEST_DEVICES").expect("UPCIE_TEST_DEVICES is set");
     let (one, two) = functions.split_once(',').expect("two functions");
     SCHEMES.map(|scheme| [two, one].map(|function| format!("{scheme}{function}")))

@@ -113,6 +113,42 @@ static void kinds_of_memory(struct xnvme_dev *dev, struct xnvme_dev *other)
 	close(file);
 }
 
+/* The bytes of a namespace's blocks, from Identify Namespace. */
+static uint32_t bytes_of_blocks(struct xnvme_dev *dev, char *buf)
+{
+	struct xnvme_cmd_ctx ctx = context(dev, 0x06, 0, 0);
+
+	EXPECT(dev->be.admin.cmd_admin(&ctx, buf, 4096, NULL, 0), 0);
+	return 1u << buf[128 + 4 * (buf[26] & 15) + 2];
+}
+
+/* Namespaces of one controller have data of their own, and queues of the controller's. */
+static void namespaces(struct xnvme_dev *first, struct xnvme_dev *second, char *buf)
+{
+	size_t size = 65536;
+	uint32_t blocks_of_first = block_size;
+	struct chain chain = {.buf = buf};
+	struct xnvme_queue queue;
+	struct xnvme_cmd_ctx ctx;
+
+	EXPECT(bytes_of_blocks(first, buf), block_size);
+	sync_round_trip(first, buf, buf + size, size, 60);
+	block_size = bytes_of_blocks(second, buf);
+	sync_round_trip(second, buf, buf + size, size, 61);
+	queue_init(&queue, second, 4);
+	ctx = context(second, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	set(&ctx, &queue, again, &chain);
+	memset(buf, 0, size);
+	EXPECT(second->be.async.cmd_io(&ctx, buf, size, NULL, 0), 0);
+	EXPECT(second->be.async.wait(&queue), 1);
+	TRUE(chain.failed == 0 && holds(buf, size, 61));
+	EXPECT(second->be.async.term(&queue), 0);
+	block_size = blocks_of_first;
+	ctx = context(first, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	EXPECT(first->be.sync.cmd_io(&ctx, buf, size, NULL, 0), 0);
+	TRUE(holds(buf, size, 60));
+}
+
 static void admin(struct xnvme_dev *dev, char *buf)
 {
 	struct xnvme_cmd_ctx ctx = context(dev, 0x06, 0, 0);
@@ -223,6 +259,13 @@ int main(int argc, char **argv)
 	char *buf = first.be.mem.buf_alloc(&first, 1 << 18, NULL);
 	TRUE(buf != NULL);
 
+	/* More than the heap was made with. */
+	char *more = first.be.mem.buf_alloc(&first, 16 << 20, NULL);
+	TRUE(more != NULL);
+	sync_round_trip(&first, more + (12 << 20), buf, 65536, 59);
+	first.be.mem.buf_free(&first, more);
+
+	namespaces(&first, &second, buf);
 	memory(&first, &other);
 	kinds_of_memory(&first, &other);
 	admin(&first, buf);

@@ -218,6 +218,19 @@ static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
 	TRUE(entry.sq_head == later.sq_head + 1 || entry.sq_head == 0);
 	EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
 	TRUE(found == 1 && ids[0] == 1);
+	/* The namespace is detached and attached again (its data is a list of one controller): the controller is asked each time. */
+	command = identify(1);
+	EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, NULL), 0);
+	memmove(data + 2, data + 78, 2);
+	memset(data + 4, 0, 4092);
+	data[0] = 1, data[1] = 0;
+	for (uint32_t attach = 0; attach < 2; attach++) {
+		command = (struct command){.opcode = 0x15, .nsid = 1, .dword10 = !attach};
+		EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, NULL), 0);
+		EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
+		EXPECT(found, attach);
+	}
+	EXPECT(ids[0], 1);
 	EXPECT(upcie_regs(ctrlr, &version, 8, 4), 0);
 	EXPECT(version, info.version);
 	EXPECT(upcie_free(heap, data), 0);

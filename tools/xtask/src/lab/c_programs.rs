@@ -10,7 +10,8 @@ use crate::cargo::Workspace;
 use crate::process;
 
 /// The suites that start them.
-pub const SUITES: &[&str] = &["guest_c_programs", "guest_noiommu_c_programs", "guest_pt_c_programs"];
+pub const SUITES: &[&str] =
+    &["guest_c_programs", "guest_errors_c_programs", "guest_noiommu_c_programs", "guest_pt_c_programs"];
 /// The package whose library they are linked with.
 pub const PACKAGE: &str = "upcie-c";
 /// Names in the guest, and the C files. A directory stands for its C files.
@@ -22,6 +23,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("c-untranslated", &["upcie-c/tests/c/untranslated.c"]),
     ("c-contract", &["xnvme/tests/contract.c", "xnvme"]),
     ("c-devices", &["xnvme/tests/devices.c", "xnvme"]),
+    ("c-sets", &["xnvme/tests/sets.c", "xnvme"]),
 ];
 /// Directories of headers.
 const INCLUDE: &[&str] = &["upcie-c/include", "xnvme/tests/include"];

@@ -29,6 +29,13 @@ fn examples_run() {
     }
 }
 
+#[test]
+fn functions_are_listed() {
+    let functions = env::var("UPCIE_TEST_DEVICES").expect("UPCIE_TEST_DEVICES is set");
+    let functions: Vec<_> = functions.split(',').collect();
+    run("c-functions", &functions, "functions: ok");
+}
+
 /// A server that does not survive the loss of huge pages refuses them: the heap has small ones then.
 #[test]
 fn refused_huge_pages_give_way_to_small_ones() {

@@ -74,7 +74,8 @@ struct upcie_queue_opts {
 	uint32_t flags;        /* UPCIE_QUEUE_… */
 	uint16_t vector;       /* with UPCIE_QUEUE_INTERRUPT: below upcie_info.vectors */
 	uint16_t reserved0;
-	uint32_t max_transfer; /* bytes of the longest command; default: upcie_info.max_transfer, 2 MiB at most */
+	uint32_t max_transfer; /* bytes of the longest command; default: upcie_info.max_transfer, 2 MiB at most. Each
+	                          entry takes 8 bytes of memory for each page of it. */
 	uint32_t reserved[2];
 };
 

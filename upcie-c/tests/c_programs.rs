@@ -53,6 +53,12 @@ fn commands_of_any_shape_move_their_data() {
 }
 
 #[test]
+fn functions_are_listed() {
+    let program = compile("tests/c/functions.c", &[]);
+    assert!(run(&program, &[]).contains("functions: ok"));
+}
+
+#[test]
 fn command_sets_work_through_the_c_calls() {
     let program = compile("tests/c/command_sets.c", &[]);
     let parts = [

@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("c-hello", &["upcie-c/examples/hello.c"]),
     ("c-batch", &["upcie-c/examples/batch.c"]),
     ("c-event-loop", &["upcie-c/examples/event_loop.c"]),
+    ("c-functions", &["upcie-c/tests/c/functions.c"]),
     ("c-huge-pages", &["upcie-c/tests/c/huge_pages.c"]),
     ("c-untranslated", &["upcie-c/tests/c/untranslated.c"]),
     ("c-contract", &["xnvme/tests/contract.c", "xnvme"]),

@@ -45,6 +45,31 @@ static int term(struct xnvme_queue *queue)
 	return upcie_queue_delete(handle);
 }
 
+/* Calls the command's function. The slot is free then, so that it may submit again. */
+static void done(void *user, const void *cqe, void *arg)
+{
+	struct upcie_rs_queue *queue = arg;
+	struct xnvme_cmd_ctx *ctx = user;
+
+	memcpy(&ctx->cpl, cqe, sizeof(ctx->cpl));
+	queue->base.outstanding--;
+	ctx->async.cb(ctx, ctx->async.cb_arg);
+}
+
+/*
+ * Lets a queue take commands after a reset, if it had none. Otherwise a poke gives these back first: the program hears that the
+ * queue is full.
+ */
+static int bring_back(struct upcie_rs_queue *queue)
+{
+	if (queue->base.outstanding)
+		return -EBUSY;
+	int result = upcie_recover(queue->handle, done, queue);
+	if (result >= 0 && queue->events)
+		result = upcie_arm(queue->handle);
+	return result < 0 ? result : 0;
+}
+
 /*
  * Counts a command. A program that has a descriptor sleeps on it after it has submitted, and does not poke before. If the doorbell
  * can't be written, after a reset, the next poke says so: the command is in the queue.
@@ -62,8 +87,10 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 	struct upcie_rs_queue *queue = queue_of(ctx->async.queue);
 
 	upcie_rs_translate(ctx);
-	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
-			       upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
+	size_t nbytes = upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), meta_nbytes = upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes);
+	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, nbytes, mbuf, meta_nbytes, ctx);
+	if (err == -ECONNRESET && !(err = bring_back(queue)))
+		err = upcie_submit(queue->handle, &ctx->cmd, dbuf, nbytes, mbuf, meta_nbytes, ctx);
 	return err ? err : submitted(queue);
 }
 
@@ -74,20 +101,11 @@ static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cn
 
 	(void)dvec_nbytes;
 	upcie_rs_translate(ctx);
-	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf,
-				upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes), ctx);
+	size_t meta_nbytes = upcie_rs_mbytes(ctx, mbuf, mbuf_nbytes);
+	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, meta_nbytes, ctx);
+	if (err == -ECONNRESET && !(err = bring_back(queue)))
+		err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, meta_nbytes, ctx);
 	return err ? err : submitted(queue);
-}
-
-/* The slot is free when this is called, so that the callback may submit again. */
-static void done(void *user, const void *cqe, void *arg)
-{
-	struct upcie_rs_queue *queue = arg;
-	struct xnvme_cmd_ctx *ctx = user;
-
-	memcpy(&ctx->cpl, cqe, sizeof(ctx->cpl));
-	queue->base.outstanding--;
-	ctx->async.cb(ctx, ctx->async.cb_arg);
 }
 
 /* Looks at the controller. What has completed meanwhile is for the next poke. */

@@ -24,6 +24,11 @@
  *   Data of a command is memory of the heap that its controller was opened with: from upcie_alloc(), or mapped by
  *   upcie_map() or upcie_import_fd(). All else is -EFAULT. Until a command has completed its memory belongs to the
  *   controller: upcie_free(), upcie_realloc() and upcie_unmap() return -EBUSY for it.
+ *
+ * Without an IOMMU
+ *   (uio:, sysfs:, noiommu:) memory is huge pages that outlive the process, since a device does not stop when its
+ *   process is killed. Such a controller is opened before memory is allocated and before others; -ENOTSUP otherwise,
+ *   and for a second one by another way. After the last one is closed, the same holds for the next one.
  */
 #ifndef UPCIE_H
 #define UPCIE_H
@@ -46,14 +51,14 @@ typedef struct upcie_queue upcie_queue;
 
 /*
  * Structures of options begin with their size, which the caller sets to sizeof. All zeros after it are the defaults.
- * Bytes beyond the library's own structure must be zero.
+ * Reserved fields, and bytes beyond the library's own structure, must be zero.
  */
 
 struct upcie_heap_opts {
 	uint32_t size;      /* sizeof(struct upcie_heap_opts) */
 	uint32_t reserved;  /* 0 */
-	uint64_t bytes;     /* allocated at once; default 0: memory is added when it is needed */
-	uint64_t page_size; /* 4096, 2 MiB or 1 GiB; default 0: 2 MiB while so many are free, otherwise small pages */
+	uint64_t bytes;     /* added with the first controller; default 0: memory is added when it is needed */
+	uint64_t page_size; /* 4096, 2 MiB or 1 GiB; default 0: 2 MiB where they are free and not refused */
 };
 
 struct upcie_opts {
@@ -69,7 +74,8 @@ struct upcie_queue_opts {
 	uint32_t flags;        /* UPCIE_QUEUE_… */
 	uint16_t vector;       /* with UPCIE_QUEUE_INTERRUPT: below upcie_info.vectors */
 	uint16_t reserved0;
-	uint32_t max_transfer; /* bytes of the longest command; default: upcie_info.max_transfer, 2 MiB at most */
+	uint32_t max_transfer; /* bytes of the longest command; default: upcie_info.max_transfer, 2 MiB at most. Each
+	                          entry takes 8 bytes of memory for each page of it. */
 	uint32_t reserved[2];
 };
 
@@ -143,10 +149,10 @@ int upcie_free(upcie_heap *heap, void *ptr);
 
 /*
  * Lets all controllers of the heap use memory of the program's: whole pages, either of a memory file (memfd or
- * hugetlbfs), mapped as shared, whose descriptor is open during the call, or anonymous. A file is sealed against
- * shrinking. Anonymous memory is replaced by a memory file with the same bytes until upcie_unmap(): meanwhile forked
- * children share it. No thread may write to it during both calls. -ENOTSUP for other private memory, -EEXIST for
- * memory that the heap has.
+ * hugetlbfs), mapped as shared, whose descriptor is open during the call, or anonymous, private and of small pages. A
+ * file is sealed against shrinking. Anonymous memory is replaced by a memory file with the same bytes until
+ * upcie_unmap(): meanwhile forked children share it. No thread may write to it during both calls. A controller without
+ * an IOMMU takes files of huge pages alone. -ENOTSUP for other memory, -EEXIST for memory that the heap has.
  */
 int upcie_map(upcie_heap *heap, void *addr, size_t size);
 
@@ -186,7 +192,10 @@ int upcie_regs(upcie_ctrlr *ctrlr, void *dst, size_t offset, size_t size);
 #define UPCIE_RESET_SUBSYSTEM  1
 #define UPCIE_RESET_FUNCTION   2
 
-/* Resets the controller, its NVM subsystem or its PCI function, and brings it up again. Its queues wait for upcie_recover(). */
+/*
+ * Resets the controller, its NVM subsystem or its PCI function, and brings it up again. Its queues take no command until
+ * upcie_recover(): -ECONNRESET.
+ */
 int upcie_reset(upcie_ctrlr *ctrlr, int kind);
 
 /* Stores up to max ids of active namespaces, and their number; ids may be NULL. Asks the controller each time. */
@@ -223,8 +232,8 @@ int upcie_queue_delete(upcie_queue *queue);
  * Puts a command of 64 bytes into the ring, and rings no doorbell. The library sets the command's id, its data
  * pointer (PRP) and its metadata pointer; all else is sent as it is, whatever the opcode. data_size and meta_size are
  * bytes, for every command set; the lengths in the command (blocks, dwords, bytes of a value) are the program's, and no
- * more than these. user comes back with the completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's
- * max_transfer.
+ * more than these. user comes back with the completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by
+ * PRPs. -EMSGSIZE: more than the queue's max_transfer. -ECONNRESET: the controller was reset, see upcie_recover().
  */
 int upcie_submit(upcie_queue *queue, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
 		 void *user);

@@ -37,6 +37,11 @@ impl Blocks {
         Some(start)
     }
 
+    /// Returns `true` if nothing is allocated.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.used.is_empty()
+    }
+
     /// Returns the requested bytes of the allocation that begins at `at`.
     pub(crate) fn size(&self, at: usize) -> Option<usize> {
         self.used.get(&at).map(|&(size, _)| size)
@@ -85,6 +90,7 @@ mod tests {
             assert!(blocks.free(*at));
         }
         assert!(!blocks.free(all[0]), "freed twice");
+        assert!(blocks.is_unused());
         assert_eq!(blocks.allocate(16 * UNIT, UNIT), Some(0x10_0000));
         assert_eq!(blocks.allocate(usize::MAX, UNIT), None);
     }

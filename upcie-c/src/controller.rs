@@ -12,11 +12,11 @@ use crate::{
 };
 use std::{
     mem::ManuallyDrop,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 use upcie_nvme::{
-    Address, Controller, DmaBuf, ErrorKind,
+    Address, Controller, DmaBuf, ErrorKind, ResetKind,
     spec::{Command, CompletionEntry},
     upcie_core::device::Device,
 };
@@ -41,6 +41,7 @@ pub(crate) struct Ctrlr {
 struct Uses {
     queues: usize,
     closed: bool,
+    flights: Vec<Weak<Flight>>,
     /// Commands of queues whose deletion was not confirmed: their memory stays in use.
     stuck: Vec<Arc<Flight>>,
 }
@@ -69,6 +70,9 @@ fn reserved(command: &Command) -> Option<&'static str> {
 impl Ctrlr {
     /// Opens a controller, beside another one of the heap where the transport can.
     pub(crate) fn open(heap: &Arc<Heap>, address: &str, opts: Opts) -> Result<Arc<Self>> {
+        if opts.reserved != [0; 3] {
+            return Err(Failure::argument("upcie_opts has a reserved field that must be 0"));
+        }
         let address: Address = address.parse()?;
         let given = Duration::from_millis(opts.timeout_ms.into());
         let timeout = if given.is_zero() { TIMEOUT } else { given };
@@ -151,6 +155,20 @@ impl Ctrlr {
         uses.stuck.extend(stuck);
     }
 
+    /// Lets a queue know of resets.
+    pub(crate) fn watch(&self, flight: &Arc<Flight>) {
+        let mut uses = lock(&self.uses);
+        uses.flights.retain(|flight| flight.strong_count() > 0);
+        uses.flights.push(Arc::downgrade(flight));
+    }
+
+    /// Resets the controller. Its queues take no command until they are recovered.
+    pub(crate) fn reset(&self, kind: ResetKind) -> Result<()> {
+        self.controller.reset_by(kind)?;
+        lock(&self.uses).flights.iter().filter_map(Weak::upgrade).for_each(|flight| flight.note_reset());
+        Ok(())
+    }
+
     pub(crate) fn info(&self) -> Info {
         let (controller, identify) = (&self.controller, self.controller.identify());
         Info {
@@ -189,6 +207,8 @@ impl Ctrlr {
         if data.len > self.controller.max_transfer() {
             return Err(too_long());
         }
+        // Until the copies are made.
+        let _lent = self.heap.lend([data, meta]);
         for range in [data, meta] {
             covered(&self.space.translation, range.at, range.len)?;
         }

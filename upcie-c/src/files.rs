@@ -83,7 +83,18 @@ struct Line<'l> {
     offset: u64,
     device: (u32, u32),
     inode: u64,
-    is_stack: bool,
+    /// Empty, or in brackets, for anonymous memory of small pages.
+    name: &'l str,
+}
+
+impl Line<'_> {
+    fn is_stack(&self) -> bool {
+        self.name.starts_with("[stack")
+    }
+
+    fn is_anonymous_huge(&self) -> bool {
+        self.name.starts_with("/anon_hugepage")
+    }
 }
 
 fn parse(line: &str) -> Option<Line<'_>> {
@@ -99,7 +110,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
         offset,
         device: (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?),
         inode: words.next()?.parse().ok()?,
-        is_stack: words.next().is_some_and(|name| name.starts_with("[stack")),
+        name: words.next().unwrap_or_default(),
     })
 }
 
@@ -111,14 +122,14 @@ pub(crate) fn source(at: usize, len: usize) -> Result<Source> {
     let fault =
         || Failure::new(libc::EFAULT, format!("{len} bytes at {at:#x} are not mapped in this process"));
     let first = lines.iter().find(|line| (line.start..line.end).contains(&at)).ok_or_else(fault)?;
-    let is_private = first.access == "rw-p" && first.inode == 0 && !first.is_stack;
+    let is_private = first.access == "rw-p" && first.inode == 0 && !first.is_stack();
     let offset = first.offset + (at - first.start) as u64;
     // The kernel may show one mapping in several lines.
     let mut here = first.end;
     while here < at + len {
         let next = lines.iter().find(|line| line.start == here).ok_or_else(fault)?;
         let is_same = (next.device, next.inode, next.access) == (first.device, first.inode, first.access);
-        if !is_same || next.is_stack || !is_private && next.offset != offset + (here - at) as u64 {
+        if !is_same || next.is_stack() || !is_private && next.offset != offset + (here - at) as u64 {
             return Err(unusable(at, "its parts are not mapped from one source in order"));
         }
         here = next.end;
@@ -127,12 +138,23 @@ pub(crate) fn source(at: usize, len: usize) -> Result<Source> {
         return Ok(Source::Private);
     }
     if !first.access.starts_with("rw") || !first.access.ends_with('s') {
-        return Err(unusable(at, "it is a private view of a file or a stack, or can't be written"));
+        return Err(unusable(
+            at,
+            if first.is_anonymous_huge() {
+                "it is anonymous memory of huge pages"
+            } else {
+                "it is a private view of a file or a stack, or can't be written"
+            },
+        ));
     }
-    Ok(Source::File(
-        descriptor(first).ok_or_else(|| unusable(at, "no descriptor of its file is open"))?,
-        offset,
-    ))
+    let file = descriptor(first).ok_or_else(|| {
+        let is_anonymous = first.is_anonymous_huge() || first.name.starts_with("/dev/zero");
+        unusable(
+            at,
+            if is_anonymous { "it is anonymous and shared" } else { "no descriptor of its file is open" },
+        )
+    })?;
+    Ok(Source::File(file, offset))
 }
 
 /// Returns a descriptor of a mapping's file.
@@ -221,8 +243,9 @@ fn unusable(at: usize, reason: &str) -> Failure {
     Failure::new(
         libc::ENOTSUP,
         format!(
-            "the memory at {at:#x} can't be mapped for a controller: {reason}; use anonymous memory, or a memory file \
-             (memfd_create, or a file on hugetlbfs) mapped as MAP_SHARED, whose descriptor is open until upcie_map returns"
+            "the memory at {at:#x} can't be mapped for a controller: {reason}; use private anonymous memory of small \
+             pages, or a memory file (memfd_create, or a file on hugetlbfs) mapped as MAP_SHARED, whose descriptor is open \
+             until upcie_map returns"
         ),
     )
 }

@@ -65,6 +65,8 @@ pub(crate) struct Flight {
     view: Mutex<RangesView>,
     /// The slots remember data that may have been unmapped since.
     stale: AtomicBool,
+    /// The controller was reset since the queue was made or recovered.
+    reset: AtomicBool,
     station: &'static Station,
 }
 
@@ -80,7 +82,8 @@ impl Flight {
         // SAFETY: the queue has just been made.
         let count = unsafe { slots.tags() }.count();
         let records = (0..count).map(|_| Record::default()).collect();
-        Self { slots, records, view: Mutex::default(), stale: AtomicBool::new(false), station }
+        let [stale, reset] = [const { AtomicBool::new(false) }; 2];
+        Self { slots, records, view: Mutex::default(), stale, reset, station }
     }
 
     fn view(&self) -> MutexGuard<'_, RangesView> {
@@ -136,6 +139,17 @@ impl Flight {
     pub(crate) fn forget(&self) {
         self.stale.store(true, Ordering::Release);
         self.station.lane.divert();
+    }
+
+    /// Lets the queue look at its controller, which was reset, before it submits again.
+    pub(crate) fn note_reset(&self) {
+        self.reset.store(true, Ordering::Release);
+        self.station.lane.divert();
+    }
+
+    /// Returns whether a look at the controller is due, and notes that it was done.
+    pub(crate) fn take_reset(&self) -> bool {
+        self.reset.swap(false, Ordering::AcqRel)
     }
 
     /// Forgets the data of free slots, if that is due. For the queue's thread, after it has let its lane take commands: then

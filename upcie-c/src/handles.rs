@@ -170,6 +170,16 @@ impl Kind {
         Ok(entry.object.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
+    /// Takes the object from a handle, which stays reserved, and returns it to the one who does.
+    pub(crate) fn unseat(self, handle: usize) -> Result<*mut c_void> {
+        let _lock = Lock::enter()?;
+        let entry = self.at((handle & MASK) >> SHIFT);
+        let is_named = entry.is_named(handle);
+        let object =
+            if is_named { entry.object.swap(ptr::null_mut(), Ordering::AcqRel) } else { ptr::null_mut() };
+        if object.is_null() { Err(self.bad()) } else { Ok(object) }
+    }
+
     /// Returns the object of a valid handle.
     fn look(self, handle: usize) -> Result<*mut c_void> {
         self.find(handle).ok_or_else(|| self.bad())

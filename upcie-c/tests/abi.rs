@@ -1,8 +1,9 @@
 //! The binary interface: the header, the library's functions and structures, the checked-in description, and symbol
 //! versions agree.
 //!
-//! `abi.txt` has all functions by the classes of their arguments, and all structures by offsets. A change there is a
-//! change of what compiled programs rely on: lines may be added, and none may change while `UPCIE_ABI` stays.
+//! `abi.txt` has the constants, all functions by the classes of their arguments, the types of callbacks, and all structures by
+//! offsets and types. A change there is a change of what compiled programs rely on: lines may be added, and none may change while
+//! `UPCIE_ABI` stays.
 
 mod common;
 
@@ -97,6 +98,39 @@ fn of_header() -> BTreeMap<String, String> {
     found
 }
 
+/// Returns the constants of the header, with their values.
+fn constants() -> Vec<(String, String)> {
+    let header = read("include/upcie.h");
+    let defined = header.lines().filter_map(|line| line.strip_prefix("#define "));
+    // One without a value is the guard against a second inclusion.
+    let found = defined.filter_map(|line| line.split_once(char::is_whitespace));
+    found.map(|(name, value)| (name.to_owned(), value.trim().trim_end_matches('u').to_owned())).collect()
+}
+
+/// Returns the declarations of the header with a pointer to a function.
+fn callbacks() -> Vec<String> {
+    let text = header();
+    let found = text.split(';').filter(|statement| statement.contains("(*"));
+    found.map(|statement| statement.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Returns the types of the header's fields, by their structures and names.
+fn types() -> BTreeMap<(String, String), String> {
+    let text = header();
+    let mut found = BTreeMap::new();
+    for part in text.split("struct ").skip(1) {
+        let Some((name, rest)) = part.split_once(" {") else { continue };
+        let fields = rest.split_once('}').expect("an end").0;
+        for field in fields.split(';').map(str::trim).filter(|field| !field.is_empty()) {
+            let (declared, array) = field.split_at(field.find('[').unwrap_or(field.len()));
+            let end = declared.rfind(|c: char| c.is_whitespace() || c == '*').expect("a type") + 1;
+            let (kind, field) = declared.split_at(end);
+            found.insert((name.to_owned(), field.to_owned()), format!("{}{array}", kind.trim()));
+        }
+    }
+    found
+}
+
 /// Returns the functions of the sources, in the same form.
 fn of_sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -167,13 +201,18 @@ fn the_header_has_the_librarys_functions() {
 #[test]
 fn the_description_of_the_abi_is_true() {
     let mut text = String::new();
-    for line in of_header().values() {
+    for (name, value) in constants() {
+        text += &format!("{name} = {value}\n");
+    }
+    for line in of_header().values().chain(&callbacks()) {
         text += &format!("{line}\n");
     }
+    let types = types();
     for (name, bytes, fields) in structures() {
         text += &format!("struct {name}: {bytes} bytes\n");
         for (field, offset) in fields {
-            text += &format!("    {offset} {field}\n");
+            let kind = &types[&(name.clone(), field.clone())];
+            text += &format!("    {offset} {field}: {kind}\n");
         }
     }
     let path = source("abi.txt");
@@ -207,7 +246,9 @@ fn structures_are_the_same_in_c() {
             check(format!("offsetof(struct {name}, {field}) == {offset}"));
         }
     }
-    check("UPCIE_ABI == 0".into());
+    for (name, value) in constants() {
+        check(format!("{name} == {value}"));
+    }
     compiles("cc", "-std=c99", "layout.c", &text);
     compiles("c++", "-std=c++11", "layout.cpp", &text);
 }

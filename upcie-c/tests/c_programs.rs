@@ -4,6 +4,7 @@
 mod common;
 
 use common::{compile, on_each_device, run, run_checked};
+use std::{fs, path::Path};
 
 #[test]
 fn examples_run() {
@@ -34,8 +35,12 @@ fn bad_input_is_one_error_each() {
 #[test]
 fn data_reaches_every_controller_of_a_heap() {
     let program = compile("tests/c/memory.c", &["-pthread"]);
+    let plan = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slow-directives.toml");
+    let rule = "[[fault]]\nkind = \"delay\"\ntime = \"300ms\"\nqueue = \"admin\"\nopcode = 0x1a\n";
+    fs::write(&plan, rule).expect("writing a plan of faults");
+    let slow = format!("emu:size=1M,serial=SLOW,faults={}", plan.display());
     on_each_device("size=16M", |address| {
-        assert!(run(&program, &[address]).contains("memory: ok"));
+        assert!(run(&program, &[address, &slow]).contains("memory: ok"));
     });
 }
 
@@ -45,6 +50,12 @@ fn commands_of_any_shape_move_their_data() {
     on_each_device("size=16M", |address| {
         assert!(run(&program, &[address]).contains("transfers: ok"));
     });
+}
+
+#[test]
+fn functions_are_listed() {
+    let program = compile("tests/c/functions.c", &[]);
+    assert!(run(&program, &[]).contains("functions: ok"));
 }
 
 #[test]
@@ -73,7 +84,7 @@ fn io_calls_allocate_no_memory() {
 
 #[test]
 fn memcheck_finds_nothing() {
-    for name in ["examples/batch.c", "tests/c/transfers.c", "tests/c/memory.c"] {
+    for name in ["examples/batch.c", "tests/c/transfers.c", "tests/c/memory.c", "tests/c/bad_input.c"] {
         let program = compile(name, &["-pthread"]);
         run_checked(&program, &["emu:size=16M"]);
     }

@@ -23,12 +23,14 @@ fn build(program: &str) -> PathBuf {
 
 #[test]
 fn the_backend_keeps_the_contract() {
-    let program = build("../xnvme/tests/contract.c");
-    for block in ["512", "4096"] {
-        on_each_device(&format!("size=64M,namespaces=2,lba={block}"), |address| {
-            let other = format!("emu:size=16M,lba={block},serial=OTHER");
-            assert!(run(&program, &[address, &other, block]).contains("contract: ok"));
-        });
+    for name in ["contract", "devices"] {
+        let program = build(&format!("../xnvme/tests/{name}.c"));
+        for block in ["512", "4096"] {
+            on_each_device(&format!("size=64M,namespaces=2,lba={block}"), |address| {
+                let other = format!("emu:size=16M,lba={block},serial=OTHER");
+                assert!(run(&program, &[address, &other, block]).contains(&format!("{name}: ok")));
+            });
+        }
     }
 }
 

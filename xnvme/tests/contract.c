@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "contract.h"
@@ -18,48 +17,6 @@ const struct xnvme_geo *xnvme_dev_get_geo(const struct xnvme_dev *dev)
 {
 	((struct xnvme_dev *)dev)->geo.lba_nbytes = block_size;
 	return &dev->geo;
-}
-
-/* Synchronous, through whichever namespace or controller: writes, reads into other memory, and compares. */
-static void sync_round_trip(struct xnvme_dev *dev, char *buf, char *other, size_t size, unsigned seed)
-{
-	struct xnvme_cmd_ctx ctx = context(dev, XNVME_SPEC_NVM_OPC_WRITE, 4, size);
-
-	fill(buf, size, seed);
-	EXPECT(dev->be.sync.cmd_io(&ctx, buf, size, NULL, 0), 0);
-	memset(other, 0, size);
-	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
-	EXPECT(dev->be.sync.cmd_io(&ctx, other, size, NULL, 0), 0);
-	EXPECT(ctx.cpl.status >> 1, 0);
-	TRUE(holds(other, size, seed));
-	/* Without a length: the geometry was not known. */
-	dev->geo.lba_nbytes = 0;
-	memset(other, 0, size);
-	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
-	EXPECT(dev->be.sync.cmd_io(&ctx, other, 0, NULL, 0), 0);
-	TRUE(holds(other, size, seed));
-}
-
-struct chain {
-	int called, left, failed;
-	uint32_t outstanding;
-	void *buf;
-};
-
-/* Submits again from the callback: the command's own slot is free, even in a queue that was full. */
-static void again(struct xnvme_cmd_ctx *ctx, void *arg)
-{
-	struct xnvme_queue *queue = ctx->async.queue;
-	struct chain *chain = arg;
-
-	chain->called++;
-	chain->failed += ctx->cpl.status >> 1 != 0;
-	TRUE(queue->base.outstanding < queue->base.capacity);
-	if (chain->left) {
-		chain->left--;
-		EXPECT(ctx->dev->be.async.cmd_io(ctx, chain->buf, block_size, NULL, 0), 0);
-	}
-	chain->outstanding = queue->base.outstanding;
 }
 
 static void never(void *user, const void *cqe, void *arg)
@@ -209,129 +166,6 @@ static void interrupts(struct xnvme_dev *dev, char *buf)
 	EXPECT(dev->be.async.term(&queue), 0);
 }
 
-static void memory(struct xnvme_dev *dev, struct xnvme_dev *other)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = 16 * page;
-	struct chain chain = {0};
-	struct xnvme_queue queue;
-	struct xnvme_cmd_ctx ctx;
-	uint64_t phys = 1, again_phys, theirs;
-	char stack[16];
-
-	char *buf = dev->be.mem.buf_alloc(dev, size, &phys);
-	TRUE(buf && phys % page == 0);
-	EXPECT(dev->be.mem.buf_vtophys(dev, buf + 100, &again_phys), 0);
-	EXPECT(again_phys, phys + 100);
-	/* Memory of one device is good for every other, of whichever controller. */
-	EXPECT(other->be.mem.buf_vtophys(other, buf, &theirs), 0);
-	sync_round_trip(other, buf, buf + size / 2, size / 2, 30);
-	fill(buf, size, 31);
-	buf = dev->be.mem.buf_realloc(dev, buf, 4 * size, &phys);
-	TRUE(buf && holds(buf, size, 31));
-	EXPECT(dev->be.mem.buf_vtophys(dev, buf, &again_phys), 0);
-	EXPECT(again_phys, phys);
-	buf = dev->be.mem.buf_realloc(dev, buf, page, NULL);
-	TRUE(buf && holds(buf, page, 31));
-	EXPECT(dev->be.mem.buf_vtophys(dev, stack, &phys), -EFAULT);
-	TRUE(dev->be.mem.buf_alloc(dev, 0, &phys) == NULL);
-
-	/* Freed without a length; not while a command uses it. */
-	queue_init(&queue, dev, 4);
-	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
-	set(&ctx, &queue, again, &chain);
-	EXPECT(dev->be.async.cmd_io(&ctx, buf, block_size, NULL, 0), 0);
-	dev->be.mem.buf_free(dev, buf);
-	EXPECT(dev->be.mem.buf_vtophys(dev, buf, &phys), 0);
-	EXPECT(dev->be.async.wait(&queue), 1);
-	TRUE(chain.failed == 0);
-	dev->be.mem.buf_free(dev, buf);
-	dev->be.mem.buf_free(dev, buf);
-	dev->be.mem.buf_free(dev, NULL);
-
-	/* The program's own memory. */
-	char *check = dev->be.mem.buf_alloc(dev, size, NULL);
-	char *own = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	TRUE(check && own != MAP_FAILED);
-	fill(own, size, 40);
-	EXPECT(dev->be.mem.mem_map(dev, own, size, &phys), 0);
-	TRUE(holds(own, size, 40));
-	EXPECT(dev->be.mem.buf_vtophys(dev, own, &again_phys), 0);
-	EXPECT(again_phys, phys);
-	sync_round_trip(dev, own, check, size, 41);
-	sync_round_trip(other, check, own, size, 42);
-	EXPECT(dev->be.async.cmd_io(&ctx, own + page, block_size, NULL, 0), 0);
-	EXPECT(dev->be.mem.mem_unmap(dev, own), -EBUSY);
-	EXPECT(dev->be.async.wait(&queue), 1);
-	EXPECT(dev->be.mem.mem_unmap(dev, own), 0);
-	EXPECT(dev->be.mem.mem_unmap(dev, own), -EINVAL);
-	TRUE(holds(own, page, 42));
-	EXPECT(dev->be.async.cmd_io(&ctx, own, block_size, NULL, 0), -EFAULT);
-	munmap(own, size);
-	dev->be.mem.buf_free(dev, check);
-	EXPECT(dev->be.async.term(&queue), 0);
-}
-
-static void admin(struct xnvme_dev *dev, char *buf)
-{
-	struct xnvme_cmd_ctx ctx = context(dev, 0x06, 0, 0);
-	uint32_t registers[16];
-
-	ctx.cmd.dwords[10] = 0x00;
-	EXPECT(dev->be.admin.cmd_admin(&ctx, buf, 4096, NULL, 0), 0);
-	uint64_t blocks;
-	memcpy(&blocks, buf, 8);
-	TRUE(blocks > 0);
-	ctx.cmd.common.nsid = 0;
-	ctx.cmd.dwords[10] = 0xff;
-	EXPECT(dev->be.admin.cmd_admin(&ctx, buf, 4096, NULL, 0), -EIO);
-	TRUE(ctx.cpl.status >> 1 != 0);
-	/* The driver's own. */
-	ctx = context(dev, 0x04, 0, 0);
-	EXPECT(dev->be.admin.cmd_admin(&ctx, NULL, 0, NULL, 0), -EPERM);
-
-	ctx = context(dev, XNVME_SPEC_PSEUDO_OPC_SHOW_REGS, 0, 0);
-	EXPECT(dev->be.admin.cmd_pseudo(&ctx, registers, sizeof(registers), NULL, 0), 0);
-	/* CSTS.RDY. */
-	EXPECT(registers[7] & 1, 1);
-	ctx = context(dev, XNVME_SPEC_PSEUDO_OPC_NAMESPACE_RESCAN, 0, 0);
-	EXPECT(dev->be.admin.cmd_pseudo(&ctx, NULL, 0, NULL, 0), 0);
-	ctx = context(dev, 0x7f, 0, 0);
-	EXPECT(dev->be.admin.cmd_pseudo(&ctx, NULL, 0, NULL, 0), -ENOSYS);
-}
-
-/* Commands in flight come back once, with a status, and the queue goes on. */
-static void reset(struct xnvme_dev *dev, char *buf)
-{
-	struct xnvme_cmd_ctx ctxs[3], pseudo = context(dev, XNVME_SPEC_PSEUDO_OPC_CONTROLLER_RESET, 0, 0);
-	struct chain chain = {.buf = buf};
-	struct xnvme_queue queue;
-	uint32_t registers[2];
-
-	queue_init(&queue, dev, 4);
-	for (int i = 0; i < 3; i++) {
-		ctxs[i] = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
-		set(&ctxs[i], &queue, again, &chain);
-		EXPECT(dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0), 0);
-	}
-	EXPECT(dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0), 0);
-	EXPECT(dev->be.async.poke(&queue, 0), 3);
-	TRUE(chain.called == 3 && chain.failed == 3 && queue.base.outstanding == 0);
-	EXPECT(dev->be.async.cmd_io(&ctxs[0], buf, block_size, NULL, 0), 0);
-	EXPECT(dev->be.async.wait(&queue), 1);
-	TRUE(chain.called == 4 && chain.failed == 3);
-	pseudo.cmd.common.opcode = XNVME_SPEC_PSEUDO_OPC_SHOW_REGS;
-	EXPECT(dev->be.admin.cmd_pseudo(&pseudo, registers, sizeof(registers), NULL, 0), 0);
-	/* CAP.NSSRS. */
-	int has_reset = registers[1] >> 4 & 1;
-	pseudo.cmd.common.opcode = XNVME_SPEC_PSEUDO_OPC_SUBSYSTEM_RESET;
-	EXPECT(dev->be.async.cmd_io(&ctxs[0], buf, block_size, NULL, 0), 0);
-	EXPECT(dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0), has_reset ? 0 : -ENOTSUP);
-	EXPECT(dev->be.async.wait(&queue), 1);
-	TRUE(chain.called == 5 && chain.failed == 3 + has_reset && queue.base.outstanding == 0);
-	EXPECT(dev->be.async.term(&queue), 0);
-	sync_round_trip(dev, buf, buf + 65536, 8192, 50);
-}
-
 /* A controller that another backend has opened comes in the same word. */
 static void foreign_controller(struct xnvme_dev *dev)
 {
@@ -376,10 +210,6 @@ int main(int argc, char **argv)
 	queues(&other, buf);
 	vectors(&first, buf, buf + 65536);
 	interrupts(&first, buf);
-	memory(&first, &other);
-	admin(&first, buf);
-	admin(&second, buf);
-	reset(&first, buf);
 	foreign_controller(&first);
 
 	first.be.mem.buf_free(&first, buf);

@@ -34,6 +34,7 @@ static inline void dev_init(struct xnvme_dev *dev, const char *uri, uint32_t nsi
 	dev->be.dev = *config->dev;
 	dev->be.mem = *config->mem;
 	dev->opts.nsid = nsid;
+	dev->opts.host_heap_size = 8 << 20;
 	snprintf(dev->ident.uri, sizeof(dev->ident.uri), "%s", uri);
 	for (dev->geo.ssw = 0; 1u << dev->geo.ssw < block_size; dev->geo.ssw++)
 		;
@@ -87,6 +88,48 @@ static inline void set(struct xnvme_cmd_ctx *ctx, struct xnvme_queue *queue, xnv
 	ctx->async.queue = queue;
 	ctx->async.cb = cb;
 	ctx->async.cb_arg = arg;
+}
+
+/* Synchronous, through whichever namespace or controller: writes, reads into other memory, and compares. */
+static inline void sync_round_trip(struct xnvme_dev *dev, char *buf, char *other, size_t size, unsigned seed)
+{
+	struct xnvme_cmd_ctx ctx = context(dev, XNVME_SPEC_NVM_OPC_WRITE, 4, size);
+
+	fill(buf, size, seed);
+	EXPECT(dev->be.sync.cmd_io(&ctx, buf, size, NULL, 0), 0);
+	memset(other, 0, size);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	EXPECT(dev->be.sync.cmd_io(&ctx, other, size, NULL, 0), 0);
+	EXPECT(ctx.cpl.status >> 1, 0);
+	TRUE(holds(other, size, seed));
+	/* Without a length: the geometry was not known. */
+	dev->geo.lba_nbytes = 0;
+	memset(other, 0, size);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	EXPECT(dev->be.sync.cmd_io(&ctx, other, 0, NULL, 0), 0);
+	TRUE(holds(other, size, seed));
+}
+
+struct chain {
+	int called, left, failed;
+	uint32_t outstanding;
+	void *buf;
+};
+
+/* Submits again from the callback: the command's own slot is free, even in a queue that was full. */
+static inline void again(struct xnvme_cmd_ctx *ctx, void *arg)
+{
+	struct xnvme_queue *queue = ctx->async.queue;
+	struct chain *chain = arg;
+
+	chain->called++;
+	chain->failed += ctx->cpl.status >> 1 != 0;
+	TRUE(queue->base.outstanding < queue->base.capacity);
+	if (chain->left) {
+		chain->left--;
+		EXPECT(ctx->dev->be.async.cmd_io(ctx, chain->buf, block_size, NULL, 0), 0);
+	}
+	chain->outstanding = queue->base.outstanding;
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Calls the backend's tables as xNVMe does with commands of the command sets, on a controller that has them: "metadata" (512 + 8
- * bytes, type 1, metadata apart), "zones" (of 64 KiB) or "keys", and its address, on the command line.
+ * bytes, type 1, metadata apart), "zones" or "keys", and its address, on the command line. The namespace is 1, with blocks of 512
+ * bytes and zones of 128 blocks, unless these three numbers follow.
  */
 #define _GNU_SOURCE
 #include "contract.h"
@@ -9,7 +10,7 @@
 #define STATUS(ctx) ((ctx).cpl.status >> 1 & 0x7ff)
 
 uint32_t block_size = 512;
-static uint32_t metadata_size;
+static uint32_t metadata_size, zone_blocks = 128;
 
 const struct xnvme_geo *xnvme_dev_get_geo(const struct xnvme_dev *dev)
 {
@@ -112,17 +113,21 @@ static void appended(const struct xnvme_cmd_ctx *ctx)
 
 	memcpy(&block, ctx->cpl.result, sizeof(block));
 	EXPECT(block, next_block);
-	next_block += 8;
+	next_block += 4096 / block_size;
 }
 
 static void zones(struct xnvme_dev *dev)
 {
-	const uint64_t zone = 65536 / 512;
+	const uint64_t zone = zone_blocks;
 	char *buf = dev->be.mem.buf_alloc(dev, 32768, NULL), *other = dev->be.mem.buf_alloc(dev, 32768, NULL);
 	struct xnvme_cmd_ctx ctx;
 	uint64_t pointer;
 
 	TRUE(buf && other);
+	/* Whatever was there before. */
+	ctx = context(dev, 0x79, zone, 0);
+	ctx.cmd.dwords[13] = 4;
+	EXPECT(dev->be.sync.cmd_io(&ctx, NULL, 0, NULL, 0), 0);
 	next_block = zone;
 	fill(buf, 4096, 3);
 	each_way(dev, context(dev, XNVME_SPEC_ZND_OPC_APPEND, zone, 4096), buf, 4096, NULL, 0, 0, appended);
@@ -131,7 +136,7 @@ static void zones(struct xnvme_dev *dev)
 	ctx = context(dev, XNVME_SPEC_ZND_OPC_APPEND, zone, 4096);
 	EXPECT(dev->be.sync.cmd_io(&ctx, buf, 0, NULL, 0), 0);
 	appended(&ctx);
-	for (uint64_t block = zone; block < next_block; block += 8) {
+	for (uint64_t block = zone; block < next_block; block += 4096 / block_size) {
 		memset(other, 0, 4096);
 		ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, block, 4096);
 		EXPECT(dev->be.sync.cmd_io(&ctx, other, 4096, NULL, 0), 0);
@@ -207,12 +212,18 @@ int main(int argc, char **argv)
 		void (*test)(struct xnvme_dev *);
 	} sets[] = {{"metadata", XNVME_SPEC_CSI_NVM, metadata}, {"zones", 2, zones}, {"keys", XNVME_SPEC_CSI_KV, keys}};
 	static struct xnvme_dev dev;
+	uint32_t nsid = 1;
 	void *ctrlr;
 
-	for (unsigned i = 0; argc == 3 && i < sizeof(sets) / sizeof(sets[0]); i++) {
+	if (argc == 6) {
+		nsid = (uint32_t)atoi(argv[3]);
+		block_size = (uint32_t)atoi(argv[4]);
+		zone_blocks = (uint32_t)atoi(argv[5]);
+	}
+	for (unsigned i = 0; argc >= 3 && i < sizeof(sets) / sizeof(sets[0]); i++) {
 		if (strcmp(sets[i].name, argv[1]))
 			continue;
-		dev_init(&dev, argv[2], 1, NULL);
+		dev_init(&dev, argv[2], nsid, NULL);
 		EXPECT(dev.ident.csi, sets[i].csi);
 		memcpy(&ctrlr, dev.be.state, sizeof(ctrlr));
 		sets[i].test(&dev);

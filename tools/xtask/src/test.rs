@@ -321,7 +321,9 @@ fn build(run: &mut Run<'_>, with_guest: bool) -> Result<Vec<Executable>> {
 
 /// Returns true if a wanted suite starts C programs.
 fn needs_c_programs(choice: &Choice) -> bool {
-    let boot = BOOTS.iter().find(|boot| boot.owns(c_programs::SUITE));
-    let named = || boot.is_some_and(|boot| choice.mode.iter().any(|word| word == boot.name));
-    choice.wants(c_programs::SUITE) && (choice.mode.is_empty() || named())
+    let is_named = |suite: &str| {
+        let boot = BOOTS.iter().find(|boot| boot.owns(suite));
+        boot.is_some_and(|boot| choice.mode.iter().any(|word| word == boot.name))
+    };
+    c_programs::SUITES.iter().any(|suite| choice.wants(suite) && (choice.mode.is_empty() || is_named(suite)))
 }

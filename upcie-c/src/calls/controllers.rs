@@ -137,13 +137,13 @@ pub unsafe extern "C" fn upcie_regs(of: *mut Opaque, dst: *mut c_void, offset: u
 pub unsafe extern "C" fn upcie_reset(of: *mut Opaque, kind: c_int) -> c_int {
     guarded(|| {
         let controller = controller(of)?;
-        match kind {
-            0 => controller.controller.reset()?,
-            1 => controller.controller.reset_by(ResetKind::Subsystem)?,
-            2 => controller.controller.reset_by(ResetKind::Function)?,
+        let kind = match kind {
+            0 => ResetKind::Controller,
+            1 => ResetKind::Subsystem,
+            2 => ResetKind::Function,
             other => return Err(Failure::argument(format!("{other} is no kind of reset"))),
-        }
-        Ok(0)
+        };
+        controller.reset(kind).map(|()| 0)
     })
 }
 

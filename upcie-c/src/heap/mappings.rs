@@ -58,8 +58,10 @@ impl Heap {
     /// Maps a memory file for the program and for controllers.
     pub(crate) fn import(&self, file: OwnedFd) -> Result<(*mut u8, usize)> {
         // Checks and seals the file.
-        let len = Memory::import(duplicate(file.as_fd())?)?.len();
-        let view = View::new(file.as_fd(), len, BIG_BYTES)?;
+        let memory = Memory::import(duplicate(file.as_fd())?)?;
+        let (len, page) = (memory.len(), memory.page_size().bytes());
+        drop(memory);
+        let view = View::new(file.as_fd(), len, page.max(BIG_BYTES))?;
         let base = view.base();
         let at = base.expose_provenance();
         let area = Area {

@@ -28,10 +28,32 @@ use upcie_nvme::upcie_core::memory::PageSize;
 #[derive(Debug)]
 pub(crate) struct Heap {
     pages: Option<PageSize>,
+    /// The bytes that the first controller's open adds.
+    reserved: usize,
     /// Held while a controller is opened, so that two that are opened at once find each other's space.
     pub(crate) opening: Mutex<()>,
     state: Mutex<State>,
     flights: Mutex<Vec<Weak<Flight>>>,
+    /// Memory that admin commands are copied from and to.
+    lent: Mutex<Vec<Range>>,
+}
+
+/// Memory that a call copies from and to: it is not given up before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lent<'h> {
+    heap: &'h Heap,
+    ranges: [Range; 2],
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut lent = lock(&self.heap.lent);
+        for range in self.ranges {
+            if let Some(at) = lent.iter().position(|other| *other == range) {
+                lent.swap_remove(at);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +77,9 @@ fn no_memory(bytes: usize) -> Failure {
 
 impl Heap {
     pub(crate) fn new(opts: HeapOpts) -> Result<Self> {
+        if opts.reserved != 0 {
+            return Err(Failure::argument("upcie_heap_opts has a reserved field that must be 0"));
+        }
         let pages = match opts.page_size {
             0 => None,
             4096 => Some(PageSize::Small),
@@ -66,13 +91,16 @@ impl Heap {
                 )));
             }
         };
-        let heap =
-            Self { pages, opening: Mutex::default(), state: Mutex::default(), flights: Mutex::default() };
-        if opts.bytes > 0 {
-            let bytes = usize::try_from(opts.bytes).map_err(|_| no_memory(usize::MAX))?;
-            heap.grow(&mut lock(&heap.state), bytes)?;
-        }
-        Ok(heap)
+        let reserved = usize::try_from(opts.bytes).map_err(|_| no_memory(usize::MAX))?;
+        grow::check_available(reserved)?;
+        Ok(Self {
+            pages,
+            reserved,
+            opening: Mutex::default(),
+            state: Mutex::default(),
+            flights: Mutex::default(),
+            lent: Mutex::default(),
+        })
     }
 
     /// Refuses everything from now on, unless a controller is open.
@@ -164,9 +192,17 @@ impl Heap {
         lock(&self.flights).iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Keeps memory from being given up. What was given up before is not the heap's any more when this returns.
+    pub(crate) fn lend(&self, ranges: [Range; 2]) -> Lent<'_> {
+        let _state = lock(&self.state);
+        lock(&self.lent).extend(ranges);
+        Lent { heap: self, ranges }
+    }
+
     /// Refuses to give up memory that a command in flight uses.
     fn check_unused(&self, range: Range) -> Result<()> {
-        if self.flights().iter().any(|flight| flight.uses(range)) {
+        let is_lent = lock(&self.lent).iter().any(|lent| lent.len > 0 && lent.overlaps(range));
+        if is_lent || self.flights().iter().any(|flight| flight.uses(range)) {
             return Err(Failure::new(
                 libc::EBUSY,
                 format!(

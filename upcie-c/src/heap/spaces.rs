@@ -1,7 +1,8 @@
 //! Controllers and their address spaces, each of which has all of the heap's memory.
 
-use super::{Heap, lock};
+use super::{Heap, State, area::Origin, lock};
 use crate::{
+    blocks::Blocks,
     controller::Ctrlr,
     errors::{Failure, Result},
     translation::Translation,
@@ -30,7 +31,8 @@ impl Heap {
         found
     }
 
-    /// Maps all memory for an address space, unless it has it.
+    /// Maps all memory for an address space, unless it has it. The first one comes with the memory that the heap was made
+    /// with.
     pub(crate) fn join(&self, dma: &Arc<DmaSpace>) -> Result<Arc<Space>> {
         let mut state = lock(&self.state);
         if state.closed {
@@ -39,19 +41,16 @@ impl Heap {
         if let Some(space) = state.spaces.iter().find(|space| space.dma.id() == dma.id()) {
             return Ok(space.clone());
         }
-        let space = Arc::new(Space { dma: dma.clone(), translation: Translation::new() });
-        let mut failed = None;
-        for area in state.areas.values_mut() {
-            if let Err(failure) = area.enter(&space) {
-                failed = Some(failure);
-                break;
-            }
+        if dma.is_physical() {
+            state.make_way(dma)?;
         }
-        if let Some(failure) = failed {
-            state.areas.values_mut().for_each(|area| area.leave(dma.id()));
+        let space = Arc::new(Space { dma: dma.clone(), translation: Translation::new() });
+        let entered = state.areas.values_mut().try_for_each(|area| area.enter(&space));
+        state.spaces.push(space.clone());
+        if let Err(failure) = entered.and_then(|()| self.reserve(&mut state)) {
+            state.leave(&space);
             return Err(failure);
         }
-        state.spaces.push(space.clone());
         Ok(space)
     }
 
@@ -68,11 +67,48 @@ impl Heap {
         state.controllers.retain(|controller| controller.strong_count() > 0);
         let others: Vec<_> = state.controllers.iter().filter_map(Weak::upgrade).collect();
         if !others.iter().any(|other| Arc::ptr_eq(&other.space, space)) {
-            state.spaces.retain(|other| !Arc::ptr_eq(other, space));
-            state.areas.values_mut().for_each(|area| area.leave(space.dma.id()));
+            state.leave(space);
         }
         drop(state);
         // The last use of a controller ends outside of the lock, which its drop takes.
         drop(others);
+    }
+}
+
+impl State {
+    /// Unmaps all memory from a space.
+    fn leave(&mut self, space: &Arc<Space>) {
+        self.spaces.retain(|other| !Arc::ptr_eq(other, space));
+        self.areas.values_mut().for_each(|area| area.leave(space.dma.id()));
+    }
+
+    /// Lets all own memory be that of a space without an IOMMU, whose files outlive the process: a device does not stop when
+    /// its process is killed. Refuses the space if there is other memory that is in use.
+    fn make_way(&mut self, dma: &DmaSpace) -> Result<()> {
+        let refuse = |reason: String| {
+            Failure::new(libc::ENOTSUP, format!("{}: no IOMMU translates for it, and {reason}", dma.device()))
+        };
+        if let Some(other) = self.spaces.iter().find(|space| space.dma.is_physical()) {
+            let device = other.dma.device();
+            return Err(refuse(format!(
+                "the heap has the memory of {device}: open both in the same way, or this one with another heap"
+            )));
+        }
+        let is_own = |origin: Origin| origin == Origin::Own;
+        if !self.areas.values().any(|area| is_own(area.origin)) {
+            return Ok(());
+        }
+        // Another controller's queues may know memory that is free.
+        if !self.spaces.is_empty() || !self.blocks.is_unused() {
+            return Err(refuse(
+                "the heap has memory that does not outlive this process: open it before other controllers and before \
+                 memory is allocated"
+                    .into(),
+            ));
+        }
+        self.areas.retain(|_, area| !is_own(area.origin));
+        self.blocks = Blocks::default();
+        self.own = 0;
+        Ok(())
     }
 }

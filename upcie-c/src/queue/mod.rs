@@ -93,6 +93,7 @@ impl Queue {
         let (pair, lists, slots) = made.inspect_err(|_| controller.discount_queue(None))?;
         let flight = Arc::new(Flight::new(slots, seat.station));
         controller.heap.watch(&flight);
+        controller.watch(&flight);
         let mut queue = Box::new(Self {
             station: seat.station,
             lists: Some(lists),
@@ -166,6 +167,8 @@ impl Queue {
     /// Brings the queue back after a reset, and returns the commands that were in flight.
     pub(crate) fn recover(&mut self) -> Result<Vec<(CompletionEntry, *mut c_void)>> {
         self.flight.freeze();
+        // A reset from here on is noted again.
+        self.flight.take_reset();
         let qid = self.pair().id();
         let returned = match self.pair().recover() {
             Ok(returned) => returned,

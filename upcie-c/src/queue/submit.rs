@@ -211,12 +211,13 @@ impl Queue {
     #[cold]
     fn make_room(&mut self) -> Result<()> {
         let lane = &self.station.lane;
-        if !lane.is_open() {
+        if self.flight.take_reset() || !lane.is_open() {
             // Closed by a reset or a forged completion.
-            return self.reopen();
+            self.reopen()?;
+        } else {
+            lane.resume();
+            self.flight.refresh();
         }
-        lane.resume();
-        self.flight.refresh();
         if lane.vacant().is_some() { Ok(()) } else { Err(of_refusal(Refusal::Full)) }
     }
 }

@@ -167,6 +167,48 @@ static void contended(upcie_heap *heap, upcie_queue *queue)
 	EXPECT(seen.failed, 0);
 }
 
+/* An admin command in one thread. */
+struct asked {
+	upcie_ctrlr *ctrlr;
+	void *data;
+	struct entry entry;
+	int ended;
+};
+
+static void *ask(void *arg)
+{
+	struct asked *asked = arg;
+	/* Directive Receive: the plan of faults delays it. */
+	struct command command = {.opcode = 0x1a, .nsid = 1, .dword10 = 4096 / 4 - 1, .dword11 = 1};
+
+	upcie_admin(asked->ctrlr, &command, asked->data, 4096, NULL, 0, &asked->entry);
+	__atomic_store_n(&asked->ended, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* The data of an admin command stays in use until it was copied, whatever another thread does. */
+static void admin_data(upcie_heap *heap, const char *slow)
+{
+	struct asked asked = {.data = upcie_alloc(heap, 4096)};
+	int is_busy = 0;
+	pthread_t thread;
+
+	TRUE(asked.data != NULL);
+	EXPECT(upcie_open(heap, slow, NULL, &asked.ctrlr), 0);
+	EXPECT(pthread_create(&thread, NULL, ask, &asked), 0);
+	/* A reallocation that fails in any case says whether the memory is in use. */
+	while (!is_busy && !__atomic_load_n(&asked.ended, __ATOMIC_ACQUIRE)) {
+		TRUE(upcie_realloc(heap, asked.data, SIZE_MAX) == NULL);
+		is_busy = errno == EBUSY;
+		TRUE(is_busy || errno == ENOMEM);
+		sched_yield();
+	}
+	TRUE(is_busy);
+	EXPECT(pthread_join(thread, NULL), 0);
+	EXPECT(upcie_close(asked.ctrlr), 0);
+	EXPECT(upcie_free(heap, asked.data), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
@@ -181,6 +223,8 @@ int main(int argc, char **argv)
 	mapped(heap, queue);
 	in_flight(heap, ctrlr, queue);
 	contended(heap, queue);
+	if (argc > 2)
+		admin_data(heap, argv[2]);
 	EXPECT(upcie_queue_delete(queue), 0);
 	EXPECT(upcie_close(ctrlr), 0);
 	EXPECT(upcie_heap_destroy(heap), 0);

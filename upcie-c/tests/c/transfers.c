@@ -89,7 +89,39 @@ static void depth(upcie_ctrlr *ctrlr)
 	EXPECT(upcie_submit(queue, &odd, NULL, 0, NULL, 0, NULL), 0);
 	finish(queue, 1, count, &seen);
 	EXPECT(seen.failed, 1);
+	/* Nothing comes. */
+	EXPECT(upcie_wait(queue, 0), 0);
+	EXPECT(upcie_wait(queue, 20), 0);
 	EXPECT(upcie_queue_delete(queue), 0);
+}
+
+/* The least depth and the most that the specification has, each filled. */
+static void extreme_depths(upcie_heap *heap)
+{
+	static const uint32_t depths[] = {2, 65536};
+	struct command flush = {.nsid = 1};
+	upcie_ctrlr *ctrlr;
+
+	EXPECT(upcie_open(heap, "emu:size=1M,depth=65536,serial=DEEP", NULL, &ctrlr), 0);
+	for (int i = 0; i < 2; i++) {
+		struct upcie_queue_opts opts = {.size = sizeof(opts), .depth = depths[i], .max_transfer = 4096};
+		struct seen seen = {0, 0, 0};
+		upcie_queue *queue;
+		int most = (int)depths[i] - 1;
+
+		EXPECT(upcie_queue_create(ctrlr, &opts, &queue), 0);
+		for (int round = 0; round < 2; round++) {
+			for (int command = 0; command < most; command++)
+				EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
+			FAILS(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), EBUSY, "full");
+			EXPECT(upcie_in_flight(queue), most);
+			finish(queue, most, count, &seen);
+			EXPECT(upcie_in_flight(queue), 0);
+		}
+		TRUE(seen.count == 2 * most && seen.failed == 0);
+		EXPECT(upcie_queue_delete(queue), 0);
+	}
+	EXPECT(upcie_close(ctrlr), 0);
 }
 
 /* The calls for many commands: plain ones, one with a list, one without data, and one that can't be. */
@@ -218,6 +250,19 @@ static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
 	TRUE(entry.sq_head == later.sq_head + 1 || entry.sq_head == 0);
 	EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
 	TRUE(found == 1 && ids[0] == 1);
+	/* The namespace is detached and attached again (its data is a list of one controller): the controller is asked each time. */
+	command = identify(1);
+	EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, NULL), 0);
+	memmove(data + 2, data + 78, 2);
+	memset(data + 4, 0, 4092);
+	data[0] = 1, data[1] = 0;
+	for (uint32_t attach = 0; attach < 2; attach++) {
+		command = (struct command){.opcode = 0x15, .nsid = 1, .dword10 = !attach};
+		EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, NULL), 0);
+		EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
+		EXPECT(found, attach);
+	}
+	EXPECT(ids[0], 1);
 	EXPECT(upcie_regs(ctrlr, &version, 8, 4), 0);
 	EXPECT(version, info.version);
 	EXPECT(upcie_free(heap, data), 0);
@@ -241,9 +286,24 @@ static void resets(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	TRUE(seen.count == 3 && seen.failed == 3 && seen.sum == 6);
 	one(queue, read, memory, 4096);
 	EXPECT(upcie_io(ctrlr, &read, memory, 4096, NULL, 0, NULL), 0);
-	EXPECT(upcie_reset(ctrlr, UPCIE_RESET_SUBSYSTEM), 0);
-	EXPECT(upcie_recover(queue, count, &seen), 0);
-	one(queue, read, memory, 4096);
+	for (int kind = UPCIE_RESET_SUBSYSTEM; kind <= UPCIE_RESET_FUNCTION; kind++) {
+		EXPECT(upcie_reset(ctrlr, kind), 0);
+		EXPECT(upcie_recover(queue, count, &seen), 0);
+		one(queue, read, memory, 4096);
+		EXPECT(upcie_io(ctrlr, &read, memory, 4096, NULL, 0, NULL), 0);
+	}
+	/* A queue without commands takes none either, rather than into a ring that is gone. */
+	struct upcie_request request = {.data = memory, .data_size = 4096};
+	memcpy(request.cmd, &read, sizeof(read));
+	for (int round = 0; round < 2; round++) {
+		EXPECT(upcie_reset(ctrlr, UPCIE_RESET_CONTROLLER), 0);
+		if (round)
+			FAILS(upcie_submit_many(queue, &request, 1), ECONNRESET, "reset");
+		FAILS(upcie_submit(queue, &read, memory, 4096, NULL, 0, NULL), ECONNRESET, "reset");
+		EXPECT(upcie_recover(queue, count, &seen), 0);
+		one(queue, read, memory, 4096);
+	}
+	EXPECT(seen.count, 3);
 	EXPECT(upcie_free(heap, memory), 0);
 }
 
@@ -260,6 +320,7 @@ int main(int argc, char **argv)
 	pieces(heap, ctrlr, queue);
 	lengths(heap, queue);
 	depth(ctrlr);
+	extreme_depths(heap);
 	many(heap, queue);
 	again(heap, queue);
 	commands(heap, ctrlr);

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 use upcie_tests::process::Server;
 
@@ -30,8 +31,11 @@ pub fn compile(path: &str, more: &[&str]) -> PathBuf {
 /// Compiles a program against the header and the shared library.
 #[allow(dead_code, reason = "not every suite has such programs")]
 pub fn compile_all(paths: &[&str], options: &[&str], include: &[&str]) -> PathBuf {
+    // Several tests may have the same program.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let library = built();
     let name = Path::new(paths[0]).file_stem().expect("a file").to_string_lossy().into_owned();
+    let name = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut command = Command::new("cc");
     command.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror"]).args(options);
@@ -64,7 +68,8 @@ pub fn run_checked(program: &Path, arguments: &[&str]) {
     let options = ["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"];
     let mut command = Command::new("timeout");
     command.args(["--signal=ABRT", "600", "valgrind", "--show-leak-kinds=definite"]).args(options);
-    succeed(command.arg(program).args(arguments));
+    // The program leaves out what can't be checked.
+    succeed(command.arg(program).args(arguments).env("UPCIE_CHECKED", "1"));
 }
 
 /// Runs a command that must succeed.

@@ -1,4 +1,4 @@
-//! C programs over libupcie for the guest: its examples, and the contract program of xNVMe's backend.
+//! C programs over libupcie for the guest: its examples, tests in C, and the contract programs of xNVMe's backend.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use crate::cargo::Workspace;
 use crate::process;
 
-/// The suite that starts them.
-pub const SUITE: &str = "guest_c_programs";
+/// The suites that start them.
+pub const SUITES: &[&str] =
+    &["guest_c_programs", "guest_errors_c_programs", "guest_noiommu_c_programs", "guest_pt_c_programs"];
 /// The package whose library they are linked with.
 pub const PACKAGE: &str = "upcie-c";
 /// Names in the guest, and the C files. A directory stands for its C files.
@@ -18,7 +19,12 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("c-hello", &["upcie-c/examples/hello.c"]),
     ("c-batch", &["upcie-c/examples/batch.c"]),
     ("c-event-loop", &["upcie-c/examples/event_loop.c"]),
+    ("c-functions", &["upcie-c/tests/c/functions.c"]),
+    ("c-huge-pages", &["upcie-c/tests/c/huge_pages.c"]),
+    ("c-untranslated", &["upcie-c/tests/c/untranslated.c"]),
     ("c-contract", &["xnvme/tests/contract.c", "xnvme"]),
+    ("c-devices", &["xnvme/tests/devices.c", "xnvme"]),
+    ("c-sets", &["xnvme/tests/sets.c", "xnvme"]),
 ];
 /// Directories of headers.
 const INCLUDE: &[&str] = &["upcie-c/include", "xnvme/tests/include"];

@@ -42,7 +42,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
             payload.add_program(&built.fio)?;
             payload.add_library(&built.engine, GUEST_ENGINE)?;
         }
-        let of_c = cells.iter().any(|cell| cell.name == c_programs::SUITE);
+        let of_c = cells.iter().any(|cell| c_programs::SUITES.contains(&&*cell.name));
         for program in run.tools.iter().chain(run.c_programs.iter().filter(|_| of_c)) {
             payload.add_program(program)?;
         }

@@ -200,7 +200,7 @@ fn help_and_completions_are_complete() {
     }
     let verbs = ["perf", "plot", "p2p", "read", "write", "info", "list", "completions", "manual"];
     let managing = ["ns", "format", "sanitize", "fw", "selftest", "io", "reset", "security", "directive"];
-    let others = ["lockdown", "virt", "capacity", "lba-status", "feature"];
+    let others = ["lockdown", "virt", "capacity", "lba-status", "feature", "property"];
     let blocks = ["flush", "dsm", "compare", "verify", "write-zeroes", "write-uncor", "copy"];
     for command in verbs.into_iter().chain(managing).chain(others).chain(blocks) {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();

@@ -209,6 +209,53 @@ fn values_that_json_has_no_number_for_are_text() {
     assert_eq!(serde_json::to_value(values).unwrap(), expected);
 }
 
+/// The device may stand behind the name, and nvme-cli's letters mean what they mean there.
+#[test]
+fn lines_of_nvme_cli_work_as_they_are() {
+    for (line, same) in [
+        ("log smart emu", "log emu smart-log"),
+        ("log 0x03 emu", "log emu fw-log"),
+        ("get-log emu -i 2 -l 512", "log emu smart-log"),
+        ("id ctrl emu:serial=S", "id emu:serial=S ctrl"),
+        ("id ns emu:serial=S -n 1", "id emu:serial=S ns --namespace 1"),
+        ("id-ns emu:serial=S -n 1 -H", "id emu:serial=S ns --namespace 1"),
+        ("feature get emu 4", "feature emu get 4"),
+        ("feature get temperature-threshold emu", "feature emu get 4"),
+        ("get-feature emu -f 4 -s 1", "feature emu get 4 --select default"),
+        ("set-feature emu -f 4 -V 350", "feature emu set 4 threshold=350"),
+        ("set-feature -f 4 emu threshold=350", "feature emu set 4 threshold=350"),
+    ] {
+        assert_eq!(text(line), text(same), "{line}");
+    }
+    assert_eq!(succeeds(run("id-ctrl -b emu")).len(), 4096);
+    assert_eq!(succeeds(run("admin-passthru emu -o 6 -r -4 1 -l 4096 -b")).len(), 4096);
+    assert!(text("device-self-test emu -s 1 -n 1").contains("short test"));
+    assert!(text("subsystem-reset emu").contains("ready again"));
+    let error = fails(1, run("set-feature emu -f 4 -V 350 -s"));
+    assert!(error.contains("Not Saveable"), "{error}");
+    assert!(fails(2, run("set-feature emu -f 4 -V 350 threshold=3")).contains("cannot be used with"));
+    let error = fails(2, run("log smart nowhere"));
+    assert!(error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn registers_are_read_and_left_to_the_driver() {
+    assert_eq!(json("property get emu --offset 0x1c")["value"], 1, "CSTS.RDY");
+    let cap = json("get-property emu -O 0")["value"].as_u64().unwrap();
+    assert_eq!(cap & 0xffff, 4095, "CAP.MQES");
+    assert!(cap > u64::from(u32::MAX), "{cap:#x}");
+    assert!(text("get-property emu --offset 8").starts_with("emu: property 0x8: 0x1"));
+    for (arguments, part) in [
+        ("property get emu --offset 6", "multiples of 4"),
+        ("property set emu --offset 0x14 --value 0", "upcie reset"),
+        ("property set emu --offset 0x20 --value 1", "0x4e564d65"),
+    ] {
+        let error = fails(1, run(arguments));
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    text("set-property emu --offset 0x20 -V 0x4e564d65");
+}
+
 /// Fields that are stored less one.
 const ZEROS_BASED: &[&str] =
     &["acl", "aerl", "elpe", "npss", "awun", "awupf", "acwu", "nlbaf", "nawun", "nawupf", "nacwu", "msrc"];

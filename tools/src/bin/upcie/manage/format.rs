@@ -32,22 +32,22 @@ pub struct FormatArgs {
     #[command(flatten)]
     common: Common,
     /// Namespace, or `all`; the first active one by default
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
     namespace: Option<u32>,
     /// Bytes of data of a block; the first format that has as many, and the metadata of --metadata. The present ones by default
-    #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
+    #[arg(long, short, value_parser = units::parse_bytes, conflicts_with = "format")]
     block_size: Option<u64>,
     /// Bytes of metadata of a block; none by default
     #[arg(long, value_name = "BYTES", value_parser = parse::<u16>, conflicts_with = "format")]
     metadata: Option<u16>,
     /// Index of the block format
-    #[arg(long, alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
+    #[arg(long, short_alias = 'l', alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
     /// Data to erase for good
-    #[arg(long, alias = "ses", value_enum, default_value = "none")]
+    #[arg(long, short_alias = 's', alias = "ses", value_enum, default_value = "none")]
     erase: Erase,
     /// Protection information: 0 none, 1 to 3 a type
-    #[arg(long, alias = "pi", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    #[arg(long, short_alias = 'i', alias = "pi", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
     protection: u8,
     /// Protection information in the first bytes of the metadata
     #[arg(long)]

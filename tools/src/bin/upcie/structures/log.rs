@@ -16,9 +16,10 @@ use upcie_nvme::{
 pub const EXAMPLES: &str = "\
 Examples:
   upcie log emu                               the log pages that the controller has
-  upcie log 0000:01:00.0 smart-log            health, as text
+  upcie log 0000:01:00.0 smart-log            health, as text; `upcie log smart ADDR` works, too
   upcie log 0000:01:00.0 error-log --json     the errors, for programs
   upcie smart-log 0000:01:00.0 -o json        as nvme-cli prints it
+  upcie get-log 0000:01:00.0 -i 2 -l 512 -b   the same bytes, with nvme-cli's options
   upcie log 0000:01:00.0 0xc0 --raw page.bin --length 512
   upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
 
@@ -87,23 +88,23 @@ pub struct LogPageArgs {
     #[command(flatten)]
     output: Output,
     /// Namespace; without it the log page of the controller
-    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = names::parse::<u32>)]
     namespace: Option<u32>,
     /// Log-specific parameter, 7 bits: telemetry 1 collects data, persistent events 1 begins a context, 4
     /// to 6 begin an eye opening measurement
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 's', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     lsp: u8,
     /// Log-specific identifier: an NVM set, an endurance group, a domain
-    #[arg(long, value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
+    #[arg(long, short = 'S', value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
     lsi: u16,
     /// Command set: 0 NVM, 1 key value, 2 zoned
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'y', short_alias = 'c', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     csi: u8,
     /// UUID index, 7 bits
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'U', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     uuid_index: u8,
     /// Read this many bytes, whatever the length of the page
-    #[arg(long, value_name = "BYTES", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'l', alias = "log-len", value_name = "BYTES", value_parser = names::parse::<u32>)]
     length: Option<u32>,
     /// Let the controller report the page's asynchronous event again
     #[arg(long)]
@@ -113,6 +114,11 @@ pub struct LogPageArgs {
 /// Returns `true` for nvme-cli's name of a log page.
 pub fn is_log(name: &str) -> bool {
     ALIASES.iter().any(|alias| alias.0 == name)
+}
+
+/// Returns `true` for the name or the number of a log page.
+pub fn is_page(text: &str) -> bool {
+    parse_page(text).is_ok()
 }
 
 fn parse_page(text: &str) -> Result<LogPageId, String> {

@@ -30,7 +30,7 @@ pub struct Output {
     #[arg(long, conflicts_with = "raw")]
     json: bool,
     /// Write the bytes as the controller sent them to FILE; `-` is stdout
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short_alias = 'O', alias = "output-file", value_name = "FILE")]
     raw: Option<PathBuf>,
     /// Print as nvme-cli does: its names in JSON, where it has them
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with_all = ["json", "raw"])]

@@ -34,7 +34,7 @@ pub enum Effect<'a> {
     Reads,
     /// The command changes settings or unallocated capacity, and no data is lost.
     Changes,
-    /// The command erases the data of a namespace (of the first one without a number).
+    /// The command erases the data of a namespace: the first one without a number, each one with `ALL_NAMESPACES`.
     Erases(Option<u32>, &'a str),
     /// The command deletes a namespace.
     Deletes(u32),

@@ -78,11 +78,7 @@ enum Erase {
 /// Runs `upcie format`.
 pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     let nsid = args.namespace.filter(|nsid| *nsid != u32::MAX);
-    let what = match args.namespace {
-        Some(u32::MAX) => "format erases all namespaces of it, as well as",
-        _ => "format erases",
-    };
-    let controller = args.common.open(Effect::Erases(nsid, what), args.consent)?;
+    let controller = args.common.open(Effect::Erases(args.namespace, "format erases"), args.consent)?;
     let ids = controller.namespace_ids()?;
     let first = nsid.or(ids.first().copied()).filter(|nsid| ids.contains(nsid));
     let first = first.with_context(|| {

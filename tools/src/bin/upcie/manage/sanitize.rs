@@ -8,7 +8,7 @@ use crate::{cli, guard::Consent, outcome::Outcome, structures::parse};
 use clap::{Args, ValueEnum};
 use upcie_nvme::{
     Controller,
-    spec::{Sanitize, SanitizeAction, SanitizeStatusLog},
+    spec::{ALL_NAMESPACES, Sanitize, SanitizeAction, SanitizeStatusLog},
 };
 
 /// Text below the options of `--help`.
@@ -72,7 +72,7 @@ pub fn run(args: &SanitizeArgs) -> anyhow::Result<Outcome> {
     let effect = match args.action {
         None => Effect::Reads,
         Some(Action::ExitFailure) => Effect::Changes,
-        Some(_) => Effect::Erases(None, "sanitize erases every namespace of it, as well as"),
+        Some(_) => Effect::Erases(Some(ALL_NAMESPACES), "sanitize erases"),
     };
     let controller = args.common.open(effect, args.consent)?;
     if let Some(action) = args.action {

@@ -20,7 +20,7 @@ use serde_json::json;
 use std::{io::Write, path::PathBuf, time::Duration};
 use upcie_nvme::{
     Controller,
-    spec::{AdminOpcode, Command, DataDirection},
+    spec::{ALL_NAMESPACES, AdminOpcode, Command, DataDirection},
 };
 
 /// Text below the options of `--help`.
@@ -128,7 +128,8 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<Outcome> {
         bail!("{opcode} sends data to the controller: use --data instead of --length");
     }
     if !reads {
-        args.consent.check(&args.target, None, &format!("{opcode} may change the data of"))?;
+        let what = format!("{opcode} may change the data of");
+        args.consent.check(&args.target, Some(ALL_NAMESPACES), &what)?;
     }
     let options = Controller::builder().timeout(args.timeout);
     let controller = if reads { args.target.open_to_read(options)? } else { args.target.open(options)? };

@@ -64,8 +64,12 @@ fn telemetry_is_collected_into_a_file() {
 #[test]
 fn health_and_errors_are_in_plain_words() {
     let smart = text("log emu smart-log");
-    for line in ["available spare: 100 %", "composite temperature: 300 K (27 °C)", "critical warning: none"]
-    {
+    for line in [
+        "available spare: 100 %",
+        "composite temperature: 300 K (27 °C)",
+        "critical warning: none",
+        "data units written: 0 × 512,000 bytes (0.00 kB)",
+    ] {
         assert!(smart.contains(line), "{line}: {smart}");
     }
     assert_eq!(json("log emu smart-log")["fields"]["available_spare"], 100);

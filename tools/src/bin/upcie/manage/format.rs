@@ -3,6 +3,7 @@
 use super::{
     common::{Common, Effect, name, parse_namespace},
     namespaces::format_of,
+    progress::beside,
 };
 use crate::{
     guard::Consent,
@@ -14,7 +15,10 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
-use upcie_nvme::spec::{FormatNvm, SecureErase};
+use upcie_nvme::{
+    IdentifyQuery,
+    spec::{FormatNvm, IdentifyNamespace, SecureErase},
+};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -110,7 +114,13 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     };
     signal::check("nothing was formatted")?;
     signal::say_that_it_waits();
-    controller.execute_within(&command, args.wait)?;
+    // FPI: bit 7 the controller tells its progress, bits 6:0 the percent that remain.
+    let query = IdentifyQuery { nsid: first, ..IdentifyQuery::default() };
+    let done = || {
+        let fpi = controller.identify_as::<IdentifyNamespace>(&query).ok()?.fpi;
+        (fpi & 0x80 != 0).then(|| 100.0 - f64::from(fpi & 0x7f))
+    };
+    beside("format", || controller.execute_within(&command, args.wait), done)?;
     let namespace = controller.namespace(first)?;
     let (id, keys) = (*namespace.identify(), namespace.keys().ok());
     let block = id.block_size().unwrap_or(0);

@@ -5,11 +5,12 @@ use super::{
     nvme_cli::Source,
     output::{Output, Page},
 };
-use crate::{outcome::Outcome, target::Target};
+use crate::{outcome::Outcome, signal, target::Target};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use upcie_nvme::{
-    LogQuery,
-    spec::{ALL_NAMESPACES, CommandsSupportedLog, Csi, LogPage, LogPageId, LogPageInfo},
+    Controller, LogQuery,
+    spec::{ALL_NAMESPACES, CommandsSupportedLog, Csi, IdentifyController, LogPage, LogPageId, LogPageInfo},
 };
 
 /// Text below the options of `--help`.
@@ -129,6 +130,38 @@ fn parse_page(text: &str) -> Result<LogPageId, String> {
     names::find(text, "log page", ALIASES, &all).map(LogPageId)
 }
 
+/// The size in bytes from which on the reading of a page is shown.
+const LONG: u64 = 64 << 10;
+
+/// Reads the page, and shows how far that is on stderr if it is a long one. `len` returns the length by what was read.
+fn read(
+    args: &LogPageArgs,
+    controller: &Controller,
+    query: &LogQuery,
+    len: impl Fn(&[u8], &IdentifyController) -> u64,
+) -> anyhow::Result<Vec<u8>> {
+    let bar = ProgressBar::new(0).with_prefix("reading");
+    let style = "{prefix:>9} [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let page = controller.log_bytes(args.page, query, |have, identify| {
+        let (done, wanted) = (have.len() as u64, len(have, identify));
+        if signal::interrupted() {
+            return done;
+        }
+        if wanted >= LONG {
+            bar.set_length(wanted);
+            bar.set_position(done);
+        }
+        wanted
+    });
+    bar.finish_and_clear();
+    let page = page?;
+    signal::check(&format!("{} bytes of the log page were read", page.len()))?;
+    Ok(page)
+}
+
 /// Runs `upcie log`.
 pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
     let controller = args.output.open(&args.target)?;
@@ -141,12 +174,12 @@ pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
         retain_event: !args.clear_event,
     };
     let known = LogPageInfo::of(args.page);
-    let page = match (args.length, known) {
-        (Some(length), _) => controller.log_bytes(args.page, &query, |_, _| length.into())?,
-        (None, Some(known)) => controller.log_bytes(args.page, &query, known.len)?,
+    let page = read(args, &controller, &query, |have, identify| match (args.length, known) {
+        (Some(length), _) => length.into(),
+        (None, Some(known)) => (known.len)(have, identify),
         // The length of an unknown page isn't known either.
-        (None, None) => controller.log_bytes(args.page, &query, |_, _| 512)?,
-    };
+        (None, None) => 512,
+    })?;
     let fields = match args.page {
         // The opcodes have other names in another command set.
         LogPageId::COMMANDS_SUPPORTED => {

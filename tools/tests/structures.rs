@@ -298,5 +298,48 @@ fn nvme_clis_json_has_the_same_values() {
     assert_eq!(text("smart-log emu -o normal"), text("smart-log emu"));
     assert!(fails(2, run("smart-log emu -o json --json")).contains("--json"));
     // No table for it: the names of `--json`.
-    assert_eq!(by_name("log emu supported-log-pages")["structure"], "Supported Log Pages (00h)");
+    assert_eq!(by_name("log emu changed-ns-list-log")["structure"], "Changed Attached Namespace List (04h)");
+}
+
+/// Lists, and the states of what takes long, by nvme-cli's names.
+#[test]
+fn nvme_clis_json_has_lists() {
+    let by_name = |arguments: &str| -> Value {
+        serde_json::from_slice(&succeeds(run(&format!("{arguments} -o json")))).unwrap()
+    };
+    let both = serde_json::json!([{ "nsid": 1 }, { "nsid": 2 }]);
+    for verb in ["list-ns", "id list-allocated-ns", "ns list"] {
+        assert_eq!(by_name(&format!("{verb} emu:namespaces=2,nn=4"))["nsid_list"], both, "{verb}");
+    }
+    let controllers = by_name("list-ctrl emu");
+    assert_eq!((&controllers["num_ctrl"], &controllers["ctrl_list"][0]["ctrl_id"]), (&1.into(), &1.into()));
+    let emu = "emu:serial=DESCRIPTORS";
+    let namespace = by_name(&format!("id-ns {emu}"));
+    let descriptors = by_name(&format!("ns-descs {emu}"));
+    let list = descriptors["ns-descs"].as_array().unwrap();
+    let of = |name: &str| list.iter().find(|one| one["Type"] == name).unwrap();
+    assert_eq!(of("eui64")["eui64"], namespace["eui64"]);
+    assert_eq!(of("nguid")["nguid"], namespace["nguid"]);
+    assert_eq!((of("uuid")["uuid"].as_str().unwrap().len(), &of("csi")["csi"]), (36, &"0".into()));
+    let ends = list.iter().map(|one| one["loc"].as_u64().unwrap() + 4 + one["nidl"].as_u64().unwrap());
+    let begins = list.iter().skip(1).map(|one| one["loc"].as_u64().unwrap());
+    assert!(list[0]["loc"] == 0 && ends.take(list.len() - 1).eq(begins), "{list:?}");
+    // Bit 0 of each entry: it is supported.
+    let pages = by_name("supported-log-pages emu");
+    assert_eq!(pages["supported_logs"][2]["lid_0x2 "].as_u64().unwrap() & 1, 1, "{pages}");
+    let features = by_name("fid-support-effects-log emu");
+    assert_eq!(features["fid_support"][0]["fid_1"].as_u64().unwrap() & 1, 1, "{features}");
+    let tests = by_name("self-test-log emu");
+    assert_eq!(tests["Current Device Self-Test Operation"], 0);
+    assert_eq!(tests["List of Valid Reports"].as_array().unwrap().len(), 20);
+    let sanitize = &by_name("sanitize-log emu")["emu"];
+    assert_eq!((&sanitize["sprog"], &sanitize["sstat"]["global_erased"]), (&0xffff.into(), &0.into()));
+    assert!(sanitize["sstat"]["status"].as_str().unwrap().starts_with("(0) "), "{sanitize}");
+    let listed = by_name("list emu:size=1M,namespaces=2,lba=512+4096,serial=LISTED");
+    let second = &listed["Devices"][1];
+    assert_eq!((&second["NameSpace"], &second["SectorSize"]), (&2.into(), &4096.into()));
+    assert_eq!((&second["MaximumLBA"], &second["PhysicalSize"]), (&256.into(), &(1 << 20).into()));
+    assert_eq!(second["SerialNumber"], "LISTED");
+    assert!(second["DevicePath"].as_str().unwrap().starts_with("emu"), "{second}");
+    assert!(fails(2, run("list emu -o json --json")).contains("--json"));
 }

@@ -92,6 +92,10 @@ fn arrange(all: &mut Vec<OsString>, mut behind: Vec<OsString>) {
     }
     let verb: &str = &names.join(" ");
     behind.extend(word_of_option(all, from, verb));
+    // Verbs whose -o is an opcode or a file have no such letter.
+    let has = |wanted: &dyn Fn(&Arg) -> bool| command.get_arguments().any(wanted);
+    let has_format = has(&|argument| argument.get_long() == Some("output-format"))
+        && !has(&|argument| argument.get_short() == Some('o'));
     let sets = verb == "feature" && all.iter().skip(from).chain(&behind).any(|word| word == "set");
     for at in kinds(all, from, command, |kind| kind == Kind::Option).into_iter().rev() {
         let flag = FLAGS
@@ -102,6 +106,7 @@ fn arrange(all: &mut Vec<OsString>, mut behind: Vec<OsString>) {
             Some((_, _, ours)) => all[at] = ours.into(),
             // The letter of --select of Get Features.
             None if sets && all[at] == "-s" => all[at] = "--save".into(),
+            None if has_format && all[at] == "-o" => all[at] = "--output-format".into(),
             None => {}
         }
     }
@@ -230,6 +235,9 @@ mod tests {
             ("upcie fw-download emu -f image.bin", "upcie fw download emu image.bin"),
             ("upcie id-ctrl -o json emu -H", "upcie id -o json emu id-ctrl"),
             ("upcie admin-passthru emu -o 6 -r -l 64", "upcie admin emu -o 6 -l 64"),
+            ("upcie resv-report emu -o json", "upcie resv report emu --output-format json"),
+            ("upcie list -o json emu", "upcie list --output-format json emu"),
+            ("upcie io-passthru emu -o 2 -l 512", "upcie io emu -o 2 -l 512"),
             ("upcie subsystem-reset emu", "upcie reset emu --subsystem"),
             ("upcie get-property emu --offset 0x14", "upcie property get emu --offset 0x14"),
             // The device behind the name.

@@ -266,7 +266,7 @@ fn retrieve(args: &RetrieveArgs) -> anyhow::Result<Outcome> {
     );
     let mut value = vec![0; len];
     buffer.read_at(0, &mut value);
-    if which.common.json {
+    if which.common.is_json() {
         let nsid = keys.namespace().nsid();
         let fields = [
             ("namespace", nsid.into()),

@@ -226,11 +226,15 @@ fn list(common: &Common) -> anyhow::Result<Outcome> {
     if total > 0 {
         write!(text, "\n  {} of {} are free", units::bytes(clamp(free)), units::bytes(clamp(total)))?;
     }
-    let fields = [
+    let mut fields = vec![
         ("namespaces", Value::Array(rows)),
         ("total_capacity", clamp(total).into()),
         ("unallocated_capacity", clamp(free).into()),
     ];
+    if common.is_of_nvme_cli() {
+        let active = controller.namespace_ids()?;
+        fields.push(("nsid_list", active.into_iter().map(|nsid| json!({ "nsid": nsid })).collect()));
+    }
     common.print(controller.name(), &text, &fields)
 }
 

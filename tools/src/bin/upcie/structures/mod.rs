@@ -15,5 +15,6 @@ pub use feature::{EXAMPLES as FEATURE_EXAMPLES, FeatureArgs, is_feature, run as 
 pub use identify::{EXAMPLES as ID_EXAMPLES, IdArgs, is_cns, is_structure, run as identify};
 pub use log::{EXAMPLES as LOG_EXAMPLES, LogPageArgs, is_log, is_page, run as log};
 pub use names::parse;
+pub use nvme_cli::{Source, of_nvme_cli};
 pub use output::{dump, hex, write_file};
 pub use property::{EXAMPLES as PROPERTY_EXAMPLES, PropertyArgs, run as property};

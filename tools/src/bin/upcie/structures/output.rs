@@ -96,7 +96,7 @@ impl Output {
             (Some(path), _) => write_file(path, page.bytes)?,
             (None, Some(Format::Binary)) => cli::print(page.bytes)?,
             (None, Some(Format::Json)) => {
-                let json = nvme_cli::json(page.source, page.device, page.bytes);
+                let json = nvme_cli::of_nvme_cli(page.source, page.device, page.bytes);
                 print_json(&json.map_or_else(|| page.to_json(), Ok)?)?;
             }
             (None, _) if self.json => print_json(&page.to_json()?)?,

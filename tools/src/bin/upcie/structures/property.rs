@@ -14,7 +14,10 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::{io::Write as _, time::Duration};
-use upcie_nvme::{Controller, ResetKind, spec::offset};
+use upcie_nvme::{
+    Controller, ResetKind,
+    spec::{NSSR_SIGNATURE, offset},
+};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -29,8 +32,6 @@ driver writes the registers itself: only NSSR (0x20) can be set, with 4E564D65h.
 
 /// Registers of 8 bytes.
 const WIDE: [usize; 4] = [offset::CAP, offset::ASQ, offset::ACQ, offset::CMBMSC];
-/// The value that resets the NVM subsystem: `NVMe`.
-const RESET: u32 = 0x4e56_4d65;
 
 /// Arguments of `upcie property`.
 #[derive(Debug, Args)]
@@ -102,8 +103,8 @@ fn set(which: &Which, value: u32) -> anyhow::Result<Outcome> {
         );
     }
     ensure!(
-        value == RESET,
-        "{}: NSSR takes {RESET:#x} alone, which resets the NVM subsystem; nothing was written",
+        value == NSSR_SIGNATURE,
+        "{}: NSSR takes {NSSR_SIGNATURE:#x} alone, which resets the NVM subsystem; nothing was written",
         which.target.address
     );
     Consent::default().check_use(&which.target)?;

@@ -285,6 +285,8 @@ fn nvme_clis_json_has_the_same_values() {
             assert_eq!(value.as_u64(), Some(number), "{verb}: {name}");
         }
     }
+    // Fields of 2.1 are in both.
+    assert_eq!(by_name("id-ctrl emu")["cqt"], json("id-ctrl emu")["fields"]["cqt"]);
     let controller = by_name("id-ctrl emu:serial=S-1");
     assert_eq!(controller["sn"], "S-1                 ", "all 20 characters");
     assert_eq!(controller["psds"].as_array().unwrap().len(), 1);

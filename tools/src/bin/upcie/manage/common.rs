@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use std::{io::Write as _, time::Duration};
-use upcie_nvme::{Controller, Namespace, spec::Csi};
+use upcie_nvme::{Controller, ControllerBuilder, Namespace, spec::Csi};
 
 /// Arguments of all verbs of this kind.
 #[derive(Debug, Args)]
@@ -77,8 +77,21 @@ impl Common {
     /// # Errors
     /// See [`Consent::check`]; the device does not open.
     pub fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<Controller> {
+        self.open_with(effect, consent, Controller::builder())
+    }
+
+    /// Opens the controller like [`open`](Self::open), with options; the timeout is that of the command line.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with(
+        &self,
+        effect: Effect<'_>,
+        consent: Consent,
+        options: ControllerBuilder,
+    ) -> anyhow::Result<Controller> {
         self.check(&effect, consent)?;
-        let options = Controller::builder().timeout(self.timeout);
+        let options = options.timeout(self.timeout);
         if matches!(effect, Effect::Reads) {
             self.target.open_to_read(options)
         } else {

@@ -26,9 +26,9 @@ Examples:
   upcie get-property 0000:01:00.0 -O 0x14 --json                     CC, by nvme-cli's name
   upcie property set 0000:01:00.0 --offset 0x20 --value 0x4e564d65   resets the NVM subsystem
 
-`upcie info ADDR` shows registers with their fields. Registers have 4 bytes; CAP, ASQ, ACQ and CMBMSC
-have 8. A program that opens a controller has reset it, so that CC has this program's value. The
-driver writes the registers itself: only NSSR (0x20) can be set, with 4E564D65h.";
+`upcie info ADDR` shows registers with their fields. Registers have 4 bytes; CAP, ASQ, ACQ and
+CMBMSC have 8. A program that opens a controller has reset it, so that CC has this program's value.
+The driver writes the registers itself: only NSSR (0x20) can be set, with 4E564D65h.";
 
 /// Registers of 8 bytes.
 const WIDE: [usize; 4] = [offset::CAP, offset::ASQ, offset::ACQ, offset::CMBMSC];

@@ -299,6 +299,32 @@ fn a_copy_joins_its_ranges_at_the_target() {
     refuses("copy emu --ranges 0+0 --to 8", &["1 to 65536 blocks"]);
 }
 
+/// Data goes by scatter gather lists where that is asked for, and a controller without them is refused.
+#[test]
+fn every_transfer_can_have_scatter_gather_lists() {
+    let disk = Disk::new("lists");
+    let (emu, copied, two) = (&disk.emu, disk.dir.path("copied"), disk.file("two", 8..10));
+    succeeds(run(&format!("read {emu} {copied} --sgl")));
+    assert_eq!(fs::read(&copied).unwrap(), disk.before(0..2048));
+    succeeds(run(&format!("write {emu} {two} --lba 100 --sgl --verify --destructive")));
+    disk.has(&[(100..102, disk.before(8..10).to_vec())]);
+    assert!(text(&format!("compare {emu} --lba 100 --data {two} --sgl")).contains("have the bytes of"));
+    for line in [
+        "read ADDR FILE --length 4K",
+        "write ADDR FILE",
+        "compare ADDR --data FILE",
+        "verify ADDR",
+        "write-zeroes ADDR",
+        "copy ADDR --ranges 0+1 --to 8",
+        "zns zone-append ADDR --start-lba 0 --data FILE",
+        "kv list ADDR",
+        "perf ADDR --count 1",
+    ] {
+        let line = line.replace("ADDR", "emu:sgl=false").replace("FILE", &two);
+        refuses(&format!("{line} --sgl"), &["it takes no scatter gather lists"]);
+    }
+}
+
 #[test]
 fn read_and_write_take_blocks() {
     let disk = Disk::new("by-blocks");

@@ -200,7 +200,7 @@ fn help_and_completions_are_complete() {
     }
     let verbs = ["perf", "plot", "p2p", "read", "write", "info", "list", "completions", "manual"];
     let managing = ["ns", "format", "sanitize", "fw", "selftest", "io", "reset", "security", "directive"];
-    let others = ["lockdown", "virt", "capacity", "lba-status", "feature"];
+    let others = ["lockdown", "virt", "capacity", "lba-status", "feature", "property"];
     let blocks = ["flush", "dsm", "compare", "verify", "write-zeroes", "write-uncor", "copy"];
     for command in verbs.into_iter().chain(managing).chain(others).chain(blocks) {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
@@ -250,6 +250,11 @@ fn a_terminal_gets_progress_and_a_result_but_no_blocks() {
     for part in ["64 KiB (65536 bytes) were written from byte 0 on in ", "/s), and verified"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    let page = dir.path("page");
+    let (code, text) = on_a_terminal(&format!("log emu:mdts=8K telemetry-log --lsp 1 --raw {page}"));
+    assert!(code == 0 && text.contains("reading ["), "{text}");
+    let (code, text) = on_a_terminal("format emu:size=1M");
+    assert!(code == 0 && text.contains("formatted namespace 1"), "{text}");
     let (code, text) = on_a_terminal("read emu:size=1M");
     assert!(code == 1 && text.contains("terminal"), "{text}");
 }

@@ -110,6 +110,38 @@ fn a_sanitize_is_followed_to_its_end() {
     assert!(fails(1, run("sanitize emu --action overwrite --no-deallocate")).contains("Invalid Field"));
 }
 
+/// Consent for all namespaces names each of them, with what it has.
+#[test]
+fn every_namespace_that_would_be_lost_is_named() {
+    let dir = Dir::made("every");
+    let served = Served::new(&dir, "size=1M,namespaces=2,nn=4");
+    let emu = &served.1;
+    let mut boot = vec![0; 4096];
+    boot[510..512].copy_from_slice(&[0x55, 0xaa]);
+    boot[446 + 4] = 0x83;
+    boot[446 + 8] = 1;
+    boot[446 + 12] = 8;
+    let image = dir.path("image");
+    fs::write(&image, &boot).unwrap();
+    text(&format!("write {emu} {image} --namespace 2 --destructive"));
+    text(&format!("ns detach {emu} --namespace 1"));
+    for line in [
+        "sanitize ADDR --action block",
+        "format ADDR --namespace all",
+        "ns delete ADDR --namespace all",
+        "admin ADDR --opcode 0x80 --namespace 0xffffffff",
+    ] {
+        let error = fails(1, run(&line.replace("ADDR", emu)));
+        let lines: Vec<_> = error.lines().map(str::trim).collect();
+        assert!(lines[0].contains("every namespace of it") && lines[0].contains("--destructive"), "{error}");
+        assert!(lines[1].starts_with("namespace 2 of 1 MiB, which contains"), "{error}");
+        assert_eq!(lines[2..], ["namespace 1, which is detached"], "{line}");
+    }
+    // One namespace stays one line.
+    let error = fails(1, run(&format!("format {emu} --namespace 2")));
+    assert!(error.lines().count() == 1 && error.contains("format erases namespace 2 of 1 MiB"), "{error}");
+}
+
 #[test]
 fn a_self_test_tells_its_result() {
     assert!(text("selftest emu").contains("no self-test was run"));

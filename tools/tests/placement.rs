@@ -55,6 +55,20 @@ fn units_are_filled_shown_and_updated() {
     let error = fails(1, run(&format!("fdp update {emu} --pids 4")));
     assert!(error.contains("Invalid Field"), "{error}");
 
+    // By nvme-cli's names.
+    let by_name = |verb: &str| -> Value {
+        serde_json::from_slice(&succeeds(run(&format!("fdp {verb} {emu} -o json")))).unwrap()
+    };
+    let configs = by_name("configs");
+    let first = &configs["configs"][0];
+    assert_eq!((&first["nrg"], &first["nruh"], &first["runs"]), (&value!(2), &value!(4), &value!(65536)));
+    assert_eq!(first["ruhs"].as_array().unwrap().len(), 4);
+    assert_eq!(by_name("usage")["ruhus"].as_array().unwrap().len(), 4);
+    assert_eq!((&by_name("stats")["hbmw"], &by_name("stats")["mbe"]), (&value!(5120), &value!(2 * 65536)));
+    let event = &by_name("events --host-events")["events"][0];
+    assert_eq!((&event["type"], &event["pid"], &event["nsid"]), (&value!(0), &value!(0x8001), &value!(1)));
+    assert_eq!(by_name("status")["ruhss"][3]["pid"], 0x8001);
+
     let stats = json(&format!("fdp stats {emu}"));
     assert_eq!(stats["fields"]["host_bytes_with_metadata_written"], 5120);
     assert_eq!(stats["fields"]["media_bytes_erased"], 2 * 65536);

@@ -29,6 +29,8 @@ fn hosts_register_acquire_and_preempt() {
     let report = json(&format!("resv-report {emu} --host-id 1"));
     assert_eq!((&report["rtype"], &report["regctl"]), (&2.into(), &1.into()));
     assert_eq!(report["regctls"][0], json!({"cntlid": 1, "rcsts": 1, "hostid": 1, "rkey": 0xabc}));
+    let named = succeeds(run(&format!("resv-report {emu} --host-id 1 -o json")));
+    assert_eq!(serde_json::from_slice::<Value>(&named).unwrap()["regctls"], report["regctls"]);
     let shown = text(&format!("resv report {emu} --host-id 2"));
     assert!(shown.contains("host 0x1 on no controller now, key 0xabc, holds the reservation"), "{shown}");
 

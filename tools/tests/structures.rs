@@ -64,8 +64,12 @@ fn telemetry_is_collected_into_a_file() {
 #[test]
 fn health_and_errors_are_in_plain_words() {
     let smart = text("log emu smart-log");
-    for line in ["available spare: 100 %", "composite temperature: 300 K (27 °C)", "critical warning: none"]
-    {
+    for line in [
+        "available spare: 100 %",
+        "composite temperature: 300 K (27 °C)",
+        "critical warning: none",
+        "data units written: 0 × 512,000 bytes (0.00 kB)",
+    ] {
         assert!(smart.contains(line), "{line}: {smart}");
     }
     assert_eq!(json("log emu smart-log")["fields"]["available_spare"], 100);
@@ -209,6 +213,53 @@ fn values_that_json_has_no_number_for_are_text() {
     assert_eq!(serde_json::to_value(values).unwrap(), expected);
 }
 
+/// The device may stand behind the name, and nvme-cli's letters mean what they mean there.
+#[test]
+fn lines_of_nvme_cli_work_as_they_are() {
+    for (line, same) in [
+        ("log smart emu", "log emu smart-log"),
+        ("log 0x03 emu", "log emu fw-log"),
+        ("get-log emu -i 2 -l 512", "log emu smart-log"),
+        ("id ctrl emu:serial=S", "id emu:serial=S ctrl"),
+        ("id ns emu:serial=S -n 1", "id emu:serial=S ns --namespace 1"),
+        ("id-ns emu:serial=S -n 1 -H", "id emu:serial=S ns --namespace 1"),
+        ("feature get emu 4", "feature emu get 4"),
+        ("feature get temperature-threshold emu", "feature emu get 4"),
+        ("get-feature emu -f 4 -s 1", "feature emu get 4 --select default"),
+        ("set-feature emu -f 4 -V 350", "feature emu set 4 threshold=350"),
+        ("set-feature -f 4 emu threshold=350", "feature emu set 4 threshold=350"),
+    ] {
+        assert_eq!(text(line), text(same), "{line}");
+    }
+    assert_eq!(succeeds(run("id-ctrl -b emu")).len(), 4096);
+    assert_eq!(succeeds(run("admin-passthru emu -o 6 -r -4 1 -l 4096 -b")).len(), 4096);
+    assert!(text("device-self-test emu -s 1 -n 1").contains("short test"));
+    assert!(text("subsystem-reset emu").contains("ready again"));
+    let error = fails(1, run("set-feature emu -f 4 -V 350 -s"));
+    assert!(error.contains("Not Saveable"), "{error}");
+    assert!(fails(2, run("set-feature emu -f 4 -V 350 threshold=3")).contains("cannot be used with"));
+    let error = fails(2, run("log smart nowhere"));
+    assert!(error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn registers_are_read_and_left_to_the_driver() {
+    assert_eq!(json("property get emu --offset 0x1c")["value"], 1, "CSTS.RDY");
+    let cap = json("get-property emu -O 0")["value"].as_u64().unwrap();
+    assert_eq!(cap & 0xffff, 4095, "CAP.MQES");
+    assert!(cap > u64::from(u32::MAX), "{cap:#x}");
+    assert!(text("get-property emu --offset 8").starts_with("emu: property 0x8: 0x1"));
+    for (arguments, part) in [
+        ("property get emu --offset 6", "multiples of 4"),
+        ("property set emu --offset 0x14 --value 0", "upcie reset"),
+        ("property set emu --offset 0x20 --value 1", "0x4e564d65"),
+    ] {
+        let error = fails(1, run(arguments));
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    text("set-property emu --offset 0x20 -V 0x4e564d65");
+}
+
 /// Fields that are stored less one.
 const ZEROS_BASED: &[&str] =
     &["acl", "aerl", "elpe", "npss", "awun", "awupf", "acwu", "nlbaf", "nawun", "nawupf", "nacwu", "msrc"];
@@ -234,6 +285,8 @@ fn nvme_clis_json_has_the_same_values() {
             assert_eq!(value.as_u64(), Some(number), "{verb}: {name}");
         }
     }
+    // Fields of 2.1 are in both.
+    assert_eq!(by_name("id-ctrl emu")["cqt"], json("id-ctrl emu")["fields"]["cqt"]);
     let controller = by_name("id-ctrl emu:serial=S-1");
     assert_eq!(controller["sn"], "S-1                 ", "all 20 characters");
     assert_eq!(controller["psds"].as_array().unwrap().len(), 1);
@@ -247,5 +300,48 @@ fn nvme_clis_json_has_the_same_values() {
     assert_eq!(text("smart-log emu -o normal"), text("smart-log emu"));
     assert!(fails(2, run("smart-log emu -o json --json")).contains("--json"));
     // No table for it: the names of `--json`.
-    assert_eq!(by_name("log emu supported-log-pages")["structure"], "Supported Log Pages (00h)");
+    assert_eq!(by_name("log emu changed-ns-list-log")["structure"], "Changed Attached Namespace List (04h)");
+}
+
+/// Lists, and the states of what takes long, by nvme-cli's names.
+#[test]
+fn nvme_clis_json_has_lists() {
+    let by_name = |arguments: &str| -> Value {
+        serde_json::from_slice(&succeeds(run(&format!("{arguments} -o json")))).unwrap()
+    };
+    let both = serde_json::json!([{ "nsid": 1 }, { "nsid": 2 }]);
+    for verb in ["list-ns", "id list-allocated-ns", "ns list"] {
+        assert_eq!(by_name(&format!("{verb} emu:namespaces=2,nn=4"))["nsid_list"], both, "{verb}");
+    }
+    let controllers = by_name("list-ctrl emu");
+    assert_eq!((&controllers["num_ctrl"], &controllers["ctrl_list"][0]["ctrl_id"]), (&1.into(), &1.into()));
+    let emu = "emu:serial=DESCRIPTORS";
+    let namespace = by_name(&format!("id-ns {emu}"));
+    let descriptors = by_name(&format!("ns-descs {emu}"));
+    let list = descriptors["ns-descs"].as_array().unwrap();
+    let of = |name: &str| list.iter().find(|one| one["Type"] == name).unwrap();
+    assert_eq!(of("eui64")["eui64"], namespace["eui64"]);
+    assert_eq!(of("nguid")["nguid"], namespace["nguid"]);
+    assert_eq!((of("uuid")["uuid"].as_str().unwrap().len(), &of("csi")["csi"]), (36, &"0".into()));
+    let ends = list.iter().map(|one| one["loc"].as_u64().unwrap() + 4 + one["nidl"].as_u64().unwrap());
+    let begins = list.iter().skip(1).map(|one| one["loc"].as_u64().unwrap());
+    assert!(list[0]["loc"] == 0 && ends.take(list.len() - 1).eq(begins), "{list:?}");
+    // Bit 0 of each entry: it is supported.
+    let pages = by_name("supported-log-pages emu");
+    assert_eq!(pages["supported_logs"][2]["lid_0x2 "].as_u64().unwrap() & 1, 1, "{pages}");
+    let features = by_name("fid-support-effects-log emu");
+    assert_eq!(features["fid_support"][0]["fid_1"].as_u64().unwrap() & 1, 1, "{features}");
+    let tests = by_name("self-test-log emu");
+    assert_eq!(tests["Current Device Self-Test Operation"], 0);
+    assert_eq!(tests["List of Valid Reports"].as_array().unwrap().len(), 20);
+    let sanitize = &by_name("sanitize-log emu")["emu"];
+    assert_eq!((&sanitize["sprog"], &sanitize["sstat"]["global_erased"]), (&0xffff.into(), &0.into()));
+    assert!(sanitize["sstat"]["status"].as_str().unwrap().starts_with("(0) "), "{sanitize}");
+    let listed = by_name("list emu:size=1M,namespaces=2,lba=512+4096,serial=LISTED");
+    let second = &listed["Devices"][1];
+    assert_eq!((&second["NameSpace"], &second["SectorSize"]), (&2.into(), &4096.into()));
+    assert_eq!((&second["MaximumLBA"], &second["PhysicalSize"]), (&256.into(), &(1 << 20).into()));
+    assert_eq!(second["SerialNumber"], "LISTED");
+    assert!(second["DevicePath"].as_str().unwrap().starts_with("emu"), "{second}");
+    assert!(fails(2, run("list emu -o json --json")).contains("--json"));
 }

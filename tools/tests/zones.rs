@@ -36,6 +36,8 @@ fn zones_are_reported_changed_and_appended_to() {
         (&third["state"], &third["type"], &third["attrs"]),
         (&"EMPTY".into(), &"SEQWRITE_REQ".into(), &0.into())
     );
+    let named = succeeds(run(&format!("zns report-zones {emu} -o json")));
+    assert_eq!(serde_json::from_slice::<Value>(&named).unwrap()["zone_list"], listed["zone_list"]);
     let shown = text(&format!("zns report-zones {emu} --count 2"));
     assert!(shown.contains("16 zones of 128 blocks; listed: 2") && shown.contains("SLBA: 0x80"), "{shown}");
 

@@ -113,6 +113,15 @@ const SHOWN_BYTES: usize = 32;
 /// The most fields of an entry of a list that are printed on one line.
 const BRIEF: usize = 4;
 const INDENT: &str = "  ";
+/// The unit of data units.
+pub(crate) const DATA_UNITS: &str = "× 512,000 bytes";
+
+/// Returns a number of data units as bytes, in powers of 1000: `1.54 MB`.
+fn decimal(units: u128) -> String {
+    let (kilobytes, names) = (units.saturating_mul(512), ["kB", "MB", "GB", "TB", "PB", "EB"]);
+    let scale = (kilobytes.max(1).ilog10() as usize / 3).min(names.len() - 1);
+    format!("{:.2} {}", kilobytes as f64 / 1000_f64.powi(scale as i32), names[scale])
+}
 
 impl Value {
     /// Makes flags of a number's bits, from bit 0 on.
@@ -139,6 +148,7 @@ impl fmt::Display for Value {
             Self::Flag(on) => f.write_str(if *on { "yes" } else { "no" }),
             Self::Number(number) => number.fmt(f),
             Self::Quantity(kelvins, "K") => write!(f, "{kelvins} K ({} °C)", *kelvins as i128 - 273),
+            Self::Quantity(number, unit @ DATA_UNITS) => write!(f, "{number} {unit} ({})", decimal(*number)),
             Self::Quantity(number, unit) => write!(f, "{number} {unit}"),
             Self::Named(number, Some(name)) => write!(f, "{name} ({number:X}h)"),
             Self::Named(number, None) => write!(f, "unknown ({number:X}h)"),
@@ -244,52 +254,6 @@ fn write_value(f: &mut fmt::Formatter<'_>, value: &Value, depth: usize) -> fmt::
         plain => write!(f, "{}{plain}", INDENT.repeat(depth)),
     }
 }
-
-#[cfg(feature = "serde")]
-mod serialize {
-    use super::{Field, Value};
-    use serde::{Serialize, Serializer, ser::SerializeMap};
-
-    /// Numbers above 64 bits are text, bytes hexadecimal text, and a number with a name an object of both.
-    impl Serialize for Value {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            match self {
-                Self::Flag(on) => serializer.serialize_bool(*on),
-                Self::Number(number) | Self::Quantity(number, _) => match u64::try_from(*number) {
-                    Ok(number) => serializer.serialize_u64(number),
-                    Err(_) => serializer.collect_str(number),
-                },
-                Self::Named(number, name) => {
-                    let mut map = serializer.serialize_map(Some(2))?;
-                    map.serialize_entry("value", number)?;
-                    map.serialize_entry("name", name)?;
-                    map.end()
-                }
-                Self::Text(text) => serializer.serialize_str(text),
-                Self::Bytes(bytes) => {
-                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                    serializer.serialize_str(&hex)
-                }
-                Self::Fields(fields) => serialize_fields(fields, serializer),
-                Self::List(values) => serializer.collect_seq(values),
-            }
-        }
-    }
-
-    /// Writes fields as a map.
-    pub(crate) fn serialize_fields<S: Serializer>(
-        fields: &[Field],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(fields.len()))?;
-        for field in fields {
-            map.serialize_entry(field.name, &field.value)?;
-        }
-        map.end()
-    }
-}
-#[cfg(feature = "serde")]
-pub(crate) use serialize::serialize_fields;
 
 /// Returns an ASCII field as text, safe to print: padding removed, anything but printable ASCII replaced by
 /// U+FFFD.

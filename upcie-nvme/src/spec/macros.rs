@@ -193,7 +193,7 @@ macro_rules! printed {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use $crate::spec::fields::Structure;
-                $crate::spec::fields::serialize_fields(&self.fields(), serializer)
+                $crate::spec::serialize::serialize_fields(&self.fields(), serializer)
             }
         }
     };

@@ -49,6 +49,8 @@ mod registers;
 mod reservation_report;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod reservations;
+#[cfg(feature = "serde")]
+mod serialize;
 mod sgl;
 mod status;
 mod transports;

@@ -11,7 +11,10 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{Controller, DmaBuf, Namespace, spec::Csi};
+use upcie_nvme::{
+    Controller, DmaBuf, Namespace,
+    spec::{ALL_NAMESPACES, Csi},
+};
 use upcie_tools::usage::Host;
 
 /// Drivers that only hand a function to user space.
@@ -27,7 +30,8 @@ pub struct Consent {
 
 impl Consent {
     /// Checks that the target may be overwritten; the one rule for all commands. `what` names the operation
-    /// (`--rw trim empties`).
+    /// (`--rw trim empties`). The error says what is lost: the first namespace, the one of this number, or each one with
+    /// [`ALL_NAMESPACES`].
     ///
     /// # Errors
     /// The kernel drives the device or has its partitions mounted; or others will see the data and
@@ -43,32 +47,17 @@ impl Consent {
         }
         // The controller is opened for the message only; nothing is written.
         let controller = target.open_to_read(Controller::builder())?;
-        let namespace = target::any_namespace(&controller, nsid)?;
-        if let Ok(keys) = namespace.keys() {
-            let (size, used) = (units::bytes(keys.size()), units::bytes(keys.identify().utilization));
+        if nsid == Some(ALL_NAMESPACES) {
             bail!(
-                "{}: {what} namespace {} of {size}, which has {used} of keys and values, {lost}",
+                "{}: {what} every namespace of it, and their data is lost: use --destructive to allow that{}",
                 target.address,
-                namespace.nsid()
-            )
+                describe_all(&controller)?
+            );
         }
-        namespace.check_usable()?;
-        let held = match signatures(&namespace, |len| Ok(controller.alloc(len)?)) {
-            Ok(found) if found.is_empty() => String::new(),
-            Ok(found) => format!(", which contains {}", found.join(" and ")),
-            Err(error) => format!(" (its content can't be read: {error:#})"),
-        };
-        let size = namespace.blocks().saturating_mul(namespace.block_size() as u64);
-        bail!(
-            "{}: {what} namespace {} of {}{held}, {lost}",
-            target.address,
-            namespace.nsid(),
-            units::bytes(size)
-        )
+        let namespace = target::any_namespace(&controller, nsid)?;
+        bail!("{}: {what} {}, {lost}", target.address, describe(&controller, &namespace)?)
     }
-}
 
-impl Consent {
     /// Checks that the target may be changed in a way that loses no data: the kernel neither drives the device nor has its
     /// partitions mounted.
     pub fn check_use(self, target: &Target) -> anyhow::Result<()> {
@@ -84,7 +73,7 @@ impl Consent {
         if named {
             check_writable(target)?;
             let controller = target.open_to_read(Controller::builder())?;
-            if controller.namespace_ids()?.contains(&nsid) {
+            if nsid == ALL_NAMESPACES || controller.namespace_ids()?.contains(&nsid) {
                 drop(controller);
                 return self.check(target, Some(nsid), "ns delete deletes");
             }
@@ -106,6 +95,42 @@ impl Consent {
         );
         Ok(())
     }
+}
+
+/// Describes a namespace by its number, its size and its content.
+fn describe(controller: &Controller, namespace: &Namespace) -> anyhow::Result<String> {
+    let nsid = namespace.nsid();
+    if let Ok(keys) = namespace.keys() {
+        let (size, used) = (units::bytes(keys.size()), units::bytes(keys.identify().utilization));
+        return Ok(format!("namespace {nsid} of {size}, which has {used} of keys and values"));
+    }
+    namespace.check_usable()?;
+    let held = match signatures(namespace, |len| Ok(controller.alloc(len)?)) {
+        Ok(found) if found.is_empty() => String::new(),
+        Ok(found) => format!(", which contains {}", found.join(" and ")),
+        Err(error) => format!(" (its content can't be read: {error:#})"),
+    };
+    let size = namespace.blocks().saturating_mul(namespace.block_size() as u64);
+    Ok(format!("namespace {nsid} of {}{held}", units::bytes(size)))
+}
+
+/// Describes each namespace on a line of its own: those that are attached, and those that the controller knows beside them.
+fn describe_all(controller: &Controller) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let active = controller.namespace_ids()?;
+    for &nsid in &active {
+        let opened = controller.namespace(nsid).map_err(anyhow::Error::from);
+        let described = opened.and_then(|namespace| describe(controller, &namespace));
+        let line = described
+            .unwrap_or_else(|error| format!("namespace {nsid} (its content can't be read: {error:#})"));
+        text += &format!("\n  {line}");
+    }
+    // Only controllers with namespace management know them.
+    let detached = controller.allocated_namespace_ids().unwrap_or_default();
+    for nsid in detached.into_iter().filter(|nsid| !active.contains(nsid)) {
+        text += &format!("\n  namespace {nsid}, which is detached");
+    }
+    Ok(text)
 }
 
 /// Checks that the namespace is not write protected.

@@ -70,6 +70,9 @@ enum Command {
     /// Show or set a feature: its current, default or saved value, what can be done with it
     #[command(after_help = with_addresses(structures::FEATURE_EXAMPLES))]
     Feature(structures::FeatureArgs),
+    /// Show or set a register of a controller (a property)
+    #[command(after_help = structures::PROPERTY_EXAMPLES)]
+    Property(structures::PropertyArgs),
     /// Run an admin command that you build
     #[command(after_help = with_addresses(structures::ADMIN_EXAMPLES))]
     Admin(Box<structures::AdminArgs>),
@@ -212,6 +215,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Log(args) => structures::log(&args),
         Command::Id(args) => structures::identify(&args),
         Command::Feature(args) => structures::feature(&args),
+        Command::Property(args) => structures::property(&args),
         Command::Admin(args) => structures::admin(&args),
         Command::Io(args) => manage::io(&args),
         Command::Ns(args) => manage::namespaces(&args),

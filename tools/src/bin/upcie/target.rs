@@ -8,7 +8,9 @@ use upcie_core::{
     Chain,
     pci::{Bdf, Function},
 };
-use upcie_nvme::{Address, Controller, ControllerBuilder, DmaBuf, Error, Failure, IrqKind, Namespace};
+use upcie_nvme::{
+    Address, Controller, ControllerBuilder, DmaBuf, Error, Failure, IrqKind, Namespace, queue::SglUse,
+};
 use upcie_tools::usage::Host;
 
 /// Description of addresses, for `--help`.
@@ -49,6 +51,22 @@ pub struct Target {
     /// Device: a PCI address, vfio-user:SOCKET, emu, … (see below)
     #[arg(value_name = "ADDR", value_parser = parse_address)]
     pub address: Address,
+}
+
+/// How data is described to a controller: for the verbs that transfer some.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Lists {
+    /// Describe all data by scatter gather lists (SGLs) in place of PRPs, of which some targets take few; the device must
+    /// take them
+    #[arg(long)]
+    pub sgl: bool,
+}
+
+impl Lists {
+    /// Returns the options of a controller that transfers data so.
+    pub fn builder(self) -> ControllerBuilder {
+        Controller::builder().sgl(if self.sgl { SglUse::Always } else { SglUse::default() })
+    }
 }
 
 /// Parses an address. The error has its cause in its text, because clap prints no causes.

@@ -146,14 +146,24 @@ pub struct IdentifyController {
     pub pels: u32,
     /// Domain identifier.
     pub domain_id: u16,
+    /// Key per I/O capabilities (2.1).
+    pub kpioc: u8,
     /// Reserved.
-    pub reserved358: [u8; 10],
+    pub reserved359: u8,
+    /// Maximum processing time of a firmware activation without reset, in 100 ms units; 0 not reported (2.1).
+    pub mptfawr: u16,
+    /// Reserved.
+    pub reserved362: [u8; 6],
     /// Largest endurance group capacity, bytes, little endian.
     pub megcap: [u8; 16],
     /// Temperature threshold hysteresis attributes (2.1).
     pub tmpthha: u8,
     /// Reserved.
-    pub reserved385: [u8; 127],
+    pub reserved385: u8,
+    /// Command quiesce time, in ms; 0 not reported (2.1).
+    pub cqt: u16,
+    /// Reserved.
+    pub reserved388: [u8; 124],
     /// Submission queue entry size as powers of two: bits 3:0 required, 7:4 largest.
     pub sqes: u8,
     /// Completion queue entry size as powers of two: bits 3:0 required, 7:4 largest.

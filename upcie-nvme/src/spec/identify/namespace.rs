@@ -104,7 +104,11 @@ pub struct IdentifyNamespace {
     /// Number of formats with unique capabilities, beside those of NLBAF.
     pub nulbaf: u8,
     /// Reserved.
-    pub reserved83: [u8; 9],
+    pub reserved83: u8,
+    /// Alignment and granularity of commands with a key of their own, in blocks; 0 for none (2.1).
+    pub kpiodaag: u32,
+    /// Reserved.
+    pub reserved88: [u8; 4],
     /// ANA group identifier.
     pub anagrpid: u32,
     /// Reserved.

@@ -38,8 +38,19 @@ pub struct PowerState {
     pub actp: u16,
     /// Bits 2:0 active power workload, 7:6 scale: 1 is 0.1 mW, 2 is 10 mW.
     pub apws: u8,
-    /// Reserved; times and energies of an emergency power fail (2.1).
-    pub reserved23: [u8; 9],
+    /// Emergency power fail recovery time, in units of bits 3:0 of `epfrts_fqvts`; 0 not reported (2.1).
+    pub epfrt: u8,
+    /// Forced quiescence vault time, in units of bits 7:4 of `epfrts_fqvts`; 0 not reported (2.1).
+    pub fqvt: u8,
+    /// Emergency power fail vault time, in units of bits 3:0 of `epfvts`; 0 not reported (2.1).
+    pub epfvt: u8,
+    /// Scales, as codes: bits 3:0 of the emergency power fail recovery time, 7:4 of the forced quiescence vault
+    /// time (2.1).
+    pub epfrts_fqvts: u8,
+    /// Scale of the emergency power fail vault time, a code in bits 3:0 (2.1).
+    pub epfvts: u8,
+    /// Reserved.
+    pub reserved28: [u8; 4],
 }
 assert_size!(PowerState, 32);
 

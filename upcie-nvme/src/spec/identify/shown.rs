@@ -69,8 +69,11 @@ shown! {
         (nanagrpid) nanagrpid => number;
         (pels) pels => number;
         (domain_id) domain_id => number;
+        (kpioc) kpioc => hex;
+        (mptfawr) mptfawr => unit("× 100 ms");
         (megcap) megcap => unit("bytes");
         (tmpthha) tmpthha => hex;
+        (cqt) cqt => unit("ms");
         (sqes) sqes => hex;
         (cqes) cqes => hex;
         (maxcmd) maxcmd => number;
@@ -134,6 +137,11 @@ shown! {
         (ips) idle_power_scale => hex;
         (actp) active_power => number;
         (apws) active_power_workload_and_scale => hex;
+        (epfrt) emergency_power_fail_recovery_time => number;
+        (fqvt) forced_quiescence_vault_time => number;
+        (epfvt) emergency_power_fail_vault_time => number;
+        (epfrts_fqvts) recovery_and_quiescence_scales => hex;
+        (epfvts) emergency_power_fail_vault_scale => hex;
     }
 }
 
@@ -181,6 +189,7 @@ shown! {
         (msrc) msrc => zeros_based;
         (kpios) kpios => hex;
         (nulbaf) nulbaf => number;
+        (kpiodaag) kpiodaag => number;
         (anagrpid) anagrpid => number;
         (nsattr) nsattr => hex;
         (nvmsetid) nvmsetid => number;

@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use core::fmt;
 
-use super::super::fields::{Field, Structure, Value, ascii};
+use super::super::fields::{DATA_UNITS, Field, Structure, Value, ascii};
 use super::super::identify::IdentifyController;
 use super::super::macros::{assert_size, printed, shown};
 use super::super::status::Status;
@@ -179,8 +179,8 @@ shown! {
         (available_spare_threshold) available_spare_threshold => unit("%");
         (percentage_used) percentage_used => unit("%");
         (endurance_group_warning) endurance_group_critical_warning_summary => hex;
-        (data_units_read) data_units_read => unit("× 512,000 bytes");
-        (data_units_written) data_units_written => unit("× 512,000 bytes");
+        (data_units_read) data_units_read => unit(DATA_UNITS);
+        (data_units_written) data_units_written => unit(DATA_UNITS);
         (host_read_commands) host_read_commands => number;
         (host_write_commands) host_write_commands => number;
         (controller_busy_time) controller_busy_time => unit("min");

@@ -84,7 +84,7 @@ impl<H: LogHeader> fmt::Debug for VariableLog<H> {
 #[cfg(feature = "serde")]
 impl<H: LogHeader> serde::Serialize for VariableLog<H> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        super::super::fields::serialize_fields(&self.fields(), serializer)
+        super::super::serialize::serialize_fields(&self.fields(), serializer)
     }
 }
 

@@ -98,8 +98,11 @@ fn identify_controller() {
         nanagrpid: 348,
         pels: 352,
         domain_id: 356,
+        kpioc: 358,
+        mptfawr: 360,
         megcap: 368,
         tmpthha: 384,
+        cqt: 386,
         sqes: 512,
         cqes: 513,
         maxcmd: 514,
@@ -155,6 +158,11 @@ fn identify_controller() {
         ips: 18,
         actp: 20,
         apws: 22,
+        epfrt: 23,
+        fqvt: 24,
+        epfvt: 25,
+        epfrts_fqvts: 26,
+        epfvts: 27,
     });
 }
 
@@ -192,6 +200,7 @@ fn identify_namespace() {
         msrc: 80,
         kpios: 81,
         nulbaf: 82,
+        kpiodaag: 84,
         anagrpid: 92,
         nsattr: 99,
         nvmsetid: 100,

@@ -189,6 +189,13 @@ fn structures_are_printed_in_plain_words() {
     assert!(text.lines().take(lines.len()).eq(lines), "{text}");
     let sanitize = SanitizeStatusLog::read_from_bytes(&[0xff; 512]).unwrap();
     assert!(sanitize.to_string().contains("operation: unknown (7h)"), "{sanitize}");
+    // Units of 512,000 bytes.
+    for (units, bytes) in [(0, "0.00 kB"), (3, "1.54 MB"), (1_171_875_000, "600.00 TB"), (u128::MAX, " EB")] {
+        let smart = SmartLog { data_units_written: units.to_le_bytes(), ..FromZeros::new_zeroed() };
+        let text = smart.to_string();
+        let line = text.lines().find(|line| line.starts_with("data units written: ")).unwrap();
+        assert!(line.contains(&format!("{units} × 512,000 bytes (")) && line.contains(bytes), "{line}");
+    }
     let threshold = TemperatureThreshold::from_bits(0x0010_0000 | 300);
     assert_eq!(threshold.to_string().lines().next(), Some("threshold: 300 K (27 °C)"));
 }

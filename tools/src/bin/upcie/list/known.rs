@@ -1,7 +1,7 @@
 //! The properties of a controller that its PCI function does not tell: from the kernel's driver, or from the controller.
 
 use crate::{target::Target, units};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,6 +23,8 @@ pub struct Known {
     size: Option<u64>,
     /// Composite temperature in degrees Celsius.
     temperature: Option<i64>,
+    /// Each namespace or disk, by nvme-cli's names, as far as it is known.
+    devices: Vec<Map<String, Value>>,
     /// Reasons why some of it is unknown.
     unknown: Vec<String>,
 }
@@ -47,6 +49,7 @@ impl Known {
             namespaces: Some(disks.len() as u64),
             size: Some(disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(disk.size))),
             temperature: temperature(path, &controller),
+            devices: disks.iter().map(|disk| described_disk(&disk.name, disk.size)).collect(),
             unknown: Vec::new(),
         })
     }
@@ -65,6 +68,7 @@ impl Known {
             Ok(all) => {
                 known.namespaces = Some(all.len() as u64);
                 known.size = Some(all.iter().map(bytes).fold(0, u64::saturating_add));
+                known.devices = all.iter().map(described).collect();
             }
             Err(error) => known.unknown.push(format!("namespaces: {}", Chain(&error))),
         }
@@ -94,6 +98,19 @@ impl Known {
         lines
     }
 
+    /// Returns the devices as `nvme list -o json` has them; `address` is the path of those that have no other.
+    pub fn devices(&self, address: &str) -> Vec<Value> {
+        let all = self.devices.iter().map(|device| {
+            let mut device = device.clone();
+            device.entry("DevicePath").or_insert(address.into());
+            device.insert("Firmware".into(), self.firmware.as_str().into());
+            device.insert("ModelNumber".into(), self.model.as_str().into());
+            device.insert("SerialNumber".into(), self.serial.as_str().into());
+            device.into()
+        });
+        all.collect()
+    }
+
     /// Returns the object for programs.
     pub fn to_json(&self) -> Value {
         json!({
@@ -106,6 +123,31 @@ impl Known {
             "unknown": self.unknown,
         })
     }
+}
+
+/// Describes a disk of the kernel's: `nvme0n1` is namespace 1.
+fn described_disk(name: &str, size: u64) -> Map<String, Value> {
+    let nsid = name.rsplit('n').next().and_then(|nsid| nsid.parse::<u32>().ok());
+    let fields = [
+        ("NameSpace", nsid.into()),
+        ("DevicePath", format!("/dev/{name}").into()),
+        ("PhysicalSize", size.into()),
+    ];
+    fields.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect()
+}
+
+/// Describes a namespace of a controller that was asked.
+fn described(namespace: &Namespace) -> Map<String, Value> {
+    let id = namespace.identify();
+    let sector = id.block_size().unwrap_or(0);
+    let fields = [
+        ("NameSpace", namespace.nsid().into()),
+        ("UsedBytes", id.nuse.saturating_mul(sector).into()),
+        ("MaximumLBA", id.nsze.into()),
+        ("PhysicalSize", bytes(namespace).into()),
+        ("SectorSize", sector.into()),
+    ];
+    fields.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect()
 }
 
 /// Returns the bytes of data of a namespace.
@@ -211,10 +253,16 @@ mod tests {
             namespaces: Some(2),
             size: Some(3 << 20),
             temperature: Some(36),
+            devices: vec![described_disk("nvme0n1", 2 << 20), described_disk("nvme0n2", 1 << 20)],
             unknown: Vec::new(),
         };
         assert_eq!(known, expected);
         assert_eq!(known.lines()[1], "2 namespaces, 3 MiB, 36 °C");
+        let second = json!({
+            "NameSpace": 2, "DevicePath": "/dev/nvme0n2", "PhysicalSize": 1 << 20,
+            "Firmware": "1.0", "ModelNumber": "Disk \u{fffd}[1m", "SerialNumber": "S1",
+        });
+        assert_eq!(known.devices("0000:01:00.0")[1], second);
         let json = known.to_json();
         assert_eq!((&json["size_bytes"], &json["temperature_celsius"]), (&(3 << 20).into(), &36.into()));
     }

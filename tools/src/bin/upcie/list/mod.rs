@@ -11,7 +11,7 @@ use crate::{
     transports, units,
 };
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use known::Known;
 use serde_json::{Value, json};
 use std::{
@@ -56,11 +56,23 @@ pub struct ListArgs {
     #[arg(long)]
     open: bool,
     /// Print a JSON array on stdout
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output_format")]
     json: bool,
+    /// Print as `nvme list` does (-o): `json` has the namespaces, by its names
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    output_format: Option<Format>,
     /// Give up a device that does not answer for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
+}
+
+/// Output formats, by nvme-cli's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text, as without this option
+    Normal,
+    /// One JSON object on stdout
+    Json,
 }
 
 /// A device in the list.
@@ -99,6 +111,11 @@ pub fn run(args: &ListArgs) -> anyhow::Result<Outcome> {
     if args.json {
         let items = rows.iter().map(|row| row.to_json(&host)).collect::<anyhow::Result<Vec<_>>>()?;
         serde_json::to_writer_pretty(&mut text, &items)?;
+        writeln!(text)?;
+    } else if args.output_format == Some(Format::Json) {
+        let known = |row: &Row| row.known.as_ref().map(|known| known.devices(&row.address.to_string()));
+        let devices: Vec<Value> = rows.iter().filter_map(known).flatten().collect();
+        serde_json::to_writer_pretty(&mut text, &json!({ "Devices": devices }))?;
         writeln!(text)?;
     } else if rows.is_empty() {
         print_nothing(total)?;

@@ -10,10 +10,10 @@ use crate::{
     units,
 };
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use std::{io::Write as _, time::Duration};
-use upcie_nvme::{Controller, Namespace, spec::Csi};
+use upcie_nvme::{Controller, ControllerBuilder, Namespace, spec::Csi};
 
 /// Arguments of all verbs of this kind.
 #[derive(Debug, Args)]
@@ -21,11 +21,23 @@ pub struct Common {
     #[command(flatten)]
     pub target: Target,
     /// Print one JSON object on stdout
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long, conflicts_with = "output_format")]
+    json: bool,
+    /// Print as nvme-cli does (-o): its names in JSON, where it has them
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    output_format: Option<Format>,
     /// Give up if a command is not answered for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     pub timeout: Duration,
+}
+
+/// Output formats, by nvme-cli's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text, as without this option
+    Normal,
+    /// One JSON value on stdout, with nvme-cli's names
+    Json,
 }
 
 /// The effect of a command on a device.
@@ -34,7 +46,7 @@ pub enum Effect<'a> {
     Reads,
     /// The command changes settings or unallocated capacity, and no data is lost.
     Changes,
-    /// The command erases the data of a namespace (of the first one without a number).
+    /// The command erases the data of a namespace: the first one without a number, each one with `ALL_NAMESPACES`.
     Erases(Option<u32>, &'a str),
     /// The command deletes a namespace.
     Deletes(u32),
@@ -65,8 +77,21 @@ impl Common {
     /// # Errors
     /// See [`Consent::check`]; the device does not open.
     pub fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<Controller> {
+        self.open_with(effect, consent, Controller::builder())
+    }
+
+    /// Opens the controller like [`open`](Self::open), with options; the timeout is that of the command line.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with(
+        &self,
+        effect: Effect<'_>,
+        consent: Consent,
+        options: ControllerBuilder,
+    ) -> anyhow::Result<Controller> {
         self.check(&effect, consent)?;
-        let options = Controller::builder().timeout(self.timeout);
+        let options = options.timeout(self.timeout);
         if matches!(effect, Effect::Reads) {
             self.target.open_to_read(options)
         } else {
@@ -108,22 +133,37 @@ impl Common {
         first(&self.target.open_to_read(Controller::builder())?).map(Some)
     }
 
+    /// Returns `true` if JSON is wanted.
+    pub fn is_json(&self) -> bool {
+        self.json || self.is_of_nvme_cli()
+    }
+
+    /// Returns `true` if JSON with nvme-cli's names is wanted.
+    pub fn is_of_nvme_cli(&self) -> bool {
+        self.output_format == Some(Format::Json)
+    }
+
     /// Prints what was done: a line of text, or one JSON object with `fields`.
     pub fn print(&self, device: &str, text: &str, fields: &[(&str, Value)]) -> anyhow::Result<Outcome> {
-        if self.json {
+        if self.is_json() {
             let mut object = Map::new();
             object.insert("device".into(), device.into());
             for (name, value) in fields {
                 object.insert((*name).into(), value.clone());
             }
-            let mut text = serde_json::to_vec_pretty(&Value::Object(object))?;
-            writeln!(text)?;
-            cli::print(&text)?;
+            print_json(&Value::Object(object))?;
         } else {
             cli::print(format!("{device}: {text}\n").as_bytes())?;
         }
         Ok(Outcome::Done)
     }
+}
+
+/// Prints a JSON value.
+pub fn print_json(json: &Value) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(json)?;
+    writeln!(text)?;
+    cli::print(&text)
 }
 
 /// Parses a namespace: a number, or `all`.

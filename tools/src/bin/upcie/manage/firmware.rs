@@ -62,13 +62,13 @@ enum Verb {
 #[derive(Debug, Clone, Copy, Args)]
 struct CommitArgs {
     /// Slot, 1 to 7; the controller chooses one by default
-    #[arg(long, value_name = "N", default_value = "0", value_parser = clap::value_parser!(u8).range(0..=7))]
+    #[arg(long, short, value_name = "N", default_value = "0", value_parser = clap::value_parser!(u8).range(0..=7))]
     slot: u8,
     /// Action to take with it
-    #[arg(long, value_enum)]
+    #[arg(long, short, value_enum)]
     action: Option<Action>,
     /// Boot partition of the actions that are about one
-    #[arg(long, alias = "bpid", value_name = "N", default_value = "0", value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, short, alias = "bpid", value_name = "N", default_value = "0", value_parser = clap::value_parser!(u8).range(0..=1))]
     boot_partition: u8,
     #[command(flatten)]
     consent: Consent,

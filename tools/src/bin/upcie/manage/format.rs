@@ -3,6 +3,7 @@
 use super::{
     common::{Common, Effect, name, parse_namespace},
     namespaces::format_of,
+    progress::beside,
 };
 use crate::{
     guard::Consent,
@@ -14,7 +15,10 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
-use upcie_nvme::spec::{FormatNvm, SecureErase};
+use upcie_nvme::{
+    IdentifyQuery,
+    spec::{FormatNvm, IdentifyNamespace, SecureErase},
+};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -32,22 +36,22 @@ pub struct FormatArgs {
     #[command(flatten)]
     common: Common,
     /// Namespace, or `all`; the first active one by default
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
     namespace: Option<u32>,
     /// Bytes of data of a block; the first format that has as many, and the metadata of --metadata. The present ones by default
-    #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
+    #[arg(long, short, value_parser = units::parse_bytes, conflicts_with = "format")]
     block_size: Option<u64>,
     /// Bytes of metadata of a block; none by default
     #[arg(long, value_name = "BYTES", value_parser = parse::<u16>, conflicts_with = "format")]
     metadata: Option<u16>,
     /// Index of the block format
-    #[arg(long, alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
+    #[arg(long, short_alias = 'l', alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
     /// Data to erase for good
-    #[arg(long, alias = "ses", value_enum, default_value = "none")]
+    #[arg(long, short_alias = 's', alias = "ses", value_enum, default_value = "none")]
     erase: Erase,
     /// Protection information: 0 none, 1 to 3 a type
-    #[arg(long, alias = "pi", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    #[arg(long, short_alias = 'i', alias = "pi", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
     protection: u8,
     /// Protection information in the first bytes of the metadata
     #[arg(long)]
@@ -78,11 +82,7 @@ enum Erase {
 /// Runs `upcie format`.
 pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     let nsid = args.namespace.filter(|nsid| *nsid != u32::MAX);
-    let what = match args.namespace {
-        Some(u32::MAX) => "format erases all namespaces of it, as well as",
-        _ => "format erases",
-    };
-    let controller = args.common.open(Effect::Erases(nsid, what), args.consent)?;
+    let controller = args.common.open(Effect::Erases(args.namespace, "format erases"), args.consent)?;
     let ids = controller.namespace_ids()?;
     let first = nsid.or(ids.first().copied()).filter(|nsid| ids.contains(nsid));
     let first = first.with_context(|| {
@@ -114,7 +114,13 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     };
     signal::check("nothing was formatted")?;
     signal::say_that_it_waits();
-    controller.execute_within(&command, args.wait)?;
+    // FPI: bit 7 the controller tells its progress, bits 6:0 the percent that remain.
+    let query = IdentifyQuery { nsid: first, ..IdentifyQuery::default() };
+    let done = || {
+        let fpi = controller.identify_as::<IdentifyNamespace>(&query).ok()?.fpi;
+        (fpi & 0x80 != 0).then(|| 100.0 - f64::from(fpi & 0x7f))
+    };
+    beside("format", || controller.execute_within(&command, args.wait), done)?;
     let namespace = controller.namespace(first)?;
     let (id, keys) = (*namespace.identify(), namespace.keys().ok());
     let block = id.block_size().unwrap_or(0);

@@ -34,40 +34,40 @@ pub struct IoArgs {
     #[command(flatten)]
     common: Common,
     /// Opcode of the command
-    #[arg(long, value_name = "N", value_parser = parse::<u8>)]
+    #[arg(long, short, value_name = "N", value_parser = parse::<u8>)]
     opcode: u8,
     /// Namespace (NSID)
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1")]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1")]
     namespace: u32,
     /// Command dword 2
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '2', alias = "cdw2", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword2: u32,
     /// Command dword 3
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '3', alias = "cdw3", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword3: u32,
     /// Command dword 10: the lower half of the first block
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '4', alias = "cdw10", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword10: u32,
     /// Command dword 11
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '5', alias = "cdw11", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword11: u32,
     /// Command dword 12: blocks, 0's based
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '6', alias = "cdw12", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword12: u32,
     /// Command dword 13
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '7', alias = "cdw13", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword13: u32,
     /// Command dword 14
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '8', alias = "cdw14", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword14: u32,
     /// Command dword 15
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '9', alias = "cdw15", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     dword15: u32,
     /// Bytes that the command returns
-    #[arg(long, value_name = "BYTES", value_parser = parse::<u32>, conflicts_with = "data")]
+    #[arg(long, short, alias = "data-len", value_name = "BYTES", value_parser = parse::<u32>, conflicts_with = "data")]
     length: Option<u32>,
     /// Bytes that the command sends, from a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short_alias = 'i', alias = "input-file", value_name = "FILE")]
     data: Option<PathBuf>,
     /// Write the bytes that the command returns to FILE; `-` is stdout
     #[arg(long, value_name = "FILE", conflicts_with = "json")]

@@ -8,6 +8,7 @@ use crate::{
     input::{self, Limit},
     outcome::Outcome,
     structures::{hex, parse},
+    target::Lists,
     units,
 };
 use anyhow::{Context, bail, ensure};
@@ -64,6 +65,8 @@ struct Which {
     /// Namespace; the first one with keys by default
     #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>)]
     namespace: Option<u32>,
+    #[command(flatten)]
+    lists: Lists,
 }
 
 /// A key of the namespace.
@@ -153,7 +156,7 @@ impl Which {
     }
 
     fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, KeyValue)> {
-        let controller = self.common.open(effect, consent)?;
+        let controller = self.common.open_with(effect, consent, self.lists.builder())?;
         let keys = self.keys(&controller)?;
         Ok((controller, keys))
     }
@@ -266,7 +269,7 @@ fn retrieve(args: &RetrieveArgs) -> anyhow::Result<Outcome> {
     );
     let mut value = vec![0; len];
     buffer.read_at(0, &mut value);
-    if which.common.json {
+    if which.common.is_json() {
         let nsid = keys.namespace().nsid();
         let fields = [
             ("namespace", nsid.into()),

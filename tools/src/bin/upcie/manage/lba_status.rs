@@ -19,16 +19,16 @@ pub struct LbaStatusArgs {
     #[command(flatten)]
     common: Common,
     /// Namespace (NSID)
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1")]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "1")]
     namespace: u32,
     /// First block
-    #[arg(long, alias = "start-lba", value_name = "LBA", value_parser = parse::<u64>, default_value = "0")]
+    #[arg(long, short_alias = 's', alias = "start-lba", value_name = "LBA", value_parser = parse::<u64>, default_value = "0")]
     block: u64,
     /// Blocks, 65535 at most; all up to the end of the namespace by default
-    #[arg(long, alias = "range-len", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
+    #[arg(long, short_alias = 'l', alias = "range-len", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     blocks: u16,
     /// Kind of status to report
-    #[arg(long, value_enum, default_value = "tracked")]
+    #[arg(long, short, value_enum, default_value = "tracked")]
     action: Action,
     /// The most ranges to return
     #[arg(long, value_name = "N", default_value = "255", value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -46,7 +46,7 @@ enum Verb {
         #[command(flatten)]
         common: Common,
         /// Namespace, or `all`
-        #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
+        #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
         namespace: u32,
         #[command(flatten)]
         consent: Consent,
@@ -65,13 +65,13 @@ struct CreateArgs {
     #[arg(long, value_parser = units::parse_bytes, required_unless_present = "blocks", conflicts_with = "blocks")]
     size: Option<u64>,
     /// Size in blocks
-    #[arg(long, alias = "nsze", value_name = "N", value_parser = parse::<u64>)]
+    #[arg(long, short_alias = 's', alias = "nsze", value_name = "N", value_parser = parse::<u64>)]
     blocks: Option<u64>,
     /// Blocks that may be in use at a time; all by default, less is thin provisioning
-    #[arg(long, alias = "ncap", value_name = "BLOCKS", value_parser = parse::<u64>)]
+    #[arg(long, short, alias = "ncap", value_name = "BLOCKS", value_parser = parse::<u64>)]
     capacity: Option<u64>,
     /// Bytes of data of a block; the first format that has as many, and the metadata of --metadata
-    #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
+    #[arg(long, short, value_parser = units::parse_bytes, conflicts_with = "format")]
     block_size: Option<u64>,
     /// Bytes of metadata of a block; needs --block-size
     #[arg(long, value_name = "BYTES", value_parser = parse::<u16>, requires = "block_size", default_value = "0")]
@@ -80,28 +80,28 @@ struct CreateArgs {
     #[arg(long)]
     extended_metadata: bool,
     /// Index of the block format
-    #[arg(long, alias = "flbas", value_name = "N", value_parser = parse::<u8>)]
+    #[arg(long, short, alias = "flbas", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
     /// Protection settings (DPS)
-    #[arg(long, alias = "dps", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    #[arg(long, short_alias = 'd', alias = "dps", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
     protection: u8,
     /// Let several controllers attach it
     #[arg(long)]
     shared: bool,
     /// ANA group
-    #[arg(long, value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short, alias = "anagrp-id", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     ana_group: u32,
     /// NVM set
-    #[arg(long, value_name = "N", value_parser = parse::<u16>, default_value = "0")]
+    #[arg(long, short_alias = 'i', alias = "nvmset-id", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     nvm_set: u16,
     /// Endurance group
-    #[arg(long, value_name = "N", value_parser = parse::<u16>, default_value = "0")]
+    #[arg(long, short, alias = "endg-id", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     endurance_group: u16,
     /// Placement handles, with commas between them
-    #[arg(long, value_name = "HANDLES", value_delimiter = ',', value_parser = parse::<u16>)]
+    #[arg(long, short, alias = "phndls", value_name = "HANDLES", value_delimiter = ',', value_parser = parse::<u16>)]
     placement_handles: Vec<u16>,
     /// Command set: 0 NVM, 1 key value, 2 zoned
-    #[arg(long, value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'y', value_name = "N", value_parser = parse::<u8>, default_value = "0")]
     csi: u8,
     /// Attach it to this controller
     #[arg(long)]
@@ -113,10 +113,10 @@ struct AttachArgs {
     #[command(flatten)]
     common: Common,
     /// Namespace
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
     namespace: u32,
     /// Controllers (CNTLID), with commas between them; this one by default
-    #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = parse::<u16>)]
+    #[arg(long, short, value_name = "IDS", value_delimiter = ',', value_parser = parse::<u16>)]
     controllers: Vec<u16>,
 }
 
@@ -226,11 +226,15 @@ fn list(common: &Common) -> anyhow::Result<Outcome> {
     if total > 0 {
         write!(text, "\n  {} of {} are free", units::bytes(clamp(free)), units::bytes(clamp(total)))?;
     }
-    let fields = [
+    let mut fields = vec![
         ("namespaces", Value::Array(rows)),
         ("total_capacity", clamp(total).into()),
         ("unallocated_capacity", clamp(free).into()),
     ];
+    if common.is_of_nvme_cli() {
+        let active = controller.namespace_ids()?;
+        fields.push(("nsid_list", active.into_iter().map(|nsid| json!({ "nsid": nsid })).collect()));
+    }
     common.print(controller.name(), &text, &fields)
 }
 

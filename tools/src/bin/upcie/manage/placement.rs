@@ -1,7 +1,11 @@
 //! `upcie fdp`: flexible data placement: what an endurance group has and counts, and the handles of a namespace.
 
-use super::common::{Common, Effect};
-use crate::{guard::Consent, outcome::Outcome, structures::parse};
+use super::common::{Common, Effect, print_json};
+use crate::{
+    guard::Consent,
+    outcome::Outcome,
+    structures::{Source, of_nvme_cli, parse},
+};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,7 +13,7 @@ use std::fmt::Write as _;
 use upcie_nvme::{
     Controller, FeatureQuery, FeatureUpdate, LogQuery, Placement,
     spec::{
-        FlexibleDataPlacement, HandleUsageLog, LogPage, PlacementConfigurationsLog, PlacementEventType,
+        Csi, FlexibleDataPlacement, HandleUsageLog, LogPage, PlacementConfigurationsLog, PlacementEventType,
         PlacementEventsLog, PlacementStatisticsLog, Value as Shown,
     },
 };
@@ -18,7 +22,7 @@ use upcie_nvme::{
 pub const EXAMPLES: &str = "\
 Examples:
   upcie fdp status emu:fdp=true
-  upcie fdp configs 0000:01:00.0 --json
+  upcie fdp configs 0000:01:00.0 -o json       as nvme-cli prints it
   upcie fdp update 0000:01:00.0 --pids 0,0x4001
   upcie fdp set-events 0000:01:00.0 --placement-handle 1 --event-types 0,3 --enable
   upcie fdp events 0000:01:00.0 --host-events
@@ -176,7 +180,16 @@ pub fn run(args: &FdpArgs) -> anyhow::Result<Outcome> {
 fn page<L: LogPage>(args: &GroupArgs, parameter: u8) -> anyhow::Result<Outcome> {
     let controller = args.common.open(Effect::Reads, Consent::default())?;
     let query = LogQuery { parameter, identifier: args.endgrp_id, ..LogQuery::default() };
-    let fields = Shown::Fields(controller.log_with::<L>(&query)?.fields());
+    let bytes = controller.log_bytes(L::ID, &query, L::len)?;
+    if args.common.is_of_nvme_cli() {
+        let json = of_nvme_cli(Source::Log(L::ID, Csi::NVM), controller.name(), &bytes);
+        if let Some(json) = json {
+            return print_json(&json).map(|()| Outcome::Done);
+        }
+    }
+    let log = L::from_page(&bytes);
+    let log = log.with_context(|| format!("{}: {} is too short", controller.name(), L::TITLE))?;
+    let fields = Shown::Fields(log.fields());
     let group = args.endgrp_id;
     let text = format!("{} of endurance group {group}\n{}", L::TITLE, indented(&fields.to_string()));
     let all = [("endurance_group", group.into()), ("fields", serde_json::to_value(fields)?)];

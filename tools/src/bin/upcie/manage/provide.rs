@@ -180,7 +180,7 @@ fn beside(address: &device::Address, bdf: Bdf) -> anyhow::Result<device::Address
 
 /// Prints what can be opened.
 fn announce(common: &Common, primary: &Controller, all: &[Provided], share: Share) -> anyhow::Result<()> {
-    if common.json {
+    if common.is_json() {
         let functions: Vec<Value> = all
             .iter()
             .map(|one| {

@@ -49,7 +49,7 @@ fn hold(
     for one in all {
         primary.bring_online(one.secondary_controller_id, queues, interrupts)?;
     }
-    if common.json {
+    if common.is_json() {
         let each = all.iter().map(|one| {
             json!({
                 "function": one.virtual_function,

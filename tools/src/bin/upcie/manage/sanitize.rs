@@ -8,7 +8,7 @@ use crate::{cli, guard::Consent, outcome::Outcome, structures::parse};
 use clap::{Args, ValueEnum};
 use upcie_nvme::{
     Controller,
-    spec::{Sanitize, SanitizeAction, SanitizeStatusLog},
+    spec::{ALL_NAMESPACES, Sanitize, SanitizeAction, SanitizeStatusLog},
 };
 
 /// Text below the options of `--help`.
@@ -27,25 +27,25 @@ pub struct SanitizeArgs {
     #[command(flatten)]
     common: Common,
     /// Action to take; without it, wait for the operation in progress
-    #[arg(long, alias = "sanact", value_enum)]
+    #[arg(long, short, alias = "sanact", value_enum)]
     action: Option<Action>,
     /// Return once it has begun
     #[arg(long)]
     no_wait: bool,
     /// Let the device be used again after a failure
-    #[arg(long, alias = "ause")]
+    #[arg(long, short, alias = "ause")]
     unrestricted: bool,
     /// Passes of an overwrite, 1 to 16
-    #[arg(long, alias = "owpass", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, short_alias = 'n', alias = "owpass", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
     passes: u8,
     /// Pattern of an overwrite, 32 bits
-    #[arg(long, alias = "ovrpat", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short, alias = "ovrpat", value_name = "N", value_parser = parse::<u32>, default_value = "0")]
     pattern: u32,
     /// Invert the pattern between passes
-    #[arg(long, alias = "oipbp")]
+    #[arg(long, short, alias = "oipbp")]
     invert: bool,
     /// Don't deallocate the blocks afterwards
-    #[arg(long, alias = "nodas")]
+    #[arg(long, short_alias = 'd', aliases = ["nodas", "no-dealloc"])]
     no_deallocate: bool,
     #[command(flatten)]
     consent: Consent,
@@ -54,16 +54,16 @@ pub struct SanitizeArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Action {
     /// Erase all blocks
-    #[value(alias = "start-block-erase")]
+    #[value(aliases = ["start-block-erase", "2"])]
     Block,
     /// Write a pattern to all blocks
-    #[value(alias = "start-overwrite")]
+    #[value(aliases = ["start-overwrite", "3"])]
     Overwrite,
     /// Forget the key of the data
-    #[value(alias = "start-crypto-erase")]
+    #[value(aliases = ["start-crypto-erase", "4"])]
     Crypto,
     /// Leave the failure mode after an operation that failed
-    #[value(alias = "exit-failure")]
+    #[value(aliases = ["exit-failure", "1"])]
     ExitFailure,
 }
 
@@ -72,7 +72,7 @@ pub fn run(args: &SanitizeArgs) -> anyhow::Result<Outcome> {
     let effect = match args.action {
         None => Effect::Reads,
         Some(Action::ExitFailure) => Effect::Changes,
-        Some(_) => Effect::Erases(None, "sanitize erases every namespace of it, as well as"),
+        Some(_) => Effect::Erases(Some(ALL_NAMESPACES), "sanitize erases"),
     };
     let controller = args.common.open(effect, args.consent)?;
     if let Some(action) = args.action {

@@ -36,7 +36,7 @@ enum Verb {
         #[command(flatten)]
         protocol: Protocol,
         /// Bytes to read
-        #[arg(long, alias = "al", value_name = "BYTES", value_parser = parse::<u32>, default_value = "512")]
+        #[arg(long, short_alias = 't', alias = "al", value_name = "BYTES", value_parser = parse::<u32>, default_value = "512")]
         length: u32,
         /// Write the bytes to FILE; `-` is stdout
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
@@ -49,7 +49,7 @@ enum Verb {
         #[command(flatten)]
         protocol: Protocol,
         /// Data
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, short_alias = 'f', alias = "file", value_name = "FILE")]
         data: PathBuf,
         #[command(flatten)]
         consent: Consent,
@@ -59,16 +59,16 @@ enum Verb {
 #[derive(Debug, Clone, Copy, Args)]
 struct Protocol {
     /// Protocol (SECP): 0 lists the protocols, 1 TCG, 0xea NVMe
-    #[arg(long, alias = "secp", value_name = "N", value_parser = parse::<u8>)]
+    #[arg(long, short, alias = "secp", value_name = "N", value_parser = parse::<u8>)]
     protocol: u8,
     /// The protocol's own field (SPSP)
-    #[arg(long, alias = "spsp", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
+    #[arg(long, short, alias = "spsp", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     specific: u16,
     /// NVMe's own field (NSSF)
-    #[arg(long, alias = "nssf", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'N', alias = "nssf", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
     nvme_specific: u8,
     /// Namespace
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "0")]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>, default_value = "0")]
     namespace: u32,
 }
 

@@ -32,7 +32,7 @@ pub struct SelfTestArgs {
     #[arg(value_enum, default_value = "show")]
     action: Action,
     /// Namespace to test, or `all`; the controller alone by default
-    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace, default_value = "0")]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace, default_value = "0")]
     namespace: u32,
     /// Return once it has begun
     #[arg(long)]
@@ -51,7 +51,7 @@ enum Action {
     #[value(alias = "2")]
     Extended,
     /// End the test in progress
-    #[value(alias = "0xf")]
+    #[value(aliases = ["0xf", "15"])]
     Abort,
 }
 

@@ -4,7 +4,14 @@ use super::{
     common::{Common, Effect, namespace_of},
     zone_reports::{ExtensionArgs, ReportArgs, report, set_extension, state_name},
 };
-use crate::{guard::Consent, input, outcome::Outcome, structures::parse, target, units};
+use crate::{
+    guard::Consent,
+    input,
+    outcome::Outcome,
+    structures::parse,
+    target::{self, Lists},
+    units,
+};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -114,6 +121,8 @@ struct AppendArgs {
     /// The data, a whole number of blocks
     #[arg(long, short = 'd', value_name = "FILE")]
     data: PathBuf,
+    #[command(flatten)]
+    lists: Lists,
     #[command(flatten)]
     consent: Consent,
 }
@@ -237,8 +246,9 @@ fn flush(args: &FlushArgs) -> anyhow::Result<Outcome> {
 fn append(args: &AppendArgs) -> anyhow::Result<Outcome> {
     let data = input::read(&args.data, input::COMMAND)?;
     let erased = args.which.erased(args.consent)?;
-    let (controller, zones) =
-        args.which.open(Effect::Erases(erased, "zns zone-append writes to"), args.consent)?;
+    let effect = Effect::Erases(erased, "zns zone-append writes to");
+    let controller = args.which.common.open_with(effect, args.consent, args.lists.builder())?;
+    let zones = args.which.zones(&controller)?;
     let block = zones.namespace().block_size();
     let name = args.data.display();
     ensure!(

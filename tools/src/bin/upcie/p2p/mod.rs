@@ -9,7 +9,7 @@ use crate::{
     guard::{self, Consent},
     outcome::Outcome,
     signal,
-    target::{self, Target},
+    target::{self, Lists, Target},
     units::{self, Bytes},
 };
 use anyhow::{Context, ensure};
@@ -19,7 +19,7 @@ use memory::{BufferOwner, controller, memory};
 use report::Report;
 use std::time::Duration;
 use upcie_core::{device, pci::Function};
-use upcie_nvme::{Address, Controller, Namespace};
+use upcie_nvme::{Address, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -77,6 +77,8 @@ pub struct P2pArgs {
     #[arg(long)]
     no_compare: bool,
     #[command(flatten)]
+    lists: Lists,
+    #[command(flatten)]
     consent: Consent,
     /// Give up if nothing completes for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
@@ -94,7 +96,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     target::check_unused(&from)?;
     target::check_unused(&to)?;
     signal::install()?;
-    let options = Controller::builder().timeout(args.timeout);
+    let options = args.lists.builder().timeout(args.timeout);
     let from = options.clone().open(&from)?;
     let to = options.open_beside(&from, &to)?;
     signal::watch(&from)?;

@@ -47,7 +47,7 @@ use std::{
     mem,
     path::PathBuf,
 };
-use upcie_nvme::{Controller, queue::SglUse};
+use upcie_nvme::Controller;
 
 /// Returns the text below the options of `--help`.
 pub fn help_end() -> String {
@@ -182,8 +182,8 @@ fn open(args: &PerfArgs) -> anyhow::Result<Vec<Controller>> {
     let queues = u16::try_from(pairs).unwrap_or(u16::MAX).max(MIN_QUEUES);
     let irq = args.irq.and_then(args::IrqArg::kind);
     let pages = args.buffers.pages();
-    let sgl = if args.sgl { SglUse::Always } else { SglUse::default() };
-    let options = Controller::builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages).sgl(sgl);
+    let lists = target::Lists { sgl: args.sgl };
+    let options = lists.builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages);
     let open = |target: target::Target| {
         let controller = target.open(options.clone())?;
         if let Some(most) = args.host_memory {

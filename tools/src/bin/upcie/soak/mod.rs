@@ -7,7 +7,15 @@ mod record;
 mod supervise;
 mod worker;
 
-use crate::{cli, guard::Consent, outcome::Outcome, signal, target, units, units::Bytes};
+use crate::{
+    cli,
+    guard::Consent,
+    outcome::Outcome,
+    signal,
+    target::{self, Lists},
+    units,
+    units::Bytes,
+};
 use anyhow::ensure;
 use clap::Args;
 use load::Load;
@@ -68,6 +76,8 @@ pub struct SoakArgs {
     /// Give up a command that does not complete for this long, and open the controller again
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
+    #[command(flatten)]
+    lists: Lists,
     #[command(flatten)]
     consent: Consent,
     /// Be a worker on this record

@@ -29,7 +29,7 @@ use std::{
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use upcie_nvme::{Address, Controller};
+use upcie_nvme::Address;
 
 /// Size of the tested range if none is given.
 const LENGTH: u64 = 64 << 20;
@@ -127,7 +127,7 @@ fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
 
 /// Finds the tested range, and the load that the controller can have.
 fn fit(args: &SoakArgs, target: &Target) -> anyhow::Result<(Range, Load)> {
-    let controller = target.open(Controller::builder().timeout(args.timeout))?;
+    let controller = target.open(args.lists.builder().timeout(args.timeout))?;
     let namespace = target::data_namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
     check_any_order(controller.name(), &namespace, "soak")?;
@@ -229,6 +229,9 @@ fn worker(
     command.args(["--timeout", &format!("{}ms", args.timeout.as_millis().max(1))]);
     if let Some(nsid) = args.namespace {
         command.args(["--namespace", &nsid.to_string()]);
+    }
+    if args.lists.sgl {
+        command.arg("--sgl");
     }
     command.args(log_option());
     Ok(Process(command.stdin(Stdio::null()).spawn().context("starting a worker")?))

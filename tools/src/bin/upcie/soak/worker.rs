@@ -97,7 +97,7 @@ fn once(
     attempt: u64,
     failing: &mut Option<Instant>,
 ) -> anyhow::Result<()> {
-    let controller = target.open(Controller::builder().timeout(args.timeout))?;
+    let controller = target.open(args.lists.builder().timeout(args.timeout))?;
     job.load.check(&controller)?;
     // After the open: a server that was killed before it has counted its loss.
     let losses = record.losses()?;

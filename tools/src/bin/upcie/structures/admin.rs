@@ -20,7 +20,7 @@ use serde_json::json;
 use std::{io::Write, path::PathBuf, time::Duration};
 use upcie_nvme::{
     Controller,
-    spec::{AdminOpcode, Command, DataDirection},
+    spec::{ALL_NAMESPACES, AdminOpcode, Command, DataDirection},
 };
 
 /// Text below the options of `--help`.
@@ -29,6 +29,7 @@ Examples:
   upcie admin emu --opcode 0x06 --dword10 1 --length 4096 --raw ctrl.bin      Identify Controller
   upcie admin emu --opcode 0x0a --dword10 7                                  Get Features
   upcie admin emu --opcode 0x09 --dword10 4 --dword11 350 --destructive       Set Features
+  upcie admin-passthru emu -o 6 -r -4 1 -l 4096 -b | xxd                     with nvme-cli's options
   upcie admin 0000:01:00.0 --opcode 0x11 --dword10 0x3ff --data image.bin --destructive
 
 Get Log Page, Identify, Get Features, Security Receive and Get LBA Status only read; every other
@@ -50,40 +51,40 @@ pub struct AdminArgs {
     #[command(flatten)]
     target: Target,
     /// Opcode of the command
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>)]
+    #[arg(long, short, value_name = "N", value_parser = names::parse::<u8>)]
     opcode: u8,
     /// Namespace (NSID)
-    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short, alias = "namespace-id", value_name = "NSID", value_parser = names::parse::<u32>, default_value = "0")]
     namespace: u32,
     /// Command dword 2
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '2', alias = "cdw2", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword2: u32,
     /// Command dword 3
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '3', alias = "cdw3", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword3: u32,
     /// Command dword 10
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '4', alias = "cdw10", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword10: u32,
     /// Command dword 11
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '5', alias = "cdw11", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword11: u32,
     /// Command dword 12
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '6', alias = "cdw12", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword12: u32,
     /// Command dword 13
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '7', alias = "cdw13", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword13: u32,
     /// Command dword 14
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '8', alias = "cdw14", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword14: u32,
     /// Command dword 15
-    #[arg(long, value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
+    #[arg(long, short_alias = '9', alias = "cdw15", value_name = "N", value_parser = names::parse::<u32>, default_value = "0")]
     dword15: u32,
     /// Bytes that the command returns
-    #[arg(long, value_name = "BYTES", value_parser = names::parse::<u32>, conflicts_with = "data")]
+    #[arg(long, short, alias = "data-len", value_name = "BYTES", value_parser = names::parse::<u32>, conflicts_with = "data")]
     length: Option<u32>,
     /// Bytes that the command sends, from a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short_alias = 'i', alias = "input-file", value_name = "FILE")]
     data: Option<PathBuf>,
     /// Print one JSON object on stdout
     #[arg(long, conflicts_with = "raw")]
@@ -127,7 +128,8 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<Outcome> {
         bail!("{opcode} sends data to the controller: use --data instead of --length");
     }
     if !reads {
-        args.consent.check(&args.target, None, &format!("{opcode} may change the data of"))?;
+        let what = format!("{opcode} may change the data of");
+        args.consent.check(&args.target, Some(ALL_NAMESPACES), &what)?;
     }
     let options = Controller::builder().timeout(args.timeout);
     let controller = if reads { args.target.open_to_read(options)? } else { args.target.open(options)? };

@@ -30,11 +30,13 @@ Examples:
   upcie feature 0000:01:00.0 set temperature-threshold threshold=350 threshold_type=0
   upcie feature 0000:01:00.0 set volatile-write-cache write_cache_enabled=no --save
   upcie feature 0000:01:00.0 set host-identifier --data id.bin
+  upcie set-feature 0000:01:00.0 -f 4 -V 350           with nvme-cli's options
   upcie feature 0000:01:00.0 set namespace-admin-label 'label=CRM data' --save
 
-Features: a number, or the specification's name (the beginning is enough). Fields have the names
-that `get` prints; those that are not given keep their values. Without --save a value lasts until
-the controller is reset, which the next program does that opens it. Protection that can't be undone
+Features: a number, or the specification's name (the beginning is enough). The device may stand
+behind `get` or `set` as well: `upcie feature get emu number-of-queues`. Fields have the names that
+`get` prints; those that are not given keep their values. Without --save a value lasts until the
+controller is reset, which the next program does that opens it. Protection that can't be undone
 needs --destructive.";
 
 /// Arguments of `upcie feature`.
@@ -54,19 +56,22 @@ pub struct FeatureArgs {
     #[command(flatten)]
     output: Output,
     /// Value to show
-    #[arg(long, value_enum, default_value = "current")]
+    #[arg(long, short = 's', alias = "sel", value_enum, default_value = "current")]
     select: Select,
     /// Namespace; the first active one for features of a namespace
-    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = names::parse::<u32>)]
     namespace: Option<u32>,
     /// Command dword 11: a sensor, a vector, an NVM set, an endurance group
     #[arg(long, value_name = "N", value_parser = names::parse::<u32>)]
     dword11: Option<u32>,
+    /// Set: the dword that has the fields, as a number
+    #[arg(long, short = 'V', value_name = "N", value_parser = names::parse::<u32>, conflicts_with_all = ["values", "data"])]
+    value: Option<u32>,
     /// Set: keep the value over resets and power cycles
     #[arg(long)]
     save: bool,
     /// Set: the whole data, from a file
-    #[arg(long, value_name = "FILE", conflicts_with = "values")]
+    #[arg(long, short = 'd', value_name = "FILE", conflicts_with = "values")]
     data: Option<PathBuf>,
     #[command(flatten)]
     consent: Consent,
@@ -83,12 +88,16 @@ enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Select {
     /// The value in use
+    #[value(alias = "0")]
     Current,
     /// The value that the controller came with
+    #[value(alias = "1")]
     Default,
     /// The value after the next power cycle
+    #[value(alias = "2")]
     Saved,
     /// The capabilities of the feature
+    #[value(alias = "3")]
     Supported,
 }
 
@@ -108,6 +117,11 @@ fn parse_feature(text: &str) -> Result<FeatureId, String> {
     names::find(text, "feature", &[], &all).map(FeatureId)
 }
 
+/// Returns `true` for the name or the number of a feature.
+pub fn is_feature(text: &str) -> bool {
+    parse_feature(text).is_ok()
+}
+
 /// Features whose values can't be undone, or only by a power cycle.
 const FINAL: [FeatureId; 2] =
     [FeatureId::NAMESPACE_WRITE_PROTECTION, FeatureId::BOOT_PARTITION_WRITE_PROTECTION];
@@ -117,7 +131,7 @@ pub fn run(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     match args.action {
         Action::Get => {
             ensure!(
-                args.values.is_empty() && args.data.is_none() && !args.save,
+                args.values.is_empty() && args.data.is_none() && args.value.is_none() && !args.save,
                 "`get` takes no values: use `set`"
             );
             let controller = args.output.open(&args.target)?;
@@ -217,8 +231,8 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
         Ok(bytes)
     });
     let given = given.transpose()?;
-    if given.is_none() && args.values.is_empty() {
-        bail!("nothing to set: `field=value`, or --data FILE; `get` shows the fields");
+    if given.is_none() && args.values.is_empty() && args.value.is_none() {
+        bail!("nothing to set: `field=value`, --value N or --data FILE; `get` shows the fields");
     }
     if FINAL.contains(&args.feature) {
         let what = format!("{} may protect for good what is written on", args.feature);
@@ -229,7 +243,7 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     let controller = args.output.open_to_change(&args.target)?;
     // The fields that choose one of several values choose the one that is read, too.
     let (dword_places, data_places) = (known.places)();
-    let mut chosen = 0_u32.to_le_bytes();
+    let mut chosen = args.value.unwrap_or(0).to_le_bytes();
     let mut dummy = vec![0; known.data];
     let selecting: Vec<_> = args.values.iter().collect();
     for value in &selecting {
@@ -241,6 +255,7 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
         Some(data) => (0, data),
         None => value(args, &controller, known, Some(dword11))?,
     };
+    let dword = args.value.unwrap_or(dword);
     let mut dword = (dword & !selects | dword11 & selects | known.dword11).to_le_bytes();
     for value in &selecting {
         value.put(&mut [(dword_places.clone(), &mut dword[..]), (data_places.clone(), &mut data[..])])?;

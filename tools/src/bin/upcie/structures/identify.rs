@@ -15,7 +15,7 @@ use upcie_nvme::{
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie id emu ctrl                      the controller
+  upcie id emu ctrl                      the controller; `upcie id ctrl emu` works, too
   upcie id emu ns --namespace 1          a namespace
   upcie id 0000:01:00.0 ns-descs --json
   upcie id-ctrl 0000:01:00.0 -o json     as nvme-cli prints it
@@ -83,19 +83,19 @@ pub struct IdArgs {
     #[command(flatten)]
     output: Output,
     /// Namespace, or the one after which a list begins; the first active one for structures of a namespace
-    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = names::parse::<u32>)]
     namespace: Option<u32>,
     /// Controller, or the one at which a list begins
-    #[arg(long, value_name = "CNTID", value_parser = names::parse::<u16>, default_value = "0")]
+    #[arg(long, short = 'c', alias = "cntid", value_name = "CNTID", value_parser = names::parse::<u16>, default_value = "0")]
     controller: u16,
     /// CNS-specific identifier: an NVM set, a domain, an endurance group, a format index
     #[arg(long, value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
     specific: u16,
     /// Command set: 0 NVM, 1 key value, 2 zoned
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'y', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     csi: u8,
     /// UUID index, 7 bits
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'U', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     uuid_index: u8,
 }
 
@@ -104,6 +104,11 @@ pub fn is_structure(name: &str) -> bool {
     let is_command = name.starts_with("id-") || name.starts_with("list-") || name.contains("-id-");
     is_command && ALIASES.iter().any(|alias| alias.0 == name)
         || matches!(name, "ns-descs" | "primary-ctrl-caps")
+}
+
+/// Returns `true` for the name or the number of a structure.
+pub fn is_cns(text: &str) -> bool {
+    parse_cns(text).is_ok()
 }
 
 fn parse_cns(text: &str) -> Result<Cns, String> {

@@ -5,20 +5,22 @@ use super::{
     nvme_cli::Source,
     output::{Output, Page},
 };
-use crate::{outcome::Outcome, target::Target};
+use crate::{outcome::Outcome, signal, target::Target};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use upcie_nvme::{
-    LogQuery,
-    spec::{ALL_NAMESPACES, CommandsSupportedLog, Csi, LogPage, LogPageId, LogPageInfo},
+    Controller, LogQuery,
+    spec::{ALL_NAMESPACES, CommandsSupportedLog, Csi, IdentifyController, LogPage, LogPageId, LogPageInfo},
 };
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie log emu                               the log pages that the controller has
-  upcie log 0000:01:00.0 smart-log            health, as text
+  upcie log 0000:01:00.0 smart-log            health, as text; `upcie log smart ADDR` works, too
   upcie log 0000:01:00.0 error-log --json     the errors, for programs
   upcie smart-log 0000:01:00.0 -o json        as nvme-cli prints it
+  upcie get-log 0000:01:00.0 -i 2 -l 512 -b   the same bytes, with nvme-cli's options
   upcie log 0000:01:00.0 0xc0 --raw page.bin --length 512
   upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
 
@@ -87,23 +89,23 @@ pub struct LogPageArgs {
     #[command(flatten)]
     output: Output,
     /// Namespace; without it the log page of the controller
-    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = names::parse::<u32>)]
     namespace: Option<u32>,
     /// Log-specific parameter, 7 bits: telemetry 1 collects data, persistent events 1 begins a context, 4
     /// to 6 begin an eye opening measurement
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 's', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     lsp: u8,
     /// Log-specific identifier: an NVM set, an endurance group, a domain
-    #[arg(long, value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
+    #[arg(long, short = 'S', value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
     lsi: u16,
     /// Command set: 0 NVM, 1 key value, 2 zoned
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'y', short_alias = 'c', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     csi: u8,
     /// UUID index, 7 bits
-    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    #[arg(long, short = 'U', value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
     uuid_index: u8,
     /// Read this many bytes, whatever the length of the page
-    #[arg(long, value_name = "BYTES", value_parser = names::parse::<u32>)]
+    #[arg(long, short = 'l', alias = "log-len", value_name = "BYTES", value_parser = names::parse::<u32>)]
     length: Option<u32>,
     /// Let the controller report the page's asynchronous event again
     #[arg(long)]
@@ -115,12 +117,49 @@ pub fn is_log(name: &str) -> bool {
     ALIASES.iter().any(|alias| alias.0 == name)
 }
 
+/// Returns `true` for the name or the number of a log page.
+pub fn is_page(text: &str) -> bool {
+    parse_page(text).is_ok()
+}
+
 fn parse_page(text: &str) -> Result<LogPageId, String> {
     let typed = LogPageInfo::ALL.iter().map(|page| (page.id.0, page.title));
     // Pages that are shown as bytes have names, too.
     let others = (0..=u8::MAX).map(LogPageId).filter(|id| LogPageInfo::of(*id).is_none());
     let all: Vec<_> = typed.chain(others.filter_map(|id| Some((id.0, id.name()?)))).collect();
     names::find(text, "log page", ALIASES, &all).map(LogPageId)
+}
+
+/// The size in bytes from which on the reading of a page is shown.
+const LONG: u64 = 64 << 10;
+
+/// Reads the page, and shows how far that is on stderr if it is a long one. `len` returns the length by what was read.
+fn read(
+    args: &LogPageArgs,
+    controller: &Controller,
+    query: &LogQuery,
+    len: impl Fn(&[u8], &IdentifyController) -> u64,
+) -> anyhow::Result<Vec<u8>> {
+    let bar = ProgressBar::new(0).with_prefix("reading");
+    let style = "{prefix:>9} [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let page = controller.log_bytes(args.page, query, |have, identify| {
+        let (done, wanted) = (have.len() as u64, len(have, identify));
+        if signal::interrupted() {
+            return done;
+        }
+        if wanted >= LONG {
+            bar.set_length(wanted);
+            bar.set_position(done);
+        }
+        wanted
+    });
+    bar.finish_and_clear();
+    let page = page?;
+    signal::check(&format!("{} bytes of the log page were read", page.len()))?;
+    Ok(page)
 }
 
 /// Runs `upcie log`.
@@ -135,12 +174,12 @@ pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
         retain_event: !args.clear_event,
     };
     let known = LogPageInfo::of(args.page);
-    let page = match (args.length, known) {
-        (Some(length), _) => controller.log_bytes(args.page, &query, |_, _| length.into())?,
-        (None, Some(known)) => controller.log_bytes(args.page, &query, known.len)?,
+    let page = read(args, &controller, &query, |have, identify| match (args.length, known) {
+        (Some(length), _) => length.into(),
+        (None, Some(known)) => (known.len)(have, identify),
         // The length of an unknown page isn't known either.
-        (None, None) => controller.log_bytes(args.page, &query, |_, _| 512)?,
-    };
+        (None, None) => 512,
+    })?;
     let fields = match args.page {
         // The opcodes have other names in another command set.
         LogPageId::COMMANDS_SUPPORTED => {

@@ -30,7 +30,7 @@ pub struct Output {
     #[arg(long, conflicts_with = "raw")]
     json: bool,
     /// Write the bytes as the controller sent them to FILE; `-` is stdout
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short_alias = 'O', alias = "output-file", value_name = "FILE")]
     raw: Option<PathBuf>,
     /// Print as nvme-cli does: its names in JSON, where it has them
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with_all = ["json", "raw"])]
@@ -96,7 +96,7 @@ impl Output {
             (Some(path), _) => write_file(path, page.bytes)?,
             (None, Some(Format::Binary)) => cli::print(page.bytes)?,
             (None, Some(Format::Json)) => {
-                let json = nvme_cli::json(page.source, page.device, page.bytes);
+                let json = nvme_cli::of_nvme_cli(page.source, page.device, page.bytes);
                 print_json(&json.map_or_else(|| page.to_json(), Ok)?)?;
             }
             (None, _) if self.json => print_json(&page.to_json()?)?,

@@ -3,12 +3,13 @@
 use super::blocks::Layout;
 use crate::{
     structures::parse,
+    target::Lists,
     units::{self, Bytes},
 };
 use anyhow::ensure;
 use clap::Args;
 use std::time::Duration;
-use upcie_nvme::Namespace;
+use upcie_nvme::{ControllerBuilder, Namespace};
 
 /// Arguments that both commands have.
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ pub struct RangeArgs {
     /// Give up if the device completes nothing for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     pub timeout: Duration,
+    #[command(flatten)]
+    lists: Lists,
 }
 
 /// A range of a namespace.
@@ -46,6 +49,11 @@ pub struct Span {
 }
 
 impl RangeArgs {
+    /// Returns the options of the controller.
+    pub fn builder(&self) -> ControllerBuilder {
+        self.lists.builder().timeout(self.timeout)
+    }
+
     /// Returns the option for the first byte or block, as it was typed.
     pub fn start(&self) -> String {
         match self.lba {

@@ -21,7 +21,6 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
-use upcie_nvme::Controller;
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -30,6 +29,7 @@ Examples:
   upcie read 0000:01:00.0 --offset 1M --length 4K | hexdump -C
   upcie read emu:file=disk.img --length 64M copy.img
   upcie read 0000:01:00.0 --lba 2048 --blocks 8 blocks.bin
+  upcie read vfio-user:/run/nvme.sock disk.img --sgl   from a target that takes few PRPs
   upcie read 0000:01:00.0 disk.img --metadata disk.md --prinfo 7
 
 A reader that closes the pipe early ends the command without an error.
@@ -65,7 +65,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let outputs = [Some(place), apart].into_iter().flatten().map(|place| Use::writes(name_of(place), place));
     files::check_distinct(&Use::media(&args.target, false).into_iter().chain(outputs).collect::<Vec<_>>())?;
     signal::install()?;
-    let controller = args.target.open_to_read(Controller::builder().timeout(args.range.timeout))?;
+    let controller = args.target.open_to_read(args.range.builder())?;
     let (namespace, layout) = Layout::open(&controller, args.range.namespace, &args.blocks)?;
     let Span { first, left, length } = args.range.check(&namespace, &layout)?;
     let length = length.unwrap_or(left);

@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
     time::Instant,
 };
-use upcie_nvme::{Controller, DmaBuf, Namespace};
+use upcie_nvme::{DmaBuf, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -97,7 +97,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let (mut input, mut apart) = open_inputs(args)?;
     args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
     signal::install()?;
-    let controller = args.target.open(Controller::builder().timeout(args.range.timeout))?;
+    let controller = args.target.open(args.range.builder())?;
     let (namespace, layout) = Layout::open(&controller, args.range.namespace, &args.blocks)?;
     guard::check_unprotected(controller.name(), &namespace)?;
     ensure!(

@@ -20,7 +20,14 @@ pub use overwrite::{
 };
 
 use super::common::{Common, Effect};
-use crate::{guard::Consent, prinfo::ProtectionArgs, signal, structures::parse, target, units::number};
+use crate::{
+    guard::Consent,
+    prinfo::ProtectionArgs,
+    signal,
+    structures::parse,
+    target::{self, Lists},
+    units::number,
+};
 use anyhow::{Context, ensure};
 use clap::Args;
 use upcie_nvme::{
@@ -37,12 +44,14 @@ struct Which {
     /// Namespace [default: the first]
     #[arg(long, short = 'n', alias = "namespace-id", value_name = "NSID", value_parser = parse::<u32>)]
     namespace: Option<u32>,
+    #[command(flatten)]
+    lists: Lists,
 }
 
 impl Which {
     /// Checks what the effect needs, and opens the controller and its namespace.
     fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<(Controller, Namespace)> {
-        let controller = self.common.open(effect, consent)?;
+        let controller = self.common.open_with(effect, consent, self.lists.builder())?;
         let namespace = target::namespace(&controller, self.namespace)?;
         Ok((controller, namespace))
     }

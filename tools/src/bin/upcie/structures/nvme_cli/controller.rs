@@ -170,7 +170,7 @@ fn power_state(bytes: &[u8]) -> Option<Json> {
 }
 
 /// Returns 16 bytes as a UUID is written.
-fn uuid(bytes: &[u8]) -> String {
+pub fn uuid(bytes: &[u8]) -> String {
     let digits = hex(bytes);
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

@@ -4,8 +4,11 @@
 //! result with nvme-cli's on one controller.
 
 mod controller;
+mod erasures;
+mod lists;
 mod logs;
 mod namespace;
+mod placement;
 mod table;
 
 use serde_json::{Value as Json, json};
@@ -23,15 +26,31 @@ pub enum Source {
 }
 
 /// Returns nvme-cli's JSON of a structure; `None` if no table is here for it, or the bytes end before the structure does.
-pub fn json(source: Source, device: &str, bytes: &[u8]) -> Option<Json> {
+pub fn of_nvme_cli(source: Source, device: &str, bytes: &[u8]) -> Option<Json> {
     match source {
         Source::Identify(Cns::CONTROLLER) => controller::json(bytes),
         Source::Identify(Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE) => namespace::json(bytes),
+        Source::Identify(
+            Cns::ACTIVE_NAMESPACES
+            | Cns::COMMAND_SET_ACTIVE_NAMESPACES
+            | Cns::ALLOCATED_NAMESPACES
+            | Cns::COMMAND_SET_ALLOCATED_NAMESPACES,
+        ) => lists::namespaces(bytes),
+        Source::Identify(Cns::NAMESPACE_DESCRIPTORS) => lists::descriptors(bytes),
+        Source::Identify(Cns::NAMESPACE_CONTROLLERS | Cns::CONTROLLERS) => lists::controllers(bytes),
         Source::Identify(_) => None,
+        Source::Log(LogPageId::SUPPORTED_LOG_PAGES, _) => lists::log_pages(bytes),
         Source::Log(LogPageId::ERROR_INFORMATION, _) => logs::errors(bytes),
         Source::Log(LogPageId::SMART, _) => logs::health(bytes),
         Source::Log(LogPageId::FIRMWARE_SLOT, _) => logs::firmware(device, bytes),
         Source::Log(LogPageId::COMMANDS_SUPPORTED, csi) => logs::effects(csi, bytes),
+        Source::Log(LogPageId::DEVICE_SELF_TEST, _) => erasures::self_tests(bytes),
+        Source::Log(LogPageId::FEATURES_SUPPORTED, _) => lists::features(bytes),
+        Source::Log(LogPageId::FDP_CONFIGURATIONS, _) => placement::configurations(bytes),
+        Source::Log(LogPageId::RECLAIM_UNIT_HANDLE_USAGE, _) => placement::usage(bytes),
+        Source::Log(LogPageId::FDP_STATISTICS, _) => placement::statistics(bytes),
+        Source::Log(LogPageId::FDP_EVENTS, _) => placement::events(bytes),
+        Source::Log(LogPageId::SANITIZE_STATUS, _) => erasures::sanitize(device, bytes),
         Source::Log(..) => None,
         Source::Feature(id, select, dword0) => Some(feature(id, select, dword0)),
     }

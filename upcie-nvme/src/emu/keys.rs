@@ -52,5 +52,6 @@ pub const KEYS: &str = "  \
   faults=FILE       fail as the plan in this file says
   cmb=SIZE          controller memory buffer, a power of two from 64K to 256M (0)
   pmr=SIZE          persistent memory region, a power of two from 64K to 256M (0)
+  boot-partitions=SIZE  of each of two boot partitions, a multiple of 128K up to 16M (0)
   hmb=SIZE          memory of the host that the controller wishes to use (0)
   serial=TEXT       1 to 20 printable ASCII characters";

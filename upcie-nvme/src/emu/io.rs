@@ -38,6 +38,8 @@ pub(super) struct Io<M> {
     /// CC.MPS in bytes.
     pub page: u64,
     pub(super) sgls: Sgls,
+    /// The most PRPs of a transfer of blocks (`prps=`); 0 for any number.
+    pub(super) most_prps: u32,
     pub(super) marks: Marks,
     /// The erasures under way, the first one first.
     pub(super) erasures: VecDeque<Erasure>,
@@ -71,7 +73,7 @@ pub(super) struct Io<M> {
     /// both.
     pub(super) has_own_memory: bool,
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
-    /// restricts this controller's host, or the controller's own memory is at addresses of the host.
+    /// restricts this controller's host, the controller's own memory is at addresses of the host, or PRPs are limited.
     pub(super) careful: bool,
     /// The identifier of this controller in the NVM subsystem, counted from 1.
     pub(super) controller: u16,
@@ -113,6 +115,7 @@ impl<M: Media> Io<M> {
             mdts: options.mdts.into(),
             page: 4096,
             sgls: options.sgl,
+            most_prps: options.prps,
             marks: Marks::default(),
             erasures: VecDeque::new(),
             protected: options.ro,

@@ -27,6 +27,7 @@ pub const KEYS: &str = "  \
   dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
+  prps=N            fail transfers of more PRPs, as some targets do, at least 2
   mpsmin=BYTES      the least memory page, a power of two from 4K to 128M
   zoned=true        namespaces with zones; zoned=false+true: one for each
   zone-size=BYTES   of a zone, 16M by default

@@ -80,6 +80,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let (offset, len) = self.range(*command)?;
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
+        self.check_prps(command, len)?;
         self.readable(offset, len)?;
         if !self.media.moves_data() {
             return data.check(self.page, (len, false)).map(|()| 0);

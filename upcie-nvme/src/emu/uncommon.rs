@@ -103,6 +103,7 @@ impl<M: Media> Io<M> {
         let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
         let (offset, len) = self.range(command)?;
+        self.check_prps(&command, len)?;
         if writes {
             self.writable()?;
         } else {
@@ -135,6 +136,16 @@ impl<M: Media> Io<M> {
             self.counters.bytes_read += len;
         }
         Ok(None)
+    }
+
+    /// Refuses a transfer of `len` bytes by more PRPs than the controller takes (`prps=`).
+    pub(super) fn check_prps(&self, command: &Command, len: u64) -> Result<(), Status> {
+        let pages = ((command.prp1() & (self.page - 1)) + len).div_ceil(self.page);
+        let is_many = self.most_prps != 0 && pages > self.most_prps.into();
+        if is_many && command.flags & Command::PSDT == 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        Ok(())
     }
 
     /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata, namespaces keys, or hosts

@@ -116,6 +116,9 @@ pub struct Options {
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
     /// (aligned to dwords, of whole dwords) or `false` (none).
     pub sgl: Sgls,
+    /// `prps=`: the most PRPs of a Read, Write or Compare of blocks, at least 2; the controller fails one with more, whatever
+    /// `mdts=` is. Default 0: any number.
+    pub prps: u32,
     /// `hmb=`: the bytes of the host's memory that the controller wishes to use (HMPRE), whole pages of 64 KiB up to 1 GiB; it
     /// takes a quarter, too. Default 0: it uses none.
     pub hmb: u64,
@@ -172,6 +175,7 @@ impl Default for Options {
             dbbuf: false,
             css: 1,
             sgl: Sgls::Bytes,
+            prps: 0,
             hmb: 0,
             cmb: 0,
             pmr: 0,
@@ -283,6 +287,7 @@ impl Options {
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
             "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
+            "prps" => self.prps = number(value, 2, u32::MAX).ok_or_else(|| bad("2 or more"))?,
             "hmb" => {
                 let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;
                 self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;

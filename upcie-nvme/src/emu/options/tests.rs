@@ -17,7 +17,7 @@ const TEXTS: [&str; 23] = [
     "lba=4096,ms=16,pi=1,guard=32",
     "lba=4096,ms=64,pi=1,guard=32,sts=40",
     "css=0x41,sgl=dwords",
-    "sgl=false",
+    "sgl=false,prps=33",
     "fdp=true,fdp-handles=128,fdp-groups=2,fdp-unit=96M",
     "size=64M,namespaces=2,zoned=false+true,zone-size=4M,zone-capacity=3M,max-open=3,max-active=5,zasl=16K,zrwa=64K,\
      zrwas=2,cross-zone-reads=true,read-only-zones=1",
@@ -80,6 +80,7 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("depth=65537", "1 to 65536"),
         ("css=256", "0 to 255"),
         ("sgl=1", "true, dwords or false"),
+        ("prps=1", "2 or more"),
         ("mpsmin=2K", "4K to 128M"),
         ("hmb=100K", "a multiple of 64K"),
         ("cmb=48M", "a power of two from 64K"),

@@ -83,6 +83,7 @@ impl fmt::Display for Options {
         put(self.dbbuf, "dbbuf", &self.dbbuf)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
+        put(self.prps != 0, "prps", &self.prps)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
         put(self.cmb != 0, "cmb", &Bytes(self.cmb))?;
         put(self.pmr != 0, "pmr", &Bytes(self.pmr))?;

@@ -27,7 +27,7 @@ impl<M: Media> Io<M> {
     pub(in super::super) fn note_reservations(&mut self) {
         self.restricted = self.reservations.restrict(self.controller);
         let any_keys = self.namespaces.iter().any(|namespace| namespace.keys);
-        let others = self.placement.is_some() || self.has_own_memory;
+        let others = self.placement.is_some() || self.has_own_memory || self.most_prps != 0;
         self.careful = self.any_metadata || any_keys || others || self.restricted;
     }
 

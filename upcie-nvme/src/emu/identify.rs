@@ -9,9 +9,7 @@ use super::{
     logs,
     namespace::{Away, Namespace},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
-    placement,
-    registers::VERSION,
-    sanitize, self_test,
+    placement, sanitize, self_test,
     virtualization::Virtualization,
     zones,
 };
@@ -182,7 +180,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         // It is the controller of a virtual function.
         id.cmic |= 1 << 2;
     }
-    id.ver = VERSION.into_bits();
+    id.ver = options.version.into_bits();
     // Host identifiers of 128 bits, extended block formats.
     id.ctratt = 1 | 1 << 15;
     if options.placement.on {

@@ -8,6 +8,7 @@ use super::{
     formats::Layout,
     fused::FUSE,
     key_value::{self, Keys},
+    limits::Limits,
     logs::{Counters, ErrorLog},
     marks::Marks,
     media::Media,
@@ -40,6 +41,7 @@ pub(super) struct Io<M> {
     pub(super) sgls: Sgls,
     /// The most PRPs of a transfer of blocks (`prps=`); 0 for any number.
     pub(super) most_prps: u32,
+    pub(super) limits: Limits,
     pub(super) marks: Marks,
     /// The erasures under way, the first one first.
     pub(super) erasures: VecDeque<Erasure>,
@@ -116,6 +118,7 @@ impl<M: Media> Io<M> {
             page: 4096,
             sgls: options.sgl,
             most_prps: options.prps,
+            limits: Limits::of(options),
             marks: Marks::default(),
             erasures: VecDeque::new(),
             protected: options.ro,

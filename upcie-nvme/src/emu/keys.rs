@@ -25,6 +25,7 @@ pub const KEYS: &str = "  \
   intx=true         have an interrupt pin
   wrr=true          have weighted round robin
   dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
+  version=1.4|2.1   of the Base specification, with what is mandatory since (1.4)
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   prps=N            fail transfers of more PRPs, as some targets do, at least 2

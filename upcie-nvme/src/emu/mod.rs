@@ -25,7 +25,7 @@
 //! leaves a namespace that is not ready until it is formatted again or deleted; the others go on.
 //!
 //! # Features
-//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
+//! NVMe 1.4, or 2.1 (`version=2.1`); the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
 //! and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); the key value command set (`kv=true`),
 //! whose pairs are in memory, each counted as 64 bytes and its value; all mandatory admin commands and features; PRPs, and SGLs
 //! with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in each round). Optional admin commands:
@@ -133,6 +133,7 @@ mod io;
 mod key_value;
 mod keys;
 mod layout;
+mod limits;
 mod lines;
 mod lockstep;
 mod log_pages;

@@ -24,6 +24,7 @@ use super::{
     Error, Sgls, boot,
     units::{self, Bytes, number},
 };
+use crate::spec::Version;
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
@@ -38,6 +39,8 @@ const OWN_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
 const OWN_TEXT: &str = "0, or a power of two from 64K to 256M";
 /// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
+/// The default version: the oldest that the driver needs, and the most common one.
+const OLD: Version = Version::of(1, 4, 0);
 
 /// Options of an embedded controller. `Display` prints them in the form that `FromStr` reads, without those
 /// at their default.
@@ -111,6 +114,10 @@ pub struct Options {
     /// `dbbuf=true`: the controller has Doorbell Buffer Config, and grants no more I/O queues of each kind than have their doorbells
     /// in a memory page of `mpsmin=`: 63 with 4096 bytes.
     pub dbbuf: bool,
+    /// `version=`: the version of the Base specification that the controller reports, 1.4 or 2.1. With 2.1 it has all that is
+    /// mandatory since: command set profiles (CAP.CSS bit 6), the time to become ready (CRTO, longer than CAP.TO can tell), and
+    /// the limits of commands that MDTS does not cover. Default 1.4.
+    pub version: Version,
     /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
@@ -173,6 +180,7 @@ impl Default for Options {
             intx: false,
             wrr: false,
             dbbuf: false,
+            version: OLD,
             css: 1,
             sgl: Sgls::Bytes,
             prps: 0,
@@ -279,6 +287,13 @@ impl Options {
             "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
             "wrr" => self.wrr = value.parse().map_err(|_| bad("true or false"))?,
             "dbbuf" => self.dbbuf = value.parse().map_err(|_| bad("true or false"))?,
+            "version" => {
+                self.version = match value {
+                    "1.4" => OLD,
+                    "2.1" => Version::of(2, 1, 0),
+                    _ => return Err(bad("1.4 or 2.1")),
+                };
+            }
             "css" => {
                 let parsed = match value.strip_prefix("0x") {
                     Some(digits) => u8::from_str_radix(digits, 16),

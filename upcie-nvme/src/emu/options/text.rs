@@ -81,6 +81,7 @@ impl fmt::Display for Options {
         put(self.intx, "intx", &self.intx)?;
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.dbbuf, "dbbuf", &self.dbbuf)?;
+        put(self.version != default.version, "version", &self.version)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.prps != 0, "prps", &self.prps)?;

@@ -34,6 +34,7 @@ mod strict;
 mod struck;
 mod subsystem;
 mod uncorrectable;
+mod version;
 mod virtualization;
 mod zoned_pieces;
 mod zones;

@@ -5,6 +5,7 @@ use super::super::{
     formats::{FORMATS, named_format},
     identity::{Identifiers, Identity},
     key_value::{self, Keys},
+    limits::Limits,
     namespace::Namespace,
     options::{EXTENSION_UNIT, GRANULARITY},
 };
@@ -80,6 +81,7 @@ pub(in super::super) fn page(
             id.zone_append_size_limit = limit.unwrap_or(0);
             id.as_bytes().to_vec()
         }
+        Cns::COMMAND_SET_CONTROLLER if csi == Csi::NVM => Limits::page(options),
         Cns::COMMAND_SET_FORMAT_NAMESPACE if csi == Csi::ZONED => {
             namespace(options, named_format(command)?.shift)
         }

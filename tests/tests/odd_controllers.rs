@@ -70,7 +70,7 @@ fn slow_registers_do_not_stretch_the_deadline() {
     assert!(!shut_down.load(Ordering::Relaxed), "a shutdown of a controller that was never ready");
 }
 
-/// Time that passes in `sleep` alone, and at once.
+/// Time that passes in `sleep` alone, at once, and 100 ms at least.
 #[derive(Debug, Default)]
 struct Hurried(AtomicU64);
 
@@ -80,6 +80,7 @@ impl Clock for Hurried {
     }
 
     fn sleep(&self, time: Duration) {
+        let time = time.max(Duration::from_millis(100));
         self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 

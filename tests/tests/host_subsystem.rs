@@ -3,8 +3,11 @@
 
 use std::ops::ControlFlow;
 use upcie_nvme::{
-    Controller, Io, Placement, ResetKind, emu,
-    spec::{BootPartitionWriteProtection, CommitAction, FirmwareCommit, Status, StoreOptions},
+    Controller, FeatureUpdate, Io, Placement, ResetKind, emu,
+    spec::{
+        BootPartitionWriteProtection, CommitAction, FirmwareCommit, NamespaceWriteProtection, Status,
+        StoreOptions,
+    },
 };
 use upcie_tests::{keys, process::Server, says};
 
@@ -31,6 +34,22 @@ fn keys_and_values_are_those_of_both() {
         assert_eq!(theirs.retrieve_bytes(key).unwrap(), value);
         theirs.delete(key).unwrap();
         assert_eq!(keys::status(mine.retrieve_bytes(key)), Status::KEY_DOES_NOT_EXIST);
+    });
+}
+
+#[test]
+fn a_protected_namespace_is_so_for_both() {
+    on_each("size=1M", |first, second| {
+        let namespace = second.namespace(1).unwrap();
+        let mut buffer = second.alloc(4096).unwrap();
+        let mut written = || namespace.write(0, &mut buffer).err().and_then(|error| error.status());
+        assert_eq!(written(), None);
+        let update = FeatureUpdate { nsid: 1, ..Default::default() };
+        for (state, status) in [(1, Some(Status::WRITE_PROTECTED)), (0, None)] {
+            let value = NamespaceWriteProtection::new().with_state(state);
+            first.set_feature_with(&value, &update).unwrap();
+            assert_eq!(written(), status, "state {state}");
+        }
     });
 }
 

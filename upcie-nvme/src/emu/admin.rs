@@ -220,6 +220,7 @@ impl<M: Media> Core<M> {
                 let own = self.get_reservations(host, command);
                 let known = own.or_else(|| self.get_host_data(host, command, now()));
                 let known = known.or_else(|| self.boot_feature(command));
+                let known = known.or_else(|| self.protection_feature(command));
                 match known.or_else(|| self.placement_feature(host, command)) {
                     Some(done) => done?,
                     None => self.features.get(command, &self.io)?,
@@ -229,6 +230,7 @@ impl<M: Media> Core<M> {
                 let own = self.set_reservations(host, command);
                 let known = own.or_else(|| self.set_host_data(host, command, now()));
                 let known = known.or_else(|| self.boot_feature(command));
+                let known = known.or_else(|| self.protection_feature(command));
                 if let Some(done) = known.or_else(|| self.placement_feature(host, command)) {
                     return done.map(Some);
                 }

@@ -7,7 +7,7 @@ use super::{
     identity::{self, Identifiers, Identity},
     key_value::Keys,
     logs,
-    namespace::{Away, Namespace},
+    namespace::{Away, Namespace, WRITE_PROTECTION},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement, sanitize, self_test,
     virtualization::Virtualization,
@@ -253,6 +253,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     // Copy: source ranges of formats 0 and 1.
     id.cdfs = 0b11;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
+    id.nwpc = WRITE_PROTECTION;
     // Compare and Write, of the longest transfer.
     id.fuses = 1;
     id.acwu = (options.mdts / 512 - 1).min(u16::MAX.into()) as u16;
@@ -278,7 +279,7 @@ fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec
     id.rescap = reservation_capabilities(options);
     id.fpi = known.format_progress();
     // Currently write protected.
-    id.nsattr = options.ro.into();
+    id.nsattr = (options.ro || namespace.write_protection != 0).into();
     if options.placement.on {
         id.endgid = placement::GROUP;
     }
@@ -307,7 +308,7 @@ fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<
     let mut id = IndependentNamespace::new_zeroed();
     if is_there {
         id.multi_path_and_sharing = (known.controller.1 > 1).into();
-        id.attributes = options.ro.into();
+        id.attributes = (options.ro || namespace.write_protection != 0).into();
         if options.placement.on {
             id.endurance_group_id = placement::GROUP;
         }

@@ -71,11 +71,14 @@ pub(super) struct Io<M> {
     pub(super) keeps_reservations: bool,
     /// A reservation keeps this controller's host from some command.
     pub(super) restricted: bool,
+    /// Some namespace is write protected.
+    pub(super) guarded: bool,
     /// The controller's own memory is at addresses of the host (`cmb=`, `pmr=`): data may be there, and must not be in
     /// both.
     pub(super) has_own_memory: bool,
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
-    /// restricts this controller's host, the controller's own memory is at addresses of the host, or PRPs are limited.
+    /// restricts this controller's host, a namespace is write protected, the controller's own memory is at addresses of the host,
+    /// or PRPs are limited.
     pub(super) careful: bool,
     /// The identifier of this controller in the NVM subsystem, counted from 1.
     pub(super) controller: u16,
@@ -134,6 +137,7 @@ impl<M: Media> Io<M> {
             reservations: Reservations::new(options.most_namespaces() as usize),
             keeps_reservations: options.keeps_reservations(),
             restricted: false,
+            guarded: false,
             has_own_memory: false,
             careful: false,
             controller: 1,

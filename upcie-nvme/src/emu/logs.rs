@@ -94,7 +94,7 @@ const IO_COMMANDS: [(NvmOpcode, bool); 13] = [
 ];
 
 /// The features that the controller has, but for the volatile write cache.
-const FEATURES: [FeatureId; 15] = [
+const FEATURES: [FeatureId; 16] = [
     FeatureId::ARBITRATION,
     FeatureId::POWER_MANAGEMENT,
     FeatureId::TEMPERATURE_THRESHOLD,
@@ -110,6 +110,7 @@ const FEATURES: [FeatureId; 15] = [
     FeatureId::HOST_IDENTIFIER,
     FeatureId::RESERVATION_NOTIFICATION_MASK,
     FeatureId::RESERVATION_PERSISTENCE,
+    FeatureId::NAMESPACE_WRITE_PROTECTION,
 ];
 
 /// Returns the Supported Log Pages log page.
@@ -191,6 +192,7 @@ pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
                 | FeatureId::KEY_VALUE_CONFIGURATION
                 | FeatureId::RESERVATION_NOTIFICATION_MASK
                 | FeatureId::RESERVATION_PERSISTENCE
+                | FeatureId::NAMESPACE_WRITE_PROTECTION
         );
         let scope =
             FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);

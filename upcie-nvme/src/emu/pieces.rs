@@ -234,6 +234,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let namespace = *self.namespace(command.nsid)?;
         self.writable()?;
+        self.check_protection(command.nsid)?;
         let (most, mut done) = (ZERO_PIECE >> namespace.shift, 0);
         while let Some((slba, count)) = ranges.next() {
             let part = count.min(most - done);

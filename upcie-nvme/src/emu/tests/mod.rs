@@ -36,5 +36,6 @@ mod subsystem;
 mod uncorrectable;
 mod version;
 mod virtualization;
+mod write_protection;
 mod zoned_pieces;
 mod zones;

@@ -41,7 +41,7 @@ impl<M: Media> Io<M> {
         status: Status,
     ) -> (Status, u64) {
         let done = match self.zoned(fields.nsid) {
-            _ if status == Status::RESERVATION_CONFLICT => Err(status),
+            _ if status == Status::RESERVATION_CONFLICT || status == Status::WRITE_PROTECTED => Err(status),
             // A key value namespace has no reservations (RESCAP is 0).
             _ if is_reservation(fields.opcode)
                 && status == Status::INVALID_OPCODE

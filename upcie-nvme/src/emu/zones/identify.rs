@@ -70,7 +70,7 @@ pub(in super::super) fn page(
                 true if csi == Csi::KEY_VALUE => {
                     let keys = keys.get(index).and_then(Option::as_ref).ok_or(Status::INTERNAL_ERROR)?;
                     let ids = Identifiers::new(identity, command.nsid, found.generation);
-                    key_value::page(keys, options.ro, format_progress, &ids)
+                    key_value::page(keys, options.ro || found.write_protection != 0, format_progress, &ids)
                 }
                 _ => Vec::new(),
             }

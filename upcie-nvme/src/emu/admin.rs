@@ -271,6 +271,10 @@ impl<M: Media> Core<M> {
                     if vendor::reports_telemetry(command) {
                         self.collect_own("a host raised the event", now());
                     }
+                    if let Some(state) = vendor::access_state(command) {
+                        self.io.path.change(state)?;
+                        self.io.note_reservations();
+                    }
                     let (io, wanted) = (&self.io, self.features.events);
                     vendor::run(&mut self.admin, wanted, command, |nsid| io.has_zones(nsid))?
                 }

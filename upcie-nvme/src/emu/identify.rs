@@ -9,7 +9,7 @@ use super::{
     logs,
     namespace::{Away, Namespace, WRITE_PROTECTION},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
-    placement, sanitize, self_test,
+    paths, placement, sanitize, self_test,
     virtualization::Virtualization,
     zones,
 };
@@ -194,6 +194,13 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         // Zone descriptor changed.
         id.oaes |= 1 << 27;
     }
+    if options.ana.is_some() {
+        id.cmic |= 1 << 3;
+        // Asymmetric namespace access changed.
+        id.oaes |= 1 << 11;
+        (id.anatt, id.anacap) = (paths::TRANSITION, paths::CAPABILITIES);
+        (id.anagrpmax, id.nanagrpid) = (paths::GROUP, paths::GROUP);
+    }
     if options.boot_partitions != 0 {
         id.bpcap = boot::CAPABILITIES;
     }
@@ -283,6 +290,7 @@ fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec
     if options.placement.on {
         id.endgid = placement::GROUP;
     }
+    id.anagrpid = access_group(options);
     if let Some(nsid) = nsid {
         let ids = known.identifiers(nsid, namespace);
         (id.nguid, id.eui64) = (ids.nguid, ids.eui64);
@@ -317,8 +325,14 @@ fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<
         }
         id.format_progress = known.format_progress();
         id.status = (namespace.away == Away::Not).into();
+        id.ana_group_id = access_group(options);
     }
     id.as_bytes().to_vec()
+}
+
+/// Returns the ANA group of each namespace; 0 for none.
+fn access_group(options: &Options) -> u32 {
+    if options.ana.is_some() { paths::GROUP } else { 0 }
 }
 
 /// Returns RESCAP: reservations of all types, and the present meaning of Ignore Existing Key.

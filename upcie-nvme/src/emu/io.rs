@@ -13,6 +13,7 @@ use super::{
     marks::Marks,
     media::Media,
     namespace::{Away, Namespace},
+    paths::Path,
     placement::Placement,
     prp,
     reservations::Reservations,
@@ -71,13 +72,15 @@ pub(super) struct Io<M> {
     pub(super) keeps_reservations: bool,
     /// A reservation keeps this controller's host from some command.
     pub(super) restricted: bool,
-    /// Some namespace is write protected.
+    /// Some namespace is write protected, or the state of the path refuses commands.
     pub(super) guarded: bool,
+    /// The path to the namespaces (`ana=`).
+    pub(super) path: Path,
     /// The controller's own memory is at addresses of the host (`cmb=`, `pmr=`): data may be there, and must not be in
     /// both.
     pub(super) has_own_memory: bool,
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
-    /// restricts this controller's host, a namespace is write protected, the controller's own memory is at addresses of the host,
+    /// restricts this controller's host, a namespace is write protected or out of reach, the controller's own memory is at addresses of the host,
     /// or PRPs are limited.
     pub(super) careful: bool,
     /// The identifier of this controller in the NVM subsystem, counted from 1.
@@ -138,6 +141,7 @@ impl<M: Media> Io<M> {
             keeps_reservations: options.keeps_reservations(),
             restricted: false,
             guarded: false,
+            path: Path::new(options),
             has_own_memory: false,
             careful: false,
             controller: 1,

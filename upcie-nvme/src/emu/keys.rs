@@ -26,6 +26,7 @@ pub const KEYS: &str = "  \
   wrr=true          have weighted round robin
   dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
   version=1.4|2.1   of the Base specification, with what is mandatory since (1.4)
+  ana=STATE         of access: optimized, non-optimized, inaccessible, persistent-loss, change
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   prps=N            fail transfers of more PRPs, as some targets do, at least 2

@@ -119,7 +119,8 @@ pub(super) fn supported(options: &Options) -> Vec<u8> {
     let placed = placement::PAGES.into_iter().filter(|_| options.placement.on);
     let boots = (options.boot_partitions != 0).then_some(LogPageId::BOOT_PARTITION);
     let zoned = options.zones.any().then_some(LogPageId::CHANGED_ZONES);
-    for id in LOG_PAGES.into_iter().chain(placed).chain(boots).chain(zoned) {
+    let access = options.ana.map(|_| LogPageId::ASYMMETRIC_NAMESPACE_ACCESS);
+    for id in LOG_PAGES.into_iter().chain(placed).chain(boots).chain(zoned).chain(access) {
         log.log_pages[usize::from(id.0)] = LogPageSupport::new().with_supported(true);
     }
     log.as_bytes().to_vec()

@@ -33,7 +33,8 @@
 //! Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII characters), boot
 //! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms at least and a
 //! short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller,
-//! also with a file. Compare and Write as a fused operation. Write protection of namespaces (feature 84h).
+//! also with a file. Compare and Write as a fused operation. Write protection of namespaces (feature 84h). With `ana=` the
+//! controller reports the state of its path to the namespaces (Asymmetric Namespace Access), which its command C0h changes.
 //!
 //! # Identity
 //! The NQN of the NVM subsystem and the identifiers of the namespaces (EUI64, NGUID, UUID) are the same each time for a file of one
@@ -148,6 +149,7 @@ mod namespace;
 mod optional;
 mod options;
 mod own_memory;
+mod paths;
 mod pieces;
 mod placement;
 mod power;

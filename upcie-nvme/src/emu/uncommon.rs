@@ -165,6 +165,9 @@ impl<M: Media> Io<M> {
         let mut command = Command { flags, cdw10, cdw11, cdw12, cdw13, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
         command.set_metadata_pointer(mptr);
+        if self.guarded {
+            self.path.check(NvmOpcode(opcode))?;
+        }
         match self.keyed(nsid) {
             // The key value command set has no fused operations.
             Some(_) if flags & FUSE != 0 => return Err(Status::INVALID_FIELD.with_do_not_retry()),

@@ -1,5 +1,7 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod access;
+mod check;
 mod controllers;
 mod derived;
 mod each;
@@ -22,9 +24,9 @@ pub(super) use zones::{EXTENSION_UNIT, GRANULARITY};
 
 use super::{
     Error, Sgls, boot,
-    units::{self, Bytes, number},
+    units::{self, number},
 };
-use crate::spec::Version;
+use crate::spec::{AccessState, Version};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
@@ -118,6 +120,9 @@ pub struct Options {
     /// mandatory since: command set profiles (CAP.CSS bit 6), the time to become ready (CRTO, longer than CAP.TO can tell), and
     /// the limits of commands that MDTS does not cover. Default 1.4.
     pub version: Version,
+    /// `ana=`: the state of Asymmetric Namespace Access in which the controller has its namespaces at first. Default: it reports
+    /// none.
+    pub ana: Option<AccessState>,
     /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
@@ -181,6 +186,7 @@ impl Default for Options {
             wrr: false,
             dbbuf: false,
             version: OLD,
+            ana: None,
             css: 1,
             sgl: Sgls::Bytes,
             prps: 0,
@@ -294,6 +300,10 @@ impl Options {
                     _ => return Err(bad("1.4 or 2.1")),
                 };
             }
+            "ana" => {
+                let states = "optimized, non-optimized, inaccessible, persistent-loss or change";
+                self.ana = Some(access::parse(value).ok_or_else(|| bad(states))?);
+            }
             "css" => {
                 let parsed = match value.strip_prefix("0x") {
                     Some(digits) => u8::from_str_radix(digits, 16),
@@ -335,54 +345,6 @@ impl Options {
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
-    }
-
-    /// Checks that the options are compatible, as [`Emulator::new`](super::Emulator::new) does.
-    ///
-    /// # Errors
-    /// [`Error::Option`]: names the option that is not compatible with another.
-    pub fn check(&self) -> Result<(), Error> {
-        let bad = |option: String, reason: String| Err(Error::Option { option, reason });
-        if self.null && self.file.is_some() {
-            return bad("null=true".into(), "it can't go with file=: nothing would be written".into());
-        }
-        if self.populate == Some(true) && (self.null || self.file.is_some()) {
-            return bad(
-                "populate=true".into(),
-                "it can't go with file= or null=true, which take no memory".into(),
-            );
-        }
-        if self.lba.len() > self.namespaces as usize {
-            let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
-            let reason = format!("more block sizes than namespaces={}", self.namespaces);
-            return bad(format!("lba={}", lba.join("+")), reason);
-        }
-        self.check_functions()?;
-        self.check_metadata()?;
-        if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
-            let reason = format!("less than namespaces={}", self.namespaces);
-            return bad(format!("nn={nn}"), reason);
-        }
-        if self.mdts < 2 * self.mpsmin {
-            let reason = format!("two memory pages of mpsmin={} at least", Bytes(self.mpsmin.into()));
-            return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
-        }
-        self.zones.check(self.namespaces, self.size, self.file.is_some())?;
-        self.placement.check(self.zones.any())?;
-        let others = [
-            (self.file.is_some(), "file=: a file keeps blocks, not keys"),
-            (self.null, "null=true: nothing would be stored"),
-            (self.populate == Some(true), "populate=true: values take memory as they are stored"),
-        ];
-        self.keys.check(self.namespaces, &self.zones, others)?;
-        let block = self.largest_block();
-        match self.size {
-            Some(size) if size % block != 0 => bad(
-                format!("size={}", Bytes(size)),
-                format!("it is not a multiple of the block size, {block} bytes"),
-            ),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -16,7 +16,7 @@ const TEXTS: [&str; 23] = [
     "ms=8,pi=2,pi-first=true,sts=16",
     "lba=4096,ms=16,pi=1,guard=32",
     "lba=4096,ms=64,pi=1,guard=32,sts=40",
-    "version=2.1,css=0x41,sgl=dwords",
+    "version=2.1,ana=persistent-loss,css=0x41,sgl=dwords",
     "sgl=false,prps=33",
     "fdp=true,fdp-handles=128,fdp-groups=2,fdp-unit=96M",
     "size=64M,namespaces=2,zoned=false+true,zone-size=4M,zone-capacity=3M,max-open=3,max-active=5,zasl=16K,zrwa=64K,\
@@ -79,6 +79,8 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("depth=0", "1 to 65536"),
         ("depth=65537", "1 to 65536"),
         ("version=2.0", "1.4 or 2.1"),
+        ("ana=lost", "persistent-loss or change"),
+        ("ana=change,kv=true", "kv=true"),
         ("css=256", "0 to 255"),
         ("sgl=1", "true, dwords or false"),
         ("prps=1", "2 or more"),

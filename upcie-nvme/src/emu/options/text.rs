@@ -5,7 +5,7 @@ use super::{
         Error,
         units::{Bytes, Time},
     },
-    Options,
+    Options, access,
 };
 use std::{fmt, str::FromStr};
 
@@ -82,6 +82,7 @@ impl fmt::Display for Options {
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.dbbuf, "dbbuf", &self.dbbuf)?;
         put(self.version != default.version, "version", &self.version)?;
+        put(self.ana.is_some(), "ana", &self.ana.map_or("", access::text))?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.prps != 0, "prps", &self.prps)?;

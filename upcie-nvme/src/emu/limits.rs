@@ -50,7 +50,7 @@ impl Limits {
     pub fn check_ranges(self, ranges: &[DatasetRange]) -> Result<(), Status> {
         let all: u64 = ranges.iter().map(|range| u64::from(range.nlb)).sum();
         let is_long = ranges.iter().any(|range| range.nlb > RANGE_BLOCKS);
-        if self.of_ranges && (ranges.len() > RANGES.into() || is_long || all > ALL_BLOCKS) {
+        if self.of_ranges && (ranges.len() > usize::from(RANGES) || is_long || all > ALL_BLOCKS) {
             return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry());
         }
         Ok(())

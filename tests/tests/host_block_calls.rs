@@ -4,7 +4,7 @@
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Namespace, Refusal, Wait, Zeroes,
     protection::{Checks, Protect},
-    spec::{CopyRange, Status},
+    spec::{CopyRange, Status, Version},
 };
 use upcie_tests::{deadline, says};
 
@@ -95,6 +95,34 @@ fn blocks_are_unreadable_until_they_are_written() {
     namespace.read(100, &mut buffer).unwrap();
     let last = namespace.blocks() - 1;
     refused(&namespace.write_uncorrectable(last, 2).unwrap_err(), Refusal::OutOfRange);
+}
+
+/// Limits that a controller of version 2.1 reports beside MDTS (WZSL, VSL, WUSL): it fails commands beyond them.
+#[test]
+fn calls_beyond_the_limits_of_version_2_1_are_several_commands() {
+    let (controller, namespace) = open("size=64M,version=2.1,serial=LIMITS");
+    assert_eq!(controller.version(), Version::of(2, 1, 0));
+    assert_eq!(namespace.max_write_zeroes(), 16_384);
+    let whole = u64::from(namespace.max_write_zeroes());
+    let places = [whole - 8, 2 * whole - 8, MANY];
+    for slba in places {
+        namespace.write(slba, &mut counted(&controller, 8192, 1)).unwrap();
+    }
+    namespace.write_zeroes(0, MANY).unwrap();
+    for slba in places {
+        let mut data = controller.alloc(8192).unwrap();
+        namespace.read(slba, &mut data).unwrap();
+        assert_eq!(data.to_vec().iter().all(|&byte| byte == 0), slba < MANY, "block {slba}");
+    }
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    let long = Zeroes::new(&namespace, 0, 16_385);
+    let refused = queue.turn().unwrap().write_zeroes(long, 1).unwrap_err();
+    assert_eq!(refused.reason, Refusal::TooLong);
+    namespace.verify(0, MANY, None).unwrap();
+    namespace.write_uncorrectable(0, MANY).unwrap();
+    let error = namespace.verify(MANY - 1, 1, None).unwrap_err();
+    assert_eq!(error.status(), Some(Status::UNRECOVERED_READ_ERROR));
+    namespace.verify(MANY, 16, None).unwrap();
 }
 
 /// Commands that crossed the end of a zone failed, and so did those that overtook others on their way to a zone.

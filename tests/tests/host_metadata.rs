@@ -2,7 +2,7 @@
 //! what a file keeps.
 
 use upcie_nvme::{
-    Controller, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait,
+    Controller, DmaBuf, Error, Io, Namespace, QueuePair, Refusal, Wait,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     protection::{Checks, Protect},
     spec::{CopyRange, ErrorLog, NvmOpcode, ProtectionField, Status},
@@ -34,59 +34,162 @@ fn blocks(
     buffer
 }
 
-/// A bit that flips on the way to the controller is found by the controller, with the block; one that flips on the way
-/// back by the host.
+/// Formats with metadata at the end of blocks and apart, and guards of each size.
+const FORMATS: [&str; 7] = [
+    "ms=8,pi=1,extended=true",
+    "ms=8,pi=2",
+    "ms=8,pi=1,sts=16,extended=true",
+    "lba=4096,ms=16,pi=1,guard=32",
+    "lba=4096,ms=64,pi=2,guard=32,sts=40,extended=true",
+    "ms=16,pi=2,guard=64,extended=true",
+    "lba=4096,ms=64,pi=1,guard=64,sts=16,pi-first=true",
+];
+
+/// The blocks of a transfer, and their place.
+const SLBA: u64 = 100;
+const COUNT: usize = 16;
+
+/// Protected blocks in memory, their metadata at their end or apart.
+struct Blocks<'n> {
+    namespace: &'n Namespace,
+    data: DmaBuf,
+    metadata: DmaBuf,
+}
+
+impl<'n> Blocks<'n> {
+    fn new(controller: &Controller, namespace: &'n Namespace) -> Self {
+        let format = namespace.format();
+        let mut data = vec![0x37; COUNT * format.transfer_size()];
+        let mut metadata = vec![0; COUNT * format.metadata_size()];
+        match format.is_separate() {
+            true => format.generate_separate(SLBA, &data, &mut metadata, &READ),
+            false => format.generate(SLBA, &mut data, &READ),
+        }
+        let filled = |bytes: &[u8]| {
+            let mut buffer = controller.alloc(bytes.len()).unwrap();
+            buffer.write_at(0, bytes);
+            buffer
+        };
+        Self { namespace, data: filled(&data), metadata: filled(&metadata) }
+    }
+
+    fn run(&mut self, io: Io<'_>) -> Result<(), Error> {
+        match self.namespace.format().is_separate() {
+            true => self.namespace.run_with_metadata(io, &mut self.data, &mut self.metadata),
+            false => self.namespace.run(io, &mut self.data),
+        }
+    }
+
+    /// Checks them in software; returns the block that does not pass, and the field that is wrong.
+    fn verify(&self) -> Result<(), (u64, ProtectionField)> {
+        let (format, data) = (self.namespace.format(), self.data.to_vec());
+        let verified = match format.is_separate() {
+            true => format.verify_separate(SLBA, &data, &self.metadata.to_vec(), &READ),
+            false => format.verify(SLBA, &data, &READ),
+        };
+        verified.map_err(|error| (error.block, error.kind))
+    }
+
+    /// Returns the block in whose data buffer a byte is not as it was.
+    fn changed(&self, before: &[u8]) -> u64 {
+        let at = self.data.to_vec().iter().zip(before).position(|(now, before)| now != before);
+        SLBA + (at.expect("a flipped bit") / self.namespace.format().transfer_size()) as u64
+    }
+
+    /// Flips a bit of the byte `at` of the protection information of a block.
+    fn flip(&mut self, block: usize, at: usize) {
+        let format = self.namespace.format();
+        let protection = format.protection().expect("protection information");
+        let at = at + if protection.is_first() { 0 } else { format.metadata_size() - protection.size() };
+        let (buffer, at) = match format.is_separate() {
+            true => (&mut self.metadata, block * format.metadata_size() + at),
+            false => (&mut self.data, block * format.transfer_size() + format.data_size() + at),
+        };
+        let mut byte = [0];
+        buffer.read_at(at, &mut byte);
+        buffer.write_at(at, &[byte[0] ^ 0x40]);
+    }
+}
+
+/// Returns the block that the error log has for a command that failed, and the field of its status.
+fn failure(controller: &Controller, done: Result<(), Error>) -> (u64, ProtectionField) {
+    let error = done.unwrap_err();
+    says(&error, &["Check Error"]);
+    let log: ErrorLog = controller.log().unwrap();
+    let lba = log.errors().next().expect("an entry of the error log").lba;
+    (lba, error.status().and_then(Status::protection_field).expect("a field"))
+}
+
+/// A bit that flips on the way to the controller is found by the check of the write, or by that of a read if the write had none:
+/// by its block and its field. One that flips on the way back is found by the host.
 #[test]
 fn corruption_on_the_way_is_found_at_its_block() {
-    let flips = |opcode: NvmOpcode| FaultRule::new(Fault::Corrupt).opcode(opcode.0).count(1);
-    for (rule, by_host) in [(flips(NvmOpcode::WRITE), false), (flips(NvmOpcode::READ), true)] {
-        for seed in 0..8 {
-            let plan = FaultPlan::new(seed).rule(rule.clone());
-            let options = "size=4M,ms=8,pi=1,extended=true".parse().unwrap();
-            let device = spawn_with_faults(&options, &plan).unwrap();
-            let controller = Controller::builder().from_device(device).unwrap();
-            let namespace = controller.namespace(1).unwrap();
-            let (slba, count) = (100, 16);
-            let mut buffer = blocks(&controller, &namespace, slba, count, &PROTECT);
-            let sent = buffer.to_vec();
-            let written = namespace.run(Io::write(&namespace, slba).protect(PROTECT), &mut buffer);
-            if by_host {
-                written.unwrap();
-                namespace.run(Io::read(&namespace, slba).protect(PROTECT), &mut buffer).unwrap();
-                let back = buffer.to_vec();
-                let at = back.iter().zip(&sent).position(|(back, sent)| back != sent).expect("a flipped bit");
-                let error = namespace.format().verify(slba, &back, &PROTECT);
-                let error = error.unwrap_err();
-                assert_eq!(error.block, slba + (at / 520) as u64, "{error}");
-                continue;
-            }
-            let error = written.unwrap_err();
-            assert!(error.status().unwrap().protection_field().is_some(), "{error}");
-            let log: ErrorLog = controller.log().unwrap();
-            let entry = log.errors().next().expect("an entry of the error log");
-            let lba = entry.lba;
-            // Each block by itself: the controller named the one that fails.
-            assert!((slba..slba + count as u64).contains(&lba), "{lba}");
+    for options in FORMATS {
+        for seed in 0..6 {
+            let corrupting = |opcode: NvmOpcode| {
+                let rule = FaultRule::new(Fault::Corrupt).opcode(opcode.0).count(1);
+                let options = format!("size=4M,{options}").parse().unwrap();
+                let device = spawn_with_faults(&options, &FaultPlan::new(seed).rule(rule)).unwrap();
+                let controller = Controller::builder().from_device(device).unwrap();
+                let namespace = controller.namespace(1).unwrap();
+                (controller, namespace)
+            };
+            let (controller, namespace) = corrupting(NvmOpcode::READ);
+            let mut blocks = Blocks::new(&controller, &namespace);
+            let sent = blocks.data.to_vec();
+            blocks.run(Io::write(&namespace, SLBA).protect(READ)).unwrap();
+            blocks.run(Io::read(&namespace, SLBA).protect(READ)).unwrap();
+            let (block, _) = blocks.verify().unwrap_err();
+            assert_eq!(block, blocks.changed(&sent), "{options}, {seed}");
+
+            let (controller, namespace) = corrupting(NvmOpcode::WRITE);
+            let mut blocks = Blocks::new(&controller, &namespace);
+            blocks.run(Io::write(&namespace, SLBA)).unwrap();
+            blocks.run(Io::read(&namespace, SLBA)).unwrap();
+            let wanted = blocks.verify().unwrap_err();
+            assert_eq!(wanted.0, blocks.changed(&sent), "{options}, {seed}");
+            let read = blocks.run(Io::read(&namespace, SLBA).protect(READ));
+            assert_eq!(failure(&controller, read), wanted, "{options}, {seed}");
+
+            // The same bit again.
+            let (controller, namespace) = corrupting(NvmOpcode::WRITE);
+            let written = Blocks::new(&controller, &namespace).run(Io::write(&namespace, SLBA).protect(READ));
+            assert_eq!(failure(&controller, written), wanted, "{options}, {seed}");
         }
     }
 }
 
-/// Blocks that were corrupted before the controller had them, unchecked, are found by checks of reads, by their block.
+/// Each field of protection information that is wrong is named by the status, with the block in the error log: by the check of a
+/// write, and by those of a Read and a Verify of blocks that were written unchecked.
 #[test]
 fn the_error_log_names_the_block_that_failed() {
-    let (controller, namespace) = open("ms=8,pi=1,extended=true");
-    let mut buffer = blocks(&controller, &namespace, 0, 16, &PROTECT);
-    let mut byte = [0];
-    buffer.read_at(11 * 520 + 3, &mut byte);
-    buffer.write_at(11 * 520 + 3, &[byte[0] ^ 0x40]);
-    namespace.run(Io::write(&namespace, 0), &mut buffer).unwrap();
-    let error = namespace.run(Io::read(&namespace, 0).protect(PROTECT), &mut buffer).unwrap_err();
-    assert_eq!(error.status(), Some(Status::GUARD_CHECK_ERROR));
-    says(&error, &["End-to-end Guard Check Error", "at block 0"]);
-    let log: ErrorLog = controller.log().unwrap();
-    let entry = log.errors().next().expect("an entry of the error log");
-    assert_eq!((entry.lba, entry.nsid), (11, 1));
-    namespace.run(Io::read(&namespace, 0).protect(PROTECT), &mut buffer.slice(0..11 * 520)).unwrap();
+    for options in FORMATS {
+        let (controller, namespace) = open(options);
+        let protection = *namespace.format().protection().unwrap();
+        let guard = protection.guard().size();
+        let mut fields = vec![
+            (0, ProtectionField::GUARD),
+            (guard, ProtectionField::APPLICATION_TAG),
+            (protection.size() - 1, ProtectionField::REFERENCE_TAG),
+        ];
+        if protection.storage_tag_bits() > 0 {
+            fields.push((guard + 2, ProtectionField::STORAGE_TAG));
+        }
+        for (at, field) in fields {
+            let (mut blocks, wanted) = (Blocks::new(&controller, &namespace), (SLBA + 11, field));
+            blocks.flip(11, at);
+            assert_eq!(blocks.verify(), Err(wanted), "{options}");
+            let written = blocks.run(Io::write(&namespace, SLBA).protect(READ));
+            assert_eq!(failure(&controller, written), wanted, "{options}");
+            blocks.run(Io::write(&namespace, SLBA)).unwrap();
+            let read = blocks.run(Io::read(&namespace, SLBA).protect(READ));
+            assert_eq!(failure(&controller, read), wanted, "{options}");
+            let verified = namespace.verify(SLBA, COUNT as u64, READ);
+            assert_eq!(failure(&controller, verified), wanted, "{options}");
+            namespace.verify(SLBA, 11, READ).unwrap();
+            namespace.verify(SLBA + 12, 4, READ).unwrap();
+        }
+    }
 }
 
 /// Guards of 16, 32 and 64 bits with storage tags: the host and the controller agree on every field.
@@ -183,7 +286,7 @@ struct Copies {
 
 /// The write: tags that the controller makes.
 const MADE: Protect = Protect::new().action().application_tag(0x1234).storage_tag(5);
-/// The checks of it.
+/// The checks of it, of all fields.
 const READ: Protect = Protect::new().check(Checks::all()).application_tag(0x1234).storage_tag(5);
 
 impl Copies {

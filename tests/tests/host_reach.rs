@@ -16,7 +16,7 @@ use upcie_nvme::{
 
 /// Controllers that together have all that the embedded controller can have.
 const CONTROLLERS: [&str; 5] = [
-    "emu:size=1M,nn=4,boot-partitions=128K,hmb=4M,dbbuf=true",
+    "emu:size=1M,nn=4,boot-partitions=128K,hmb=4M,dbbuf=true,ana=optimized",
     "emu:size=1M,zoned=true,zone-size=64K",
     "emu:size=1M,kv=true",
     "emu:size=1M,fdp=true",

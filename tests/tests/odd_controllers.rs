@@ -3,11 +3,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
+use upcie_core::clock::Clock;
 use upcie_nvme::{
     Controller, Failure, NoIo, Wait,
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
@@ -67,6 +68,36 @@ fn slow_registers_do_not_stretch_the_deadline() {
     says(&error, &["odd", "RDY", "5s"]);
     assert!(start.elapsed() < deadline(), "{:?}", start.elapsed());
     assert!(!shut_down.load(Ordering::Relaxed), "a shutdown of a controller that was never ready");
+}
+
+/// Time that passes in `sleep` alone, at once, and 100 ms at least.
+#[derive(Debug, Default)]
+struct Hurried(AtomicU64);
+
+impl Clock for Hurried {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        let time = time.max(Duration::from_millis(100));
+        self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// Since version 2.0 CRTO tells the time to become ready, which is longer than CAP.TO can tell.
+#[test]
+fn a_controller_gets_the_time_of_crto_to_become_ready() {
+    for (options, limit) in [("size=1M", "5s"), ("size=1M,version=2.1", "150s")] {
+        let registers = NeverReady { look: Duration::ZERO, shut_down: Arc::default() };
+        let builder = Controller::builder().clock(Arc::new(Hurried::default()));
+        let result = within(4 * deadline(), move || odd::open_with(options, registers, TIMEOUT, builder));
+        says(&result.unwrap_err(), &["odd", "RDY", limit]);
+    }
 }
 
 /// Registers in the state that a killed user left, for a number of reads.

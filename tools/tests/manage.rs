@@ -244,7 +244,7 @@ fn a_feature_is_set_by_its_fields() {
         ("arbitration arbitration_burst=8", "0 to 7"),
         ("number-of-queues submission_queues=4", "the driver's own"),
         ("arbitration arbitration_burst=1 --save", "Not Saveable"),
-        ("namespace-write-protection state=1", "Invalid Field"),
+        ("namespace-write-protection state=5", "Invalid Field"),
         ("0xc0 x=1", "length of its data is not known"),
         ("arbitration --data /dev/zero", "has no data: set its fields"),
     ] {

@@ -65,7 +65,8 @@ impl Setup {
         let controller = Controller::builder().clock(clock).from_device(device).expect("a driver");
         let namespace = controller.namespace(1).expect("a namespace");
         let queue = |usage| (usage, controller.queue_pair().depth(4).sgl(usage).create().expect("a queue"));
-        let queues = [SglUse::Never, SglUse::WhereNeeded, SglUse::Always].map(queue).into();
+        let queues =
+            [SglUse::Never, SglUse::WhereNeeded, SglUse::Always, SglUse::Beyond(3)].map(queue).into();
         Self { queues, namespace, controller, blocks: vec![0; BLOCKS as usize * BLOCK], writes: 0 }
     }
 
@@ -142,7 +143,7 @@ impl Setup {
         let number = if spans[0].0.is_multiple_of(4) { odd } else { Some(0) }?;
         match usage {
             // The controller takes SGLs of any bytes.
-            SglUse::WhereNeeded | SglUse::Always => None,
+            SglUse::WhereNeeded | SglUse::Beyond(_) | SglUse::Always => None,
             SglUse::Never if spans.len() == 1 => Some(Refusal::Unaligned),
             SglUse::Never => Some(Refusal::Segment { number, fault: SegmentFault::Unaligned }),
         }

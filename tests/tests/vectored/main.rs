@@ -252,3 +252,61 @@ fn a_controller_with_dwords_alone_gets_no_other_lists() {
     let refused = queue.turn().unwrap().read(&namespace, 0, piece(2, 512), 1).unwrap_err();
     assert_eq!(refused.reason, Refusal::Unaligned);
 }
+
+/// A vfio-user target announces an MDTS of 1 MiB, and fails commands of more than 33 PRPs.
+#[test]
+fn data_of_more_prps_than_a_target_takes_is_an_sgl() {
+    const FEW: usize = 128 << 10;
+    let open = |usage, serial| {
+        let address = format!("emu:size=16M,prps=33,serial={serial}");
+        let controller = Controller::builder().sgl(usage).open(&*address).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        (controller, namespace)
+    };
+    let (controller, namespace) = open(SglUse::WhereNeeded, "FEW-1");
+    assert_eq!(namespace.max_transfer(), 1 << 20);
+    namespace.read(0, &mut controller.alloc(FEW).unwrap()).unwrap();
+    let refused = namespace.read(0, &mut controller.alloc(2 * FEW).unwrap()).unwrap_err();
+    assert_eq!(refused.status(), Some(Status::INVALID_FIELD), "{refused}");
+
+    let (controller, namespace) = open(SglUse::Beyond(33), "FEW-2");
+    let mut by_prps = create::<u64>(controller.queue_pair().sgl(SglUse::Never));
+    by_prps.turn().unwrap().read(&namespace, 0, controller.alloc(2 * FEW).unwrap(), 1).unwrap();
+    assert_eq!(finish(&mut by_prps).remove(0).result(), Err(Status::INVALID_FIELD));
+
+    let mut queues = [SglUse::Beyond(33), SglUse::Beyond(8), SglUse::Beyond(0), SglUse::Always]
+        .map(|usage| create::<u64>(controller.queue_pair().sgl(usage)));
+    let mut version = 0_u8;
+    for len in [512, 8192, FEW, FEW + 512, 2 * FEW, 1 << 20] {
+        let whole = || vec![controller.alloc(len).unwrap()];
+        let part = || vec![controller.alloc(len + 1024).unwrap().slice(512..512 + len)];
+        let scattered = || {
+            let mut all = pages(&controller, len / 4096);
+            all.extend((len % 4096 > 0).then(|| controller.alloc(len % 4096).unwrap()));
+            all
+        };
+        for make in [&whole as &dyn Fn() -> Vec<DmaBuf>, &part, &scattered] {
+            for queue in &mut queues {
+                version += 1;
+                let data: Vec<u8> = (0..len).map(|at| (at >> 9 ^ at) as u8 ^ version).collect();
+                let joined = |data: &[u8]| {
+                    let mut segments = make();
+                    set(&mut segments, data);
+                    if segments.len() == 1 { segments.remove(0) } else { DmaBuf::gather(segments) }
+                };
+                queue.turn().unwrap().write(&namespace, SLBA, joined(&data), 1).unwrap();
+                only(queue);
+                assert!(read(&controller, &namespace, SLBA, len / 512) == data, "{len} bytes");
+                let mut held = joined(&vec![0; len]);
+                // SAFETY: the command is waited for before the buffer is looked at.
+                unsafe { queue.turn().unwrap().submit_held(Io::read(&namespace, SLBA), &held, 0..len, 2) }
+                    .unwrap();
+                only(queue);
+                namespace.write(SLBA, &mut held).unwrap();
+                assert!(bytes(&held.into_segments()) == data, "{len} bytes");
+                queue.turn().unwrap().read(&namespace, SLBA, joined(&vec![0; len]), 3).unwrap();
+                assert!(bytes(&only(queue).1.into_segments()) == data, "{len} bytes");
+            }
+        }
+    }
+}

@@ -124,7 +124,7 @@ impl Setup {
     pub fn new(controller: &Controller, namespace: Namespace) -> Self {
         let mut uses = vec![SglUse::Never, SglUse::WhereNeeded];
         if controller.identify().supports_sgls() {
-            uses.push(SglUse::Always);
+            uses.extend([SglUse::Always, SglUse::Beyond(3)]);
         }
         let queue = |usage| (usage, create(controller.queue_pair().depth(8).sgl(usage)));
         let block = namespace.block_size();

@@ -119,7 +119,8 @@ impl ControllerBuilder {
     }
 
     /// Sets the use of scatter gather lists (SGLs) by the blocking calls, and by queue pairs that do not set their own
-    /// ([`QueuePairBuilder::sgl`](crate::queue::QueuePairBuilder::sgl)): where PRPs do not do by default. Opening fails with
+    /// ([`QueuePairBuilder::sgl`](crate::queue::QueuePairBuilder::sgl)): where PRPs do not do by default, and for
+    /// data of more than 33 pages on a controller that is known to take no more PRPs. Opening fails with
     /// [`SglUse::Always`] if the controller takes none.
     pub fn sgl(mut self, usage: SglUse) -> Self {
         self.sgl = usage;

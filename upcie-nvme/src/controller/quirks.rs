@@ -11,6 +11,8 @@ enum Deviation {
     QueueEntries(u32),
     /// The time after CC.EN is cleared in which CSTS must not be read.
     ReadyDelay(Duration),
+    /// The most PRPs of a command; longer data needs an SGL.
+    Prps(u16),
 }
 
 /// One kind of controller.
@@ -32,7 +34,7 @@ const QUEUE_DEPTH_SOURCE: &str = "Linux, drivers/nvme/host/pci.c, nvme_pci_enabl
 const READY_DELAY_SOURCE: &str =
     "Linux, drivers/nvme/host/pci.c, nvme_id_table (NVME_QUIRK_DELAY_BEFORE_CHK_RDY)";
 
-const QUIRKS: [Quirk; 6] = [
+const QUIRKS: [Quirk; 7] = [
     Quirk {
         vendor: 0x144d,
         devices: &[0xa821, 0xa822],
@@ -81,6 +83,14 @@ const QUIRKS: [Quirk; 6] = [
         why: "Seagate Nytro: CSTS must not be read soon after CC.EN is cleared",
         source: READY_DELAY_SOURCE,
     },
+    Quirk {
+        vendor: 0x4e58,
+        devices: &[0x0001],
+        applies: ALWAYS,
+        deviation: Deviation::Prps(33),
+        why: "SPDK's vfio-user target takes 33 PRPs, whatever its MDTS is",
+        source: "SPDK, lib/nvmf/vfio_user.c (ids), include/spdk/nvmf_transport.h (NVMF_REQ_MAX_BUFFERS)",
+    },
 ];
 
 /// The deviations of a controller.
@@ -90,6 +100,8 @@ pub(crate) struct Quirks {
     queue_entries: Option<u32>,
     /// The time to wait after CC.EN is cleared, before CSTS is read.
     pub(super) ready_delay: Duration,
+    /// The most PRPs that a command may have, if they are fewer than those of the longest transfer.
+    pub(super) most_prps: Option<u16>,
 }
 
 impl Quirks {
@@ -107,7 +119,7 @@ impl Quirks {
         Self::by_ids(vendor, id, cap)
     }
 
-    const NONE: Self = Self { queue_entries: None, ready_delay: Duration::ZERO };
+    const NONE: Self = Self { queue_entries: None, ready_delay: Duration::ZERO, most_prps: None };
 
     /// Returns the most entries of an I/O queue while CAP is `cap`.
     pub(super) fn most_entries(self, cap: Capabilities) -> u32 {
@@ -120,6 +132,7 @@ impl Quirks {
             match quirk.deviation {
                 Deviation::QueueEntries(entries) => quirks.queue_entries = Some(entries),
                 Deviation::ReadyDelay(delay) => quirks.ready_delay = delay,
+                Deviation::Prps(most) => quirks.most_prps = Some(most),
             }
         }
         quirks
@@ -159,6 +172,12 @@ mod tests {
             assert_eq!(delay(vendor, device), Duration::from_millis(2300), "{vendor:04x}:{device:04x}");
         }
         assert_eq!(delay(0x1b36, 0x10), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_limit_of_prps_belongs_to_its_target_alone() {
+        let most = |vendor, device| Quirks::by_ids(vendor, device, Capabilities::new()).most_prps;
+        assert_eq!((most(0x4e58, 1), most(0x4e58, 2), most(0x1b36, 0x10)), (Some(33), None, None));
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl<M: Media> Core<M> {
                 let own = self.get_reservations(host, command);
                 let known = own.or_else(|| self.get_host_data(host, command, now()));
                 let known = known.or_else(|| self.boot_feature(command));
+                let known = known.or_else(|| self.protection_feature(command));
                 match known.or_else(|| self.placement_feature(host, command)) {
                     Some(done) => done?,
                     None => self.features.get(command, &self.io)?,
@@ -229,6 +230,7 @@ impl<M: Media> Core<M> {
                 let own = self.set_reservations(host, command);
                 let known = own.or_else(|| self.set_host_data(host, command, now()));
                 let known = known.or_else(|| self.boot_feature(command));
+                let known = known.or_else(|| self.protection_feature(command));
                 if let Some(done) = known.or_else(|| self.placement_feature(host, command)) {
                     return done.map(Some);
                 }
@@ -268,6 +270,10 @@ impl<M: Media> Core<M> {
                 None => {
                     if vendor::reports_telemetry(command) {
                         self.collect_own("a host raised the event", now());
+                    }
+                    if let Some(state) = vendor::access_state(command) {
+                        self.io.path.change(state)?;
+                        self.io.note_reservations();
                     }
                     let (io, wanted) = (&self.io, self.features.events);
                     vendor::run(&mut self.admin, wanted, command, |nsid| io.has_zones(nsid))?

@@ -7,11 +7,9 @@ use super::{
     identity::{self, Identifiers, Identity},
     key_value::Keys,
     logs,
-    namespace::{Away, Namespace},
+    namespace::{Away, Namespace, WRITE_PROTECTION},
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
-    placement,
-    registers::VERSION,
-    sanitize, self_test,
+    paths, placement, sanitize, self_test,
     virtualization::Virtualization,
     zones,
 };
@@ -182,7 +180,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         // It is the controller of a virtual function.
         id.cmic |= 1 << 2;
     }
-    id.ver = VERSION.into_bits();
+    id.ver = options.version.into_bits();
     // Host identifiers of 128 bits, extended block formats.
     id.ctratt = 1 | 1 << 15;
     if options.placement.on {
@@ -195,6 +193,13 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     if options.zones.any() {
         // Zone descriptor changed.
         id.oaes |= 1 << 27;
+    }
+    if options.ana.is_some() {
+        id.cmic |= 1 << 3;
+        // Asymmetric namespace access changed.
+        id.oaes |= 1 << 11;
+        (id.anatt, id.anacap) = (paths::TRANSITION, paths::CAPABILITIES);
+        (id.anagrpmax, id.nanagrpid) = (paths::GROUP, paths::GROUP);
     }
     if options.boot_partitions != 0 {
         id.bpcap = boot::CAPABILITIES;
@@ -255,6 +260,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     // Copy: source ranges of formats 0 and 1.
     id.cdfs = 0b11;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
+    id.nwpc = WRITE_PROTECTION;
     // Compare and Write, of the longest transfer.
     id.fuses = 1;
     id.acwu = (options.mdts / 512 - 1).min(u16::MAX.into()) as u16;
@@ -280,10 +286,11 @@ fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec
     id.rescap = reservation_capabilities(options);
     id.fpi = known.format_progress();
     // Currently write protected.
-    id.nsattr = options.ro.into();
+    id.nsattr = (options.ro || namespace.write_protection != 0).into();
     if options.placement.on {
         id.endgid = placement::GROUP;
     }
+    id.anagrpid = access_group(options);
     if let Some(nsid) = nsid {
         let ids = known.identifiers(nsid, namespace);
         (id.nguid, id.eui64) = (ids.nguid, ids.eui64);
@@ -309,7 +316,7 @@ fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<
     let mut id = IndependentNamespace::new_zeroed();
     if is_there {
         id.multi_path_and_sharing = (known.controller.1 > 1).into();
-        id.attributes = options.ro.into();
+        id.attributes = (options.ro || namespace.write_protection != 0).into();
         if options.placement.on {
             id.endurance_group_id = placement::GROUP;
         }
@@ -318,8 +325,14 @@ fn independent(known: &Known<'_>, namespace: &Namespace, is_there: bool) -> Vec<
         }
         id.format_progress = known.format_progress();
         id.status = (namespace.away == Away::Not).into();
+        id.ana_group_id = access_group(options);
     }
     id.as_bytes().to_vec()
+}
+
+/// Returns the ANA group of each namespace; 0 for none.
+fn access_group(options: &Options) -> u32 {
+    if options.ana.is_some() { paths::GROUP } else { 0 }
 }
 
 /// Returns RESCAP: reservations of all types, and the present meaning of Ignore Existing Key.

@@ -8,10 +8,12 @@ use super::{
     formats::Layout,
     fused::FUSE,
     key_value::{self, Keys},
+    limits::Limits,
     logs::{Counters, ErrorLog},
     marks::Marks,
     media::Media,
     namespace::{Away, Namespace},
+    paths::Path,
     placement::Placement,
     prp,
     reservations::Reservations,
@@ -38,6 +40,9 @@ pub(super) struct Io<M> {
     /// CC.MPS in bytes.
     pub page: u64,
     pub(super) sgls: Sgls,
+    /// The most PRPs of a transfer of blocks (`prps=`); 0 for any number.
+    pub(super) most_prps: u32,
+    pub(super) limits: Limits,
     pub(super) marks: Marks,
     /// The erasures under way, the first one first.
     pub(super) erasures: VecDeque<Erasure>,
@@ -67,11 +72,16 @@ pub(super) struct Io<M> {
     pub(super) keeps_reservations: bool,
     /// A reservation keeps this controller's host from some command.
     pub(super) restricted: bool,
+    /// Some namespace is write protected, or the state of the path refuses commands.
+    pub(super) guarded: bool,
+    /// The path to the namespaces (`ana=`).
+    pub(super) path: Path,
     /// The controller's own memory is at addresses of the host (`cmb=`, `pmr=`): data may be there, and must not be in
     /// both.
     pub(super) has_own_memory: bool,
     /// All commands take the path of uncommon ones: some namespace has metadata or keys, writes are placed, a reservation
-    /// restricts this controller's host, or the controller's own memory is at addresses of the host.
+    /// restricts this controller's host, a namespace is write protected or out of reach, the controller's own memory is at addresses of the host,
+    /// or PRPs are limited.
     pub(super) careful: bool,
     /// The identifier of this controller in the NVM subsystem, counted from 1.
     pub(super) controller: u16,
@@ -113,6 +123,8 @@ impl<M: Media> Io<M> {
             mdts: options.mdts.into(),
             page: 4096,
             sgls: options.sgl,
+            most_prps: options.prps,
+            limits: Limits::of(options),
             marks: Marks::default(),
             erasures: VecDeque::new(),
             protected: options.ro,
@@ -128,6 +140,8 @@ impl<M: Media> Io<M> {
             reservations: Reservations::new(options.most_namespaces() as usize),
             keeps_reservations: options.keeps_reservations(),
             restricted: false,
+            guarded: false,
+            path: Path::new(options),
             has_own_memory: false,
             careful: false,
             controller: 1,

@@ -94,6 +94,10 @@ impl<M: Media> Core<M> {
                 self.sanitizer.page(now(), self.io.counters.writes, self.io.sanitized_share())
             }
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
+            LogPageId::ASYMMETRIC_NAMESPACE_ACCESS if self.options.ana.is_some() => {
+                let page = self.io.path.page(&self.io.namespaces, dword.lsp() & 1 != 0);
+                page.ok_or(Status::INTERNAL_ERROR)?
+            }
             LogPageId::RESERVATION_NOTIFICATION => self.io.reservations.page(self.io.controller),
             LogPageId::CHANGED_ZONES if self.options.zones.any() => {
                 self.admin.changed_zones_page(command.nsid)

@@ -94,7 +94,7 @@ const IO_COMMANDS: [(NvmOpcode, bool); 13] = [
 ];
 
 /// The features that the controller has, but for the volatile write cache.
-const FEATURES: [FeatureId; 15] = [
+const FEATURES: [FeatureId; 16] = [
     FeatureId::ARBITRATION,
     FeatureId::POWER_MANAGEMENT,
     FeatureId::TEMPERATURE_THRESHOLD,
@@ -110,6 +110,7 @@ const FEATURES: [FeatureId; 15] = [
     FeatureId::HOST_IDENTIFIER,
     FeatureId::RESERVATION_NOTIFICATION_MASK,
     FeatureId::RESERVATION_PERSISTENCE,
+    FeatureId::NAMESPACE_WRITE_PROTECTION,
 ];
 
 /// Returns the Supported Log Pages log page.
@@ -118,7 +119,8 @@ pub(super) fn supported(options: &Options) -> Vec<u8> {
     let placed = placement::PAGES.into_iter().filter(|_| options.placement.on);
     let boots = (options.boot_partitions != 0).then_some(LogPageId::BOOT_PARTITION);
     let zoned = options.zones.any().then_some(LogPageId::CHANGED_ZONES);
-    for id in LOG_PAGES.into_iter().chain(placed).chain(boots).chain(zoned) {
+    let access = options.ana.map(|_| LogPageId::ASYMMETRIC_NAMESPACE_ACCESS);
+    for id in LOG_PAGES.into_iter().chain(placed).chain(boots).chain(zoned).chain(access) {
         log.log_pages[usize::from(id.0)] = LogPageSupport::new().with_supported(true);
     }
     log.as_bytes().to_vec()
@@ -191,6 +193,7 @@ pub(super) fn features(has_cache: bool, options: &Options) -> Vec<u8> {
                 | FeatureId::KEY_VALUE_CONFIGURATION
                 | FeatureId::RESERVATION_NOTIFICATION_MASK
                 | FeatureId::RESERVATION_PERSISTENCE
+                | FeatureId::NAMESPACE_WRITE_PROTECTION
         );
         let scope =
             FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);

@@ -91,6 +91,9 @@ impl<M: Media> Core<M> {
         };
         if let Some(nsid) = changed {
             self.io.check_access(nsid, Access::Write)?;
+            if AdminOpcode(command.opcode) != AdminOpcode::NAMESPACE_ATTACHMENT {
+                self.io.check_protection(nsid)?;
+            }
         }
         let done = match AdminOpcode(command.opcode) {
             AdminOpcode::NAMESPACE_MANAGEMENT => match select {

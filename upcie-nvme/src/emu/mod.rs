@@ -25,7 +25,7 @@
 //! leaves a namespace that is not ready until it is formatted again or deleted; the others go on.
 //!
 //! # Features
-//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
+//! NVMe 1.4, or 2.1 (`version=2.1`); the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify, Write Uncorrectable
 //! and Copy; the zoned command set (`zoned=true`); flexible data placement (`fdp=true`); the key value command set (`kv=true`),
 //! whose pairs are in memory, each counted as 64 bytes and its value; all mandatory admin commands and features; PRPs, and SGLs
 //! with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in each round). Optional admin commands:
@@ -33,7 +33,8 @@
 //! Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII characters), boot
 //! partitions on request (whose image is any data; both are locked at first), Keep Alive. A Sanitize takes 200 ms at least and a
 //! short self-test 300 ms, for progress to be seen; namespaces and formats that a host has made last as long as the controller,
-//! also with a file. Compare and Write as a fused operation.
+//! also with a file. Compare and Write as a fused operation. Write protection of namespaces (feature 84h). With `ana=` the
+//! controller reports the state of its path to the namespaces (Asymmetric Namespace Access), which its command C0h changes.
 //!
 //! # Identity
 //! The NQN of the NVM subsystem and the identifiers of the namespaces (EUI64, NGUID, UUID) are the same each time for a file of one
@@ -133,6 +134,7 @@ mod io;
 mod key_value;
 mod keys;
 mod layout;
+mod limits;
 mod lines;
 mod lockstep;
 mod log_pages;
@@ -147,6 +149,7 @@ mod namespace;
 mod optional;
 mod options;
 mod own_memory;
+mod paths;
 mod pieces;
 mod placement;
 mod power;
@@ -173,6 +176,7 @@ mod uncommon;
 pub mod units;
 mod vendor;
 mod virtualization;
+mod write_protection;
 mod zones;
 
 #[cfg(test)]

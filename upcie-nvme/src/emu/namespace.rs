@@ -3,6 +3,9 @@
 use super::formats::Layout;
 use crate::spec::{Csi, Status};
 
+/// NWPC: a namespace can have all states of write protection.
+pub(super) const WRITE_PROTECTION: u8 = 0b111;
+
 /// A namespace: blocks of one size, one part of the media.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Namespace {
@@ -22,6 +25,8 @@ pub(super) struct Namespace {
     pub zoned: bool,
     /// Set for a namespace with keys, which has no blocks for the commands of plain namespaces.
     pub keys: bool,
+    /// The state of its write protection (WPS), of feature 84h.
+    pub write_protection: u8,
     /// Namespaces that had this identifier before: each has an identity of its own.
     pub generation: u32,
 }
@@ -75,6 +80,7 @@ impl Namespace {
             away,
             zoned: false,
             keys: false,
+            write_protection: 0,
             generation: 0,
         };
         plain.with_layout(layout)

@@ -67,6 +67,7 @@ impl<M: Media> Io<M> {
     pub(super) fn mark(&mut self, command: &Command) -> Result<u64, Status> {
         let namespace = self.namespace(command.nsid)?;
         let (offset, len) = namespace.range(command.slba(), command.block_count().into())?;
+        self.limits.check(len)?;
         self.writable()?;
         if self.marks.set(offset..offset + len) { Ok(MARK_BYTES) } else { Err(Status::INTERNAL_ERROR) }
     }
@@ -80,6 +81,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let (offset, len) = self.range(*command)?;
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
+        self.check_prps(command, len)?;
         self.readable(offset, len)?;
         if !self.media.moves_data() {
             return data.check(self.page, (len, false)).map(|()| 0);

@@ -143,6 +143,7 @@ impl<M: Media> Io<M> {
         let namespace = *self.namespace(command.nsid)?;
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
         let (offset, len) = namespace.range(slba, count)?;
+        self.limits.check(len)?;
         let protection = Protection::of(namespace.layout, command)?;
         refuse_action(protection.as_ref())?;
         let (part, first) = ((count - done).min(PIECE >> namespace.shift), done << namespace.shift);
@@ -172,6 +173,7 @@ impl<M: Media> Io<M> {
         let namespace = *self.namespace(command.nsid)?;
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
         let (offset, len) = namespace.range(slba, count)?;
+        self.limits.check(len)?;
         let protection = Protection::of(namespace.layout, command)?;
         self.writable()?;
         // Protection information is made and written block by block.
@@ -211,6 +213,7 @@ impl<M: Media> Io<M> {
         }
         data.fetch(host, self.page, ranges.as_mut_bytes())?;
         // Check all ranges before the first is deallocated.
+        self.limits.check_ranges(ranges)?;
         for range in &*ranges {
             namespace.range(range.slba, range.nlb.into())?;
         }
@@ -231,6 +234,7 @@ impl<M: Media> Io<M> {
     ) -> Result<u64, Status> {
         let namespace = *self.namespace(command.nsid)?;
         self.writable()?;
+        self.check_protection(command.nsid)?;
         let (most, mut done) = (ZERO_PIECE >> namespace.shift, 0);
         while let Some((slba, count)) = ranges.next() {
             let part = count.min(most - done);

@@ -20,6 +20,7 @@ impl<M: Media> Machine<M> {
     pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.core.io.media.lose_power(random);
         self.core.io.reservations.lose_power();
+        self.core.io.end_protection();
         self.core.own.lose_power();
         if let Some(boot) = &mut self.core.firmware.boot {
             boot.lose_power();

@@ -3,11 +3,12 @@
 use super::{Options, boot::BootProperties, config::copy_at, layout::DSTRD, own_memory::OwnProperties};
 use crate::spec::{
     AdminQueueAttributes, ArbitrationMechanism, BootPartitionSelect, Capabilities, CommandSet, Configuration,
-    ControllerStatus, NSSR_SIGNATURE, ShutdownNotification, ShutdownStatus, Version, offset,
+    ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, offset,
 };
 
-/// The version that the controller reports: the oldest that the driver needs, and the most common one.
-pub(super) const VERSION: Version = Version::of(1, 4, 0);
+/// Times to become ready, in units of 500 ms: CAP.TO of version 1.4, and CRTO.CRWMT since 2.0, which is more than CAP.TO can tell.
+const READY: u8 = 2;
+const READY_WITH_MEDIA: u16 = 300;
 /// The largest CC.MPS where the smallest is not larger: 64 KiB.
 const MPSMAX: u8 = 4;
 /// Entry sizes of I/O queues, as powers of two.
@@ -32,7 +33,9 @@ pub(super) enum Action {
 /// The registers' values.
 #[derive(Debug, Default)]
 pub(super) struct Registers {
+    version: Version,
     pub cap: Capabilities,
+    crto: ReadyTimeouts,
     pub cc: Configuration,
     pub csts: ControllerStatus,
     pub aqa: AdminQueueAttributes,
@@ -48,11 +51,13 @@ impl Registers {
     /// a reset of all would take the controllers of the other hosts from them.
     pub fn new(options: &Options, controllers: u16) -> Self {
         let mpsmin = (options.mpsmin.ilog2() - 12) as u8;
+        let crwmt = if options.is_new() { READY_WITH_MEDIA } else { 0 };
+        let crto = ReadyTimeouts::new().with_crwmt(crwmt);
         let cap = Capabilities::new()
             .with_mqes((options.depth - 1) as u16)
             .with_cqr(true)
             .with_ams(options.wrr.into())
-            .with_to(2)
+            .with_to(if options.is_new() { crwmt.min(0xff) as u8 } else { READY })
             .with_dstrd(DSTRD)
             .with_nssrs(controllers == 1)
             .with_css(options.command_sets())
@@ -60,8 +65,9 @@ impl Registers {
             .with_mpsmin(mpsmin)
             .with_mpsmax(MPSMAX.max(mpsmin))
             .with_pmrs(options.pmr != 0)
-            .with_cmbs(options.cmb != 0);
-        Self { cap, ..Self::default() }
+            .with_cmbs(options.cmb != 0)
+            .with_crms(options.is_new().into());
+        Self { version: options.version, cap, crto, ..Self::default() }
     }
 
     /// Reads any bytes of the BAR of a secondary controller that is offline: CSTS.CFS is 1, and all else 0.
@@ -77,7 +83,7 @@ impl Registers {
         let mut image = [0_u8; offset::PMRMSCU + 4];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset::CAP, &self.cap.into_bits().to_le_bytes());
-        put(offset::VS, &VERSION.into_bits().to_le_bytes());
+        put(offset::VS, &self.version.into_bits().to_le_bytes());
         put(offset::INTMS, &self.mask.to_le_bytes());
         put(offset::INTMC, &self.mask.to_le_bytes());
         put(offset::CC, &self.cc.into_bits().to_le_bytes());
@@ -92,6 +98,7 @@ impl Registers {
         put(offset::BPMBL, &self.boot.buffer.to_le_bytes());
         put(offset::CMBMSC, &own.cmb.control.into_bits().to_le_bytes());
         put(offset::CMBSTS, &own.cmb.status.to_le_bytes());
+        put(offset::CRTO, &self.crto.into_bits().to_le_bytes());
         put(offset::PMRCAP, &own.pmr.capabilities.into_bits().to_le_bytes());
         put(offset::PMRCTL, &own.pmr.control.to_le_bytes());
         put(offset::PMRSTS, &own.pmr.status.into_bits().to_le_bytes());

@@ -103,6 +103,7 @@ impl<M: Media> Io<M> {
         let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
         let (offset, len) = self.range(command)?;
+        self.check_prps(&command, len)?;
         if writes {
             self.writable()?;
         } else {
@@ -137,6 +138,16 @@ impl<M: Media> Io<M> {
         Ok(None)
     }
 
+    /// Refuses a transfer of `len` bytes by more PRPs than the controller takes (`prps=`).
+    pub(super) fn check_prps(&self, command: &Command, len: u64) -> Result<(), Status> {
+        let pages = ((command.prp1() & (self.page - 1)) + len).div_ceil(self.page);
+        let is_many = self.most_prps != 0 && pages > self.most_prps.into();
+        if is_many && command.flags & Command::PSDT == 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        Ok(())
+    }
+
     /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata, namespaces keys, or hosts
     /// reservations. The half of a fused operation is noted alone ([`IS_FUSED`]).
     #[cold]
@@ -154,6 +165,9 @@ impl<M: Media> Io<M> {
         let mut command = Command { flags, cdw10, cdw11, cdw12, cdw13, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
         command.set_metadata_pointer(mptr);
+        if self.guarded {
+            self.path.check(NvmOpcode(opcode))?;
+        }
         match self.keyed(nsid) {
             // The key value command set has no fused operations.
             Some(_) if flags & FUSE != 0 => return Err(Status::INVALID_FIELD.with_do_not_retry()),

@@ -11,12 +11,16 @@
 //! With the notice of a changed telemetry log the controller collects its own telemetry data (log page 08h) before, unless the
 //! host has not yet read what there is.
 //!
+//! With the notice of changed access, dword 11 is the new state of the path to the namespaces (`ana=`), or 0 to leave it.
+//!
 //! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the
 //! namespace; with that of a changed zone it is the namespace whose first zone the Changed Zone List names, which has to have
 //! zones.
 
 use super::events::Admin;
-use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};
+use crate::spec::{
+    AccessState, AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status,
+};
 
 /// The opcodes.
 const RAISE: u8 = 0xc0;
@@ -26,6 +30,14 @@ const HOLD: u8 = 0xc1;
 pub(super) fn reports_telemetry(command: &Command) -> bool {
     let subject = AsyncEvent::from_bits(command.cdw10).subject();
     command.opcode == RAISE && matches!(subject, EventKind::Notice(NoticeEvent::TELEMETRY))
+}
+
+/// Returns the state of access that a command names which raises the notice of its change, if it names one.
+pub(super) fn access_state(command: &Command) -> Option<AccessState> {
+    let subject = AsyncEvent::from_bits(command.cdw10).subject();
+    let is_change = matches!(subject, EventKind::Notice(NoticeEvent::ASYMMETRIC_NAMESPACE_ACCESS));
+    let state = AccessState(u8::try_from(command.cdw11).unwrap_or(0));
+    (command.opcode == RAISE && is_change && command.cdw11 != 0).then_some(state)
 }
 
 /// Carries out a vendor-specific command; returns dword 0 of its completion. `has_zones` tells of a namespace.

@@ -17,8 +17,8 @@ pub struct Extent {
     pub(crate) last: u64,
     /// The namespace's id, in the position that it has in the first 8 bytes of a command.
     pub(crate) nsid_high: u64,
-    /// Blocks that one command may transfer on the plain path: `max_blocks`, and 0 if blocks have metadata. So the plain
-    /// path's compare sends their commands to the slow one.
+    /// Blocks that one command may transfer on the plain path: `max_blocks`; fewer if the controller takes few PRPs, and 0 if
+    /// blocks have metadata. So the plain path's compare sends such commands to the slow one.
     pub(crate) plain_blocks: u32,
     /// Log2 of the greatest power of two that divides the bytes of a block, and the inverse modulo 2^64 of the rest: 1 if
     /// their number is a power of two.

@@ -129,7 +129,8 @@ impl<T> Turn<'_, T> {
     ) -> Result<DataPointer, Refusal> {
         let data = held.prepared();
         // Not 0: that many bytes are blocks.
-        if start == 0 && data.len as usize == len && data.space == self.queue.space {
+        let is_plain = data.space == self.queue.space && len as u64 <= self.queue.lists.shape().plain_bytes;
+        if start == 0 && data.len as usize == len && is_plain {
             return Ok(DataPointer { prp1: data.iova, prp2: data.second, list: 0, psdt: 0 });
         }
         self.pointer(opcode, held, start, len)

@@ -1,7 +1,7 @@
 //! A queue's memory and state: rings, slots, cursors.
 
 use super::{
-    Epoch, ListPool, Live, SglUse,
+    Epoch, ListPool, Live,
     slot::{Cursor, FREE, FREE_MASK, SQE_WORDS, Slot},
     timer::Timer,
 };
@@ -165,7 +165,7 @@ impl<T> Queue<T> {
             timed: false,
             timers: vec![Timer::default(); padded as usize].into(),
             sq_combining,
-            space: if lists.shape().sgl == SglUse::Always { NO_SPACE } else { lists.space() },
+            space: if lists.shape().plain_bytes == 0 { NO_SPACE } else { lists.space() },
             sq_doorbell,
             cq_doorbell,
             lists,

@@ -110,7 +110,10 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
         stamp,
         last: identify.nsze.wrapping_sub(1),
         nsid_high: u64::from(nsid) << 32,
-        plain_blocks: if format.metadata_size() == 0 { blocks as u32 } else { 0 },
+        plain_blocks: match format.metadata_size() {
+            0 => (controller.plain_bytes() / block.max(1)).min(blocks) as u32,
+            _ => 0,
+        },
         shift,
         inverse,
         max_blocks: blocks as u32,

@@ -59,6 +59,7 @@ impl<M: Media> Io<M> {
         let changes = matches!(opcode, KeyValueOpcode::STORE | KeyValueOpcode::DELETE);
         if changes {
             self.writable()?;
+            self.check_protection(command.nsid)?;
         }
         let moves = matches!(opcode, KeyValueOpcode::STORE | KeyValueOpcode::RETRIEVE | KeyValueOpcode::LIST);
         if moves && u64::from(command.cdw10) > self.mdts {

@@ -96,6 +96,7 @@ impl<M: Media> Io<M> {
         if moved.data > self.mdts {
             return Err(INVALID_FIELD);
         }
+        self.check_prps(command, moved.data)?;
         let buffers = Buffers::of(host, command, self.sgls, self.page, moved)?;
         let flip = flip.map(|bit| (bit % (moved.data * 8) / 8, 1 << (bit % 8)));
         // The bit to flip may be anywhere in the data.

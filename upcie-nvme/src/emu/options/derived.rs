@@ -1,11 +1,17 @@
 //! Properties of the controller that follow from its options.
 
 use super::Options;
+use crate::spec::Version;
 
 impl Options {
-    /// Returns the command sets that CAP.CSS reports: zoned and key value namespaces need bit 6.
+    /// Returns the command sets that CAP.CSS reports: zoned and key value namespaces need bit 6, and so does version 2.1.
     pub(in super::super) fn command_sets(&self) -> u8 {
-        self.css | u8::from(self.zones.any() || self.keys.any()) << 6
+        self.css | u8::from(self.zones.any() || self.keys.any() || self.is_new()) << 6
+    }
+
+    /// Returns `true` if the controller has what version 2.0 made mandatory.
+    pub(in super::super) fn is_new(&self) -> bool {
+        self.version >= Version::of(2, 0, 0)
     }
 
     /// Returns `true` if hosts can choose all command sets.

@@ -1,5 +1,7 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod access;
+mod check;
 mod controllers;
 mod derived;
 mod each;
@@ -22,8 +24,9 @@ pub(super) use zones::{EXTENSION_UNIT, GRANULARITY};
 
 use super::{
     Error, Sgls, boot,
-    units::{self, Bytes, number},
+    units::{self, number},
 };
+use crate::spec::{AccessState, Version};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
@@ -38,6 +41,8 @@ const OWN_SIZES: RangeInclusive<u64> = 64 << 10..=256 << 20;
 const OWN_TEXT: &str = "0, or a power of two from 64K to 256M";
 /// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
+/// The default version: the oldest that the driver needs, and the most common one.
+const OLD: Version = Version::of(1, 4, 0);
 
 /// Options of an embedded controller. `Display` prints them in the form that `FromStr` reads, without those
 /// at their default.
@@ -111,11 +116,21 @@ pub struct Options {
     /// `dbbuf=true`: the controller has Doorbell Buffer Config, and grants no more I/O queues of each kind than have their doorbells
     /// in a memory page of `mpsmin=`: 63 with 4096 bytes.
     pub dbbuf: bool,
+    /// `version=`: the version of the Base specification that the controller reports, 1.4 or 2.1. With 2.1 it has all that is
+    /// mandatory since: command set profiles (CAP.CSS bit 6), the time to become ready (CRTO, longer than CAP.TO can tell), and
+    /// the limits of commands that MDTS does not cover. Default 1.4.
+    pub version: Version,
+    /// `ana=`: the state of Asymmetric Namespace Access in which the controller has its namespaces at first. Default: it reports
+    /// none.
+    pub ana: Option<AccessState>,
     /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
     /// (aligned to dwords, of whole dwords) or `false` (none).
     pub sgl: Sgls,
+    /// `prps=`: the most PRPs of a Read, Write or Compare of blocks, at least 2; the controller fails one with more, whatever
+    /// `mdts=` is. Default 0: any number.
+    pub prps: u32,
     /// `hmb=`: the bytes of the host's memory that the controller wishes to use (HMPRE), whole pages of 64 KiB up to 1 GiB; it
     /// takes a quarter, too. Default 0: it uses none.
     pub hmb: u64,
@@ -170,8 +185,11 @@ impl Default for Options {
             intx: false,
             wrr: false,
             dbbuf: false,
+            version: OLD,
+            ana: None,
             css: 1,
             sgl: Sgls::Bytes,
+            prps: 0,
             hmb: 0,
             cmb: 0,
             pmr: 0,
@@ -275,6 +293,17 @@ impl Options {
             "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
             "wrr" => self.wrr = value.parse().map_err(|_| bad("true or false"))?,
             "dbbuf" => self.dbbuf = value.parse().map_err(|_| bad("true or false"))?,
+            "version" => {
+                self.version = match value {
+                    "1.4" => OLD,
+                    "2.1" => Version::of(2, 1, 0),
+                    _ => return Err(bad("1.4 or 2.1")),
+                };
+            }
+            "ana" => {
+                let states = "optimized, non-optimized, inaccessible, persistent-loss or change";
+                self.ana = Some(access::parse(value).ok_or_else(|| bad(states))?);
+            }
             "css" => {
                 let parsed = match value.strip_prefix("0x") {
                     Some(digits) => u8::from_str_radix(digits, 16),
@@ -283,6 +312,7 @@ impl Options {
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
             "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
+            "prps" => self.prps = number(value, 2, u32::MAX).ok_or_else(|| bad("2 or more"))?,
             "hmb" => {
                 let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;
                 self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;
@@ -315,54 +345,6 @@ impl Options {
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
-    }
-
-    /// Checks that the options are compatible, as [`Emulator::new`](super::Emulator::new) does.
-    ///
-    /// # Errors
-    /// [`Error::Option`]: names the option that is not compatible with another.
-    pub fn check(&self) -> Result<(), Error> {
-        let bad = |option: String, reason: String| Err(Error::Option { option, reason });
-        if self.null && self.file.is_some() {
-            return bad("null=true".into(), "it can't go with file=: nothing would be written".into());
-        }
-        if self.populate == Some(true) && (self.null || self.file.is_some()) {
-            return bad(
-                "populate=true".into(),
-                "it can't go with file= or null=true, which take no memory".into(),
-            );
-        }
-        if self.lba.len() > self.namespaces as usize {
-            let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
-            let reason = format!("more block sizes than namespaces={}", self.namespaces);
-            return bad(format!("lba={}", lba.join("+")), reason);
-        }
-        self.check_functions()?;
-        self.check_metadata()?;
-        if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
-            let reason = format!("less than namespaces={}", self.namespaces);
-            return bad(format!("nn={nn}"), reason);
-        }
-        if self.mdts < 2 * self.mpsmin {
-            let reason = format!("two memory pages of mpsmin={} at least", Bytes(self.mpsmin.into()));
-            return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
-        }
-        self.zones.check(self.namespaces, self.size, self.file.is_some())?;
-        self.placement.check(self.zones.any())?;
-        let others = [
-            (self.file.is_some(), "file=: a file keeps blocks, not keys"),
-            (self.null, "null=true: nothing would be stored"),
-            (self.populate == Some(true), "populate=true: values take memory as they are stored"),
-        ];
-        self.keys.check(self.namespaces, &self.zones, others)?;
-        let block = self.largest_block();
-        match self.size {
-            Some(size) if size % block != 0 => bad(
-                format!("size={}", Bytes(size)),
-                format!("it is not a multiple of the block size, {block} bytes"),
-            ),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
         Error,
         units::{Bytes, Time},
     },
-    Options,
+    Options, access,
 };
 use std::{fmt, str::FromStr};
 
@@ -81,8 +81,11 @@ impl fmt::Display for Options {
         put(self.intx, "intx", &self.intx)?;
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.dbbuf, "dbbuf", &self.dbbuf)?;
+        put(self.version != default.version, "version", &self.version)?;
+        put(self.ana.is_some(), "ana", &self.ana.map_or("", access::text))?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
+        put(self.prps != 0, "prps", &self.prps)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
         put(self.cmb != 0, "cmb", &Bytes(self.cmb))?;
         put(self.pmr != 0, "pmr", &Bytes(self.pmr))?;

@@ -23,16 +23,23 @@ use zerocopy::{FromZeros, IntoBytes, little_endian::U16};
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 
 impl<M: Media> Io<M> {
-    /// Notes whether a reservation restricts this controller's host: its commands take another way then.
+    /// Notes whether a reservation restricts this controller's host, namespaces are write protected, or the path to them refuses
+    /// commands: they take another way then.
     pub(in super::super) fn note_reservations(&mut self) {
         self.restricted = self.reservations.restrict(self.controller);
         let any_keys = self.namespaces.iter().any(|namespace| namespace.keys);
-        let others = self.placement.is_some() || self.has_own_memory;
-        self.careful = self.any_metadata || any_keys || others || self.restricted;
+        let others = self.placement.is_some() || self.has_own_memory || self.most_prps != 0;
+        self.guarded = self.any_protected() || self.path.refusal().is_some();
+        self.careful = self.any_metadata || any_keys || others || self.restricted || self.guarded;
     }
 
-    /// Returns an error if a reservation keeps the host from an I/O command.
+    /// Returns an error if a reservation keeps the host from an I/O command, the namespace is write protected, or out of
+    /// reach.
     pub(in super::super) fn check_command(&self, opcode: NvmOpcode, nsid: u32) -> Result<(), Status> {
+        if self.guarded {
+            self.path.check(opcode)?;
+            self.check_change(opcode, nsid)?;
+        }
         Access::of(opcode).map_or(Ok(()), |access| self.check_access(nsid, access))
     }
 

@@ -60,6 +60,11 @@ impl Reservations {
         self.version
     }
 
+    /// Counts a change of something else that each controller has to know of.
+    pub fn note_change(&mut self) {
+        self.version += 1;
+    }
+
     /// Returns `true` if a reservation keeps the host of a controller from some command.
     pub fn restrict(&self, controller: u16) -> bool {
         let host = self.host(controller);

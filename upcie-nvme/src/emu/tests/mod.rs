@@ -34,6 +34,8 @@ mod strict;
 mod struck;
 mod subsystem;
 mod uncorrectable;
+mod version;
 mod virtualization;
+mod write_protection;
 mod zoned_pieces;
 mod zones;

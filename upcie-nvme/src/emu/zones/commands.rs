@@ -16,8 +16,8 @@ use super::{
     state::Place,
 };
 use crate::spec::{
-    Command, CopyDword12, CopyRange, NvmOpcode, Status, ZoneAction, ZoneReceiveDword13, ZoneSendDword13,
-    ZoneState,
+    Command, CopyDword12, CopyRange, NvmOpcode, Status, StatusType, ZoneAction, ZoneReceiveDword13,
+    ZoneSendDword13, ZoneState,
 };
 use std::ops::Range;
 
@@ -41,7 +41,12 @@ impl<M: Media> Io<M> {
         status: Status,
     ) -> (Status, u64) {
         let done = match self.zoned(fields.nsid) {
-            _ if status == Status::RESERVATION_CONFLICT => Err(status),
+            _ if status == Status::RESERVATION_CONFLICT
+                || status == Status::WRITE_PROTECTED
+                || status.code_type() == StatusType::PATH =>
+            {
+                Err(status)
+            }
             // A key value namespace has no reservations (RESCAP is 0).
             _ if is_reservation(fields.opcode)
                 && status == Status::INVALID_OPCODE

@@ -5,6 +5,7 @@ use super::super::{
     formats::{FORMATS, named_format},
     identity::{Identifiers, Identity},
     key_value::{self, Keys},
+    limits::Limits,
     namespace::Namespace,
     options::{EXTENSION_UNIT, GRANULARITY},
 };
@@ -69,7 +70,7 @@ pub(in super::super) fn page(
                 true if csi == Csi::KEY_VALUE => {
                     let keys = keys.get(index).and_then(Option::as_ref).ok_or(Status::INTERNAL_ERROR)?;
                     let ids = Identifiers::new(identity, command.nsid, found.generation);
-                    key_value::page(keys, options.ro, format_progress, &ids)
+                    key_value::page(keys, options.ro || found.write_protection != 0, format_progress, &ids)
                 }
                 _ => Vec::new(),
             }
@@ -80,6 +81,7 @@ pub(in super::super) fn page(
             id.zone_append_size_limit = limit.unwrap_or(0);
             id.as_bytes().to_vec()
         }
+        Cns::COMMAND_SET_CONTROLLER if csi == Csi::NVM => Limits::page(options),
         Cns::COMMAND_SET_FORMAT_NAMESPACE if csi == Csi::ZONED => {
             namespace(options, named_format(command)?.shift)
         }

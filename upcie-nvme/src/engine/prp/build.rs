@@ -1,4 +1,4 @@
-//! Data pointers made for one command: PRPs where they can describe the data, otherwise an SGL.
+//! Data pointers made for one command: PRPs where they can describe the data and the controller takes as many, otherwise an SGL.
 
 use super::{
     DataPointer, ENTRY, ListPool, Pages, SglUse, Source,
@@ -39,7 +39,7 @@ impl ListPool {
         mut segments: impl Iterator<Item = (&'b DmaBuf, Range<usize>)>,
     ) -> Option<PageList> {
         let mask = self.page_mask();
-        if self.shape.sgl == SglUse::Always || self.free == 0 {
+        if !self.shape.sgl.keeps_to_prps() || self.free == 0 {
             return None;
         }
         let space = self.space;
@@ -96,7 +96,7 @@ impl ListPool {
                 && *last <= mask + 1
                 && first & 3 == 0
                 && (2..=self.capacity).contains(&rest.len())
-                && self.shape.sgl != SglUse::Always
+                && self.shape.sgl.keeps_to_prps()
             {
                 let list = self.take()?;
                 self.store_all(list, rest);
@@ -132,38 +132,65 @@ impl ListPool {
         source: &impl Source,
         mut count: impl FnMut(u64),
     ) -> Result<DataPointer, Refusal> {
-        if self.shape.sgl != SglUse::Always {
-            let mut pages = Pages::new(self.page_shift);
-            let sgl = self.shape.sgl;
-            let mut writer = Writer::new(self);
-            let mut total = 0;
-            let end = source.each(&mut |address, len| {
-                total += len;
-                writer.add(&mut pages, address, len)
-            });
-            match writer.finish(end) {
-                Err(Refusal::Unaligned) if sgl == SglUse::WhereNeeded => {}
-                done => {
-                    count(total);
-                    return done;
-                }
+        let (pointer, total) = if self.shape.sgl.keeps_to_prps() {
+            match self.by_prps(source) {
+                (Err(Refusal::Unaligned), _) if self.shape.sgl == SglUse::WhereNeeded => self.by_sgl(source),
+                done => done,
             }
-        }
-        self.describe_by_sgl(source, count)
+        } else {
+            self.by_choice(source)
+        };
+        count(total);
+        pointer
     }
 
+    /// Makes PRPs for all pieces; also returns their bytes.
+    #[inline(always)]
+    fn by_prps(&mut self, source: &impl Source) -> (Result<DataPointer, Refusal>, u64) {
+        let (mut pages, mut total) = (Pages::new(self.page_shift), 0);
+        let mut writer = Writer::new(self);
+        let end = source.each(&mut |address, len| {
+            total += len;
+            writer.add(&mut pages, address, len)
+        });
+        (writer.finish(end), total)
+    }
+
+    /// Makes an SGL for all pieces; also returns their bytes.
     #[cold]
     #[inline(never)]
-    fn describe_by_sgl(
-        &mut self,
-        source: &impl Source,
-        mut count: impl FnMut(u64),
-    ) -> Result<DataPointer, Refusal> {
-        let mut writer = SglWriter::new(self);
+    fn by_sgl(&mut self, source: &impl Source) -> (Result<DataPointer, Refusal>, u64) {
+        let (mut writer, mut total) = (SglWriter::new(self), 0);
         let end = source.each(&mut |address, len| {
-            count(len);
+            total += len;
             writer.add(address, len)
         });
-        writer.finish(end)
+        (writer.finish(end), total)
+    }
+
+    /// Makes an SGL, or PRPs for few pages where the queue wants an SGL for more alone: the other one, if the first can't
+    /// describe the data.
+    #[cold]
+    #[inline(never)]
+    fn by_choice(&mut self, source: &impl Source) -> (Result<DataPointer, Refusal>, u64) {
+        let SglUse::Beyond(most) = self.shape.sgl else { return self.by_sgl(source) };
+        let is_short = self.has_pages(source, most.max(2));
+        let first = if is_short { self.by_prps(source) } else { self.by_sgl(source) };
+        match first {
+            (Err(Refusal::Unaligned), _) if is_short => self.by_sgl(source),
+            (Err(Refusal::Unaligned), _) => self.by_prps(source),
+            done => done,
+        }
+    }
+
+    /// Returns `true` if PRPs can describe all pieces, and are at most `most`.
+    fn has_pages(&self, source: &impl Source, most: u16) -> bool {
+        let (mut pages, mut count) = (Pages::new(self.page_shift), 0);
+        let end = source.each(&mut |address, len| {
+            let run = pages.piece(address, len)?;
+            count += u64::from(run.start.is_some()) + run.further;
+            Ok(())
+        });
+        end.is_ok() && count <= u64::from(most)
     }
 }

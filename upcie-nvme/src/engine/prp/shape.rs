@@ -11,10 +11,23 @@ pub enum SglUse {
     /// Data that PRPs can't describe is refused.
     Never,
     /// For data that PRPs can't describe: segments that begin or end within a page, and data that is not aligned to dwords.
+    /// A controller that is known to take few PRPs has [`Beyond`](Self::Beyond) in its place.
     #[default]
     WhereNeeded,
-    /// For all data: for controllers that take few PRPs. No command is on the fast path then.
+    /// For the same, and for data of more memory pages than this (fewer than 2 count as 2): for controllers that take fewer PRPs
+    /// than a command of their longest transfer has. Transfers of the queues of a controller that was
+    /// [opened](crate::ControllerBuilder::sgl) with it are on the fast path up to one page less.
+    Beyond(u16),
+    /// For all data. No command is on the fast path then.
     Always,
+}
+
+impl SglUse {
+    /// Returns `true` if data that PRPs can describe always takes them.
+    #[inline(always)]
+    pub(super) fn keeps_to_prps(self) -> bool {
+        matches!(self, Self::Never | Self::WhereNeeded)
+    }
 }
 
 /// The forms of data pointers that a queue may use.
@@ -23,6 +36,8 @@ pub(crate) struct Shape {
     pub(crate) page_shift: u32,
     /// [`SglUse::Never`] if the controller takes none.
     pub(crate) sgl: SglUse,
+    /// The most bytes of a buffer whose prepared PRPs need no look: 0 for none.
+    pub(crate) plain_bytes: u64,
     /// Bits that are 0 in addresses and lengths of an SGL.
     pub(crate) sgl_mask: u64,
 }
@@ -30,7 +45,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// Makes the shape of PRPs alone.
     pub(crate) fn prps(page_shift: u32) -> Self {
-        Self { page_shift, sgl: SglUse::Never, sgl_mask: 0 }
+        Self { page_shift, sgl: SglUse::Never, plain_bytes: u64::MAX, sgl_mask: 0 }
     }
 
     /// Returns `reason`, with the number of the segment where there is one.
@@ -100,7 +115,7 @@ impl Shape {
         by_sgl = by_sgl.or(is_odd(block).then_some(block.2));
         match self.sgl {
             SglUse::Never => by_prps,
-            SglUse::WhereNeeded => by_prps.and(by_sgl),
+            SglUse::WhereNeeded | SglUse::Beyond(_) => by_prps.and(by_sgl),
             SglUse::Always => by_sgl,
         }
     }

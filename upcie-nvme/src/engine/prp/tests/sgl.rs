@@ -89,7 +89,9 @@ fn lists_of_any_shape_name_all_bytes() {
     let (heap, host) = heap(12);
     let (mut by_prps, mut by_sgl, mut listed) = (0, 0, 0);
     for (max, bytes) in [(4096, 4096), (24 << 10, 4096), (2 << 20, 16 << 10)] {
-        for (usage, mask) in [(SglUse::Always, 0), (SglUse::WhereNeeded, 0), (SglUse::Always, 3)] {
+        let uses =
+            [(SglUse::Always, 0), (SglUse::WhereNeeded, 0), (SglUse::Beyond(3), 0), (SglUse::Always, 3)];
+        for (usage, mask) in uses {
             let mut pool = with_sgls(pool(&heap, bytes, max, 12), usage, mask);
             for _ in 0..300 {
                 let step = if mask == 0 { 1 } else { [4, 4, 2][random.below(3)] };
@@ -102,8 +104,9 @@ fn lists_of_any_shape_name_all_bytes() {
                 }
                 let pointer = built.unwrap();
                 if pointer.psdt == 0 {
-                    assert_eq!(usage, SglUse::WhereNeeded);
+                    assert!(matches!(usage, SglUse::WhereNeeded | SglUse::Beyond(_)));
                     let found = host.pages(pointer.prp1, pointer.prp2, buf.total_len(), 12);
+                    assert!(usage == SglUse::WhereNeeded || found.len() <= 3, "{found:?}");
                     assert_eq!(joined(found.into_iter().map(|(at, len)| (at, len as u64))), wanted);
                     by_prps += 1;
                 } else {
@@ -169,8 +172,9 @@ fn the_segment_that_does_not_fit_is_named() {
             (SglUse::Never, by_prps),
             (SglUse::Always, by_dwords),
             (SglUse::WhereNeeded, by_prps.and(by_dwords)),
+            (SglUse::Beyond(2), by_prps.and(by_dwords)),
         ] {
-            let shape = Shape { page_shift: 12, sgl, sgl_mask: 3 };
+            let shape = Shape { sgl, sgl_mask: 3, ..Shape::prps(12) };
             assert_eq!(shape.refuse(&buf, 0..buf.total_len()), wanted.map(segment), "case {number}, {sgl:?}");
         }
     }
@@ -180,4 +184,32 @@ fn the_segment_that_does_not_fit_is_named() {
         Some(Refusal::Unaligned),
         "one segment has no number"
     );
+}
+
+#[test]
+fn data_of_more_pages_than_the_limit_is_an_sgl() {
+    let (heap, host) = heap(12);
+    let mut pool = with_sgls(pool(&heap, 64 << 10, 1 << 20, 12), SglUse::Beyond(3), 3);
+    let page = |part| heap.alloc_aligned(12288, 4096).unwrap().slice(part);
+    for (len, start, by_prps) in [(12288, 0, true), (12284, 4, true), (8, 4092, true)] {
+        let pointer = build(&mut pool, &page(start..start + len)).unwrap();
+        assert_eq!(pointer.psdt == 0, by_prps, "{len} bytes at {start}");
+        [pointer.list].into_iter().filter(|&list| list != 0).for_each(|list| pool.release(list));
+    }
+    let buffer = heap.alloc_aligned(32768, 4096).unwrap();
+    let whole = build(&mut pool, &buffer).unwrap();
+    assert_eq!(blocks(&host, whole), [(buffer.iova(0), 32768)], "no list, whatever its length");
+    // Three pages and a byte of a fourth.
+    for (start, len, by_prps) in [(0, 12288, true), (4096, 12288, true), (4, 12288, false), (0, 16384, false)]
+    {
+        let part = pool.build_range(&buffer, start, len).unwrap();
+        assert_eq!(part.psdt == 0, by_prps, "{len} bytes at {start}");
+        [part.list].into_iter().filter(|&list| list != 0).for_each(|list| pool.release(list));
+    }
+    let pages = |count| DmaBuf::gather((0..count).map(|_| page(0..4096)));
+    assert_eq!(build(&mut pool, &pages(3)).unwrap().psdt, 0);
+    assert_ne!(build(&mut pool, &pages(4)).unwrap().psdt, 0);
+    // Data blocks have whole dwords here, and PRPs may end anywhere.
+    let odd = DmaBuf::gather([page(0..12288), page(0..4095)]);
+    assert_eq!(build(&mut pool, &odd).unwrap().psdt, 0);
 }

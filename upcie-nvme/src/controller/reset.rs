@@ -23,8 +23,8 @@ const OPERATION: &str = "resetting the controller";
 
 impl Controller {
     /// Resets the controller (CC.EN to 0 and back; Base, "Controller Level Reset"), from any thread and with commands in
-    /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, and the features that
-    /// [`admin`](Self::admin) has set, and the requests for [`events`](Self::events).
+    /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, the features that
+    /// the program has set, by [`admin`](Self::admin) or [raw](Self::admin_raw), and the requests for [`events`](Self::events).
     ///
     /// Every queue stops: its next turn is [`Failure::Reset`], an open turn rings no more doorbell,
     /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and

@@ -136,8 +136,8 @@ struct Interrupt {
 
 impl Controller {
     /// Turns asynchronous events on: asks the controller for every event that it offers (feature 0Bh: all SMART critical
-    /// warnings and the notices of Identify's OAES and LPA), and sends as many requests as it holds (AERL), 8 at most. Turns
-    /// interrupts on where the transport has them. The admin queue has vector 0.
+    /// warnings and the notices of Identify's OAES and LPA) unless the program has set that feature, and sends as many requests
+    /// as it holds (AERL), 8 at most. Turns interrupts on where the transport has them. The admin queue has vector 0.
     ///
     /// One [`Events`] of a controller can exist at a time; it keeps the controller open.
     ///
@@ -188,8 +188,11 @@ impl Controller {
 }
 
 impl Inner {
-    /// Asks the controller for every event that it offers.
+    /// Asks the controller for every event that it offers, unless the program has chosen some.
     fn configure_events(&self, limit: &mut Limit<'_>) -> Result<()> {
+        if self.features.has(FeatureId::ASYNC_EVENT_CONFIGURATION) {
+            return Ok(());
+        }
         let identify = &self.properties.identify;
         let with_region = self.properties.version >= Version::of(1, 4, 0);
         let warnings = if with_region { WARNINGS.0 | WARNINGS.1 } else { WARNINGS.0 };

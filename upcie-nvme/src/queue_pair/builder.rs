@@ -1,6 +1,6 @@
 //! I/O queue pairs: described, made on the controller, deleted there.
 
-use super::{OnTimeout, QueuePair, deadlines::Deadlines};
+use super::{OnTimeout, QueuePair, deadlines::Deadlines, one::notice};
 use crate::{
     Controller, Error, Result,
     controller::{Inner, Limit, PRIORITY, create},
@@ -162,6 +162,7 @@ impl QueuePairBuilder<'_> {
         if self.command_timeout.is_some() {
             queue.set_timed();
         }
+        notice(&mut queue, self.controller);
         let deadlines = Deadlines::new(self.command_timeout, self.on_timeout);
         Ok(QueuePair::new(queue, waiter, (priority, deadlines), self.controller.clone()))
     }

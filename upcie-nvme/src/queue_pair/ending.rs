@@ -1,6 +1,6 @@
 //! The end of a queue pair: by a reset, after which it begins again, or by its deletion.
 
-use super::pair::QueuePair;
+use super::{one::notice, pair::QueuePair};
 use crate::{Error, Result, engine::Returned, wait::Waiter};
 use upcie_core::dma::DmaBuf;
 
@@ -41,6 +41,7 @@ impl<T> QueuePair<T> {
             }
             return Err(error);
         }
+        notice(&mut self.queue, &self.controller);
         self.reaped.restart();
         self.looks.progress = (self.controller.clock().now(), self.queue.completion_cursor());
         Ok(std::mem::take(&mut self.returned))

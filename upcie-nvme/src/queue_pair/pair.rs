@@ -3,7 +3,7 @@
 use super::{
     deadlines::Deadlines,
     diagnosis::diagnose,
-    one::{Looks, One, Reaped, arm, check_progress, look, waiter},
+    one::{Looks, One, Reaped, arm, check_progress, look, notice, waiter},
 };
 use crate::{
     Result, Turn, Wait,
@@ -102,7 +102,8 @@ impl<T> QueuePair<T> {
     /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps
     /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 100 ms,
     /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing. If commands have
-    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)).
+    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)); while there are
+    /// [`Events`](crate::Events), for those.
     ///
     /// # Errors
     /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the queue
@@ -137,6 +138,7 @@ impl<T> QueuePair<T> {
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
         let Self { queue, waiter, policy, polled, reaped, looks, controller, .. } = self;
+        notice(queue, controller);
         let deadlines = &mut looks.deadlines;
         let watch = Stopwatch::of(controller.clock());
         deadlines.look(queue, controller, watch.now())?;

@@ -31,18 +31,20 @@ impl Controller {
     /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
     /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
     ///
-    /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
+    /// If the controller does not stop, or does not become ready again, its PCI function is reset. [`reset_by`](Self::reset_by)
+    /// chooses the means.
     ///
     /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
     /// error ([`Failure::PciError`]). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
-    /// for becoming ready, what a [persistent memory region](Self::pmr) in use states, and one
+    /// for becoming ready, both again if its function has to be reset, what a [persistent memory region](Self::pmr) in use states, and one
     /// [`timeout`](crate::ControllerBuilder::timeout) for everything else, at most: admin commands of other threads, and all
     /// commands that set the controller up as it was.
     ///
     /// # Errors
     /// - [`Failure::Down`]: the controller did not come back, or is another one by its serial number, its
-    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
+    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on, until
+    ///   [`reset_by`](Self::reset_by) of the function or the subsystem brings it back.
     /// - [`Failure::PciError`]: the PCI function has had another error since the controller had stopped.
     ///   The next reset answers it.
     /// - [`Failure::Status`]: the controller is up again, and refused the named feature, which has its
@@ -53,7 +55,8 @@ impl Controller {
         self.inner.reset(ResetKind::Controller, None)
     }
 
-    /// Resets the controller like [`reset`](Self::reset), by the means that is named.
+    /// Resets the controller like [`reset`](Self::reset), by the means that is named. A reset of the function or the subsystem may
+    /// bring back a controller that did not come back from another one ([`Failure::Down`]): its handles are as after any reset then.
     ///
     /// # Errors
     /// Those of [`reset`](Self::reset), and [`Failure::Unsupported`], which changes nothing: the
@@ -75,7 +78,9 @@ impl Inner {
         let patience = self.reset_patience();
         let waiting = self.limit_of(patience);
         let _pass = self.link.enter(&self.resets.gate, &waiting, || OPERATION.into(), "a reset")?;
-        self.link.live.check_up(&self.link.name, OPERATION)?;
+        if kind == ResetKind::Controller || !self.link.live.may_come_back() {
+            self.link.live.check_up(&self.link.name, OPERATION)?;
+        }
         if self.resets.count() != seen {
             return self.link.live.check_usable(&self.link.name, OPERATION);
         }
@@ -92,7 +97,7 @@ impl Inner {
         if let Err(error) = &up {
             // Another reset answers an error of the function.
             if !matches!(error.failure(), Failure::PciError { .. }) {
-                self.link.live.set_down(format!("it did not come back from a reset ({error})"));
+                self.link.live.set_down(format!("it did not come back from a reset ({error})"), false);
             }
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
@@ -117,7 +122,7 @@ impl Inner {
         let _resetting = self.resets.begin();
         let _budget = Budget::new(patience);
         let mut limit = self.limit();
-        self.link.live.set_down(reason.into());
+        self.link.live.set_down(reason.into(), true);
         self.vectors.wake_all(&self.link.name);
         let rings = self.admin.rings();
         let mut rings = self.link.enter(rings, &limit, || operation.into(), "admin commands")?;
@@ -127,7 +132,10 @@ impl Inner {
     /// Returns the longest time that a reset takes. A register that can't be read makes the reset fail, too.
     fn reset_patience(&self) -> Duration {
         let registers = &self.link.registers;
-        let ready = disable_patience(registers).and_then(|disable| Ok(disable + registers.ready_patience()?));
+        // Again after a reset of the function: to stop, and to become ready.
+        let function = registers.quirks().ready_delay + registers.patience();
+        let ready = disable_patience(registers)
+            .and_then(|disable| Ok(disable + function + 2 * registers.ready_patience()?));
         ready.unwrap_or_default().saturating_add(self.timeout())
     }
 
@@ -169,12 +177,35 @@ impl Inner {
         let mut rings = link.enter(self.admin.rings(), limit, || OPERATION.into(), "admin commands")?;
         self.stop_epoch(&mut rings, kind, limit)?;
         // An error of the function since the stop explains a start that failed, and leaves the controller to the next reset.
-        self.start(rings, limit)
+        self.start(rings, kind, limit)
             .map_err(|error| self.check_pci_error(&|| OPERATION.into()).err().unwrap_or(error))
     }
 
-    /// Brings up the controller, which has stopped, as it was before.
-    fn start(&self, mut rings: Pass<'_, Rings>, limit: &mut Limit<'_>) -> Result<()> {
+    /// Brings up the controller, which has stopped by a reset of `kind`, as it was before.
+    fn start(&self, mut rings: Pass<'_, Rings>, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
+        self.enable_or_reset(&mut rings, kind, limit)?;
+        rings.join(self.link.live.begin()?);
+        drop(rings);
+        self.configure_again(limit)
+    }
+
+    /// Enables the controller; resets its function, and tries once more, if it does not become ready after a stop by CC.EN.
+    fn enable_or_reset(&self, rings: &mut Rings, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
+        let Err(error) = self.enable_again(rings, limit) else { return Ok(()) };
+        let has_failed = matches!(error.failure(), Failure::Timeout { .. } | Failure::Fatal { .. });
+        if kind != ResetKind::Controller || !has_failed {
+            return Err(error);
+        }
+        tracing::warn!(device = %self.link.name, %error, "resetting its function");
+        let again = self.halt(ResetKind::Function, limit).and_then(|()| self.enable_again(rings, limit));
+        again.map_err(|second| {
+            tracing::error!(device = %self.link.name, error = %second, "nor does it start after a reset of its function");
+            error
+        })
+    }
+
+    /// Enables the controller, which has stopped, with the admin queue that it had.
+    fn enable_again(&self, rings: &mut Rings, limit: &mut Limit<'_>) -> Result<()> {
         let link = &self.link;
         self.take_capabilities()?;
         let last = ENTRIES as u16 - 1;
@@ -182,10 +213,7 @@ impl Inner {
         let (sq, cq) = rings.addresses();
         // SAFETY: `stop_epoch` has zeroed the rings, which have so many entries and stay until the controller has stopped.
         unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
-        limit.outside(|| enable(link, &self.properties))?;
-        rings.join(link.live.begin()?);
-        drop(rings);
-        self.configure_again(limit)
+        limit.outside(|| enable(link, &self.properties))
     }
 
     /// Reads CAP again, which a reset that activates firmware may change, and takes it over.

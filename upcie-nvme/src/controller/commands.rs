@@ -265,8 +265,11 @@ impl Inner {
         Ok(page)
     }
 
-    /// Asks for the command set of a namespace.
+    /// Asks for the command set of a namespace: NVM on a controller that takes no I/O.
     pub(crate) fn command_set(&self, nsid: u32, limit: &mut Limit<'_>) -> Result<Csi> {
+        if self.no_io().is_some() {
+            return Ok(Csi::NVM);
+        }
         // Optional before version 1.3: a controller without the list has the NVM command set only.
         let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
         let page = match self.identify_page(&command, "Identify (namespace descriptors)", limit) {

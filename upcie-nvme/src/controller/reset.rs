@@ -11,8 +11,8 @@ use crate::{
     Error, Failure, Result,
     engine::Epoch,
     spec::{
-        AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace,
-        NumberOfQueues,
+        AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
+        IdentifyNamespace, NumberOfQueues,
     },
 };
 use std::time::Duration;
@@ -29,7 +29,8 @@ impl Controller {
     /// Every queue stops: its next turn is [`Failure::Reset`], an open turn rings no more doorbell,
     /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and
     /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
-    /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
+    /// unless the size, the format, the identity (NGUID, EUI64) or the command set of a namespace has changed meanwhile: then all
+    /// of them are stale.
     ///
     /// If the controller does not stop, or does not become ready again, its PCI function is reset. [`reset_by`](Self::reset_by)
     /// chooses the means.
@@ -269,21 +270,25 @@ impl Inner {
     fn check_shapes(&self, limit: &mut Limit<'_>) -> Result<()> {
         let stamp = self.link.live.stamp();
         let known: Vec<_> = lock(&self.shapes).iter().map(|(&nsid, &shape)| (nsid, shape)).collect();
+        // Elsewhere a namespace can't get another one.
+        let has_sets = self.properties.command_set == CommandSet::ALL;
         for (nsid, shape) in known.into_iter().filter(|(_, shape)| shape.stamp == stamp) {
-            let same = if shape.has_keys {
-                self.command_set(nsid, limit)? == Csi::KEY_VALUE
+            let asks = has_sets || shape.command_set != Csi::NVM;
+            let command_set = if asks { self.command_set(nsid, limit)? } else { Csi::NVM };
+            let now = if command_set == Csi::KEY_VALUE {
+                Some(Shape::of_keys(stamp))
             } else {
                 let command = Command::identify(Cns::NAMESPACE, nsid, 0);
                 match self.identify_page(&command, "Identify (namespace)", limit) {
                     Ok(page) => {
                         let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
-                        Shape::of(&identify, stamp) == shape
+                        Some(Shape::of(&identify, command_set, stamp))
                     }
-                    Err(error) if error.status().is_some() => false,
+                    Err(error) if error.status().is_some() => None,
                     Err(error) => return Err(error),
                 }
             };
-            if !same {
+            if now != Some(shape) {
                 tracing::warn!(device = %self.link.name, nsid, "a namespace has changed during a reset: all handles are stale");
                 self.link.live.restamp();
                 break;
@@ -292,7 +297,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes the size and format of a namespace that gets a handle.
+    /// Notes the shape of a namespace that gets a handle.
     pub(crate) fn note_shape(&self, nsid: u32, shape: Shape) {
         lock(&self.shapes).insert(nsid, shape);
     }
@@ -325,20 +330,24 @@ mod tests {
 
     #[test]
     fn a_namespace_that_changed_during_a_reset_makes_handles_stale() {
-        let controller = Controller::open("emu:size=1M").unwrap();
-        let namespace = controller.namespace(1).unwrap();
-        controller.reset().unwrap();
-        namespace.flush().unwrap();
-        // The namespace seems to have been smaller when its handle was made.
-        if let Some(shape) = lock(&controller.inner.shapes).get_mut(&1) {
-            shape.blocks -= 1;
+        let controller = Controller::open("emu:size=1M,serial=SHAPES").unwrap();
+        // The namespace seems to have been another one when its handle was made.
+        let changes: [fn(&mut Shape); 4] = [
+            |shape| shape.blocks -= 1,
+            |shape| shape.identity.0[15] ^= 1,
+            |shape| shape.identity.1[7] ^= 1,
+            |shape| shape.command_set = Csi::ZONED,
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let namespace = controller.namespace(1).unwrap();
+            controller.reset().unwrap();
+            namespace.flush().unwrap();
+            change(lock(&controller.inner.shapes).get_mut(&1).unwrap());
+            controller.reset().unwrap();
+            let error = namespace.flush().unwrap_err();
+            let stale = matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. });
+            assert!(stale, "{index}: {error}");
         }
-        controller.reset().unwrap();
-        let error = namespace.flush().unwrap_err();
-        let stale = |error: &Error| {
-            matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. })
-        };
-        assert!(stale(&error), "{error}");
         controller.namespace(1).unwrap().flush().unwrap();
     }
 }

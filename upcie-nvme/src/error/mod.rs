@@ -152,7 +152,7 @@ pub enum Failure {
         after: Duration,
     },
     /// The controller did not confirm that a queue was deleted, so it may still use the memory of commands in
-    /// flight.
+    /// flight. [`QueuePair::take_kept`](crate::QueuePair::take_kept) has their tags.
     #[non_exhaustive]
     Undeleted {
         /// The queue's id.

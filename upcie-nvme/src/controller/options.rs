@@ -27,6 +27,7 @@ pub struct ControllerBuilder {
     pub(crate) queues: u16,
     pub(crate) pages: Option<PageSize>,
     pub(crate) timeout: Duration,
+    pub(crate) command_timeout: Option<Duration>,
     pub(crate) irq: Option<IrqKind>,
     pub(crate) cmb_caching: Option<Caching>,
     pub(crate) arbitration: Option<Arbitration>,
@@ -55,6 +56,14 @@ impl ControllerBuilder {
     /// a table of all deadlines.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
+        self
+    }
+
+    /// Limits the time of each command on queue pairs that set no limit of their own
+    /// ([`QueuePairBuilder::command_timeout`](crate::queue::QueuePairBuilder::command_timeout)); by default there is none. The
+    /// blocking calls have the [`timeout`](Self::timeout).
+    pub fn command_timeout(mut self, limit: Duration) -> Self {
+        self.command_timeout = Some(limit);
         self
     }
 
@@ -141,6 +150,7 @@ impl Default for ControllerBuilder {
             queues: 64,
             pages: None,
             timeout: Duration::from_secs(30),
+            command_timeout: None,
             irq: None,
             cmb_caching: None,
             arbitration: None,

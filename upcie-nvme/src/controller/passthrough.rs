@@ -150,9 +150,26 @@ impl Controller {
     /// # Errors
     /// The controller did not answer. After a timeout it keeps the buffer.
     pub unsafe fn admin_entry(&self, command: &Command, buffer: DmaBuf) -> Result<(CompletionEntry, DmaBuf)> {
+        // SAFETY: the caller's promise.
+        unsafe { self.admin_entry_within(command, buffer, self.inner.timeout()) }
+    }
+
+    /// Runs an admin command like [`admin_entry`](Self::admin_entry), with a deadline of its own.
+    ///
+    /// # Safety
+    /// The obligations are those of [`admin_raw`](Self::admin_raw).
+    ///
+    /// # Errors
+    /// Those of [`admin_entry`](Self::admin_entry).
+    pub unsafe fn admin_entry_within(
+        &self,
+        command: &Command,
+        buffer: DmaBuf,
+        timeout: Duration,
+    ) -> Result<(CompletionEntry, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
         self.inner.check_owner(&what)?;
-        let mut limit = self.inner.limit();
+        let mut limit = self.inner.limit_of(timeout);
         // Read before the command is sent: the program may share the buffer with others.
         let feature = feature_of(command, &buffer);
         self.inner.wait_for_reset(&limit, &|| what.clone())?;

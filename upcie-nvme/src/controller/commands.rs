@@ -257,12 +257,14 @@ impl Inner {
         what: &str,
         limit: &mut Limit<'_>,
     ) -> Result<Box<[u8; 4096]>> {
-        let _budget = limit.budget();
-        let buffer = self.memory.heap.alloc(4096)?;
-        let (_, data) = self.admin_data(command, buffer, what, limit)?;
-        let mut page = Box::new([0; 4096]);
-        data.read_at(0, &mut *page);
-        Ok(page)
+        self.retrying(self.retries(), &|| what.into(), limit, |limit| {
+            let _budget = limit.budget();
+            let buffer = self.memory.heap.alloc(4096)?;
+            let (_, data) = self.admin_data(command, buffer, what, limit)?;
+            let mut page = Box::new([0; 4096]);
+            data.read_at(0, &mut *page);
+            Ok(page)
+        })
     }
 
     /// Asks for the command set of a namespace: NVM on a controller that takes no I/O.

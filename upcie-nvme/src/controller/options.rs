@@ -111,7 +111,9 @@ impl ControllerBuilder {
     /// again when the controller fails it without "do not retry" (DNR): each command up to `most` times, after the delay that
     /// the status names (CRD, CRDT1 to CRDT3 of Identify), all within the call's one deadline. A delay that ends after the
     /// deadline is not waited for: the call returns the status. The controller reports delays because this turns them on
-    /// (feature Host Behavior Support, ACRE).
+    /// (feature Host Behavior Support, ACRE). The same holds for Identify, Get Log Page and Get Features in
+    /// [`Controller::namespace`](crate::Controller::namespace), [`log`](crate::Controller::log) and their like, not for
+    /// [`admin`](crate::Controller::admin) and raw commands.
     ///
     /// Writes, Write Zeroes and deallocations are never sent again, because another writer may have changed the blocks since;
     /// [`Error::is_retryable`](crate::Error::is_retryable) tells whether the program may. 0 by default.

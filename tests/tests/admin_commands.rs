@@ -112,6 +112,12 @@ fn each_command_has_a_deadline_of_its_own() {
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             says(&error, &[controller.name(), "50ms"]);
         }
+        let (mut raw, buffer) = (identify(), controller.alloc(4096).unwrap());
+        raw.set_data_pointer(buffer.iova(0), 0);
+        // SAFETY: the data is in the buffer, and the command changes nothing.
+        let error = unsafe { controller.admin_entry_within(&raw, buffer, BRIEF) }.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        says(&error, &[controller.name(), "50ms"]);
         hold(&controller, AdminOpcode::IDENTIFY.0, false).unwrap();
         let page = patient.join().unwrap().unwrap();
         assert_eq!(page[4..24], controller.identify().sn, "its own data");

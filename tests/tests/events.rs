@@ -5,8 +5,8 @@ use upcie_core::irq::{IrqKind, wait_readable};
 use upcie_nvme::{
     Controller, DmaBuf, Error, ErrorKind, Event, Events, Failure, Refusal, Wait,
     spec::{
-        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, FeatureId, FromBytes,
-        LogPageId, NoticeEvent, SmartEvent, SmartLog,
+        ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventConfiguration, AsyncEventType, Command, EventKind,
+        FeatureId, FromBytes, LogPageId, NoticeEvent, SmartEvent, SmartLog,
     },
 };
 use upcie_tests::{Device, deadline, on_each_device, process, says, scaled};
@@ -157,6 +157,21 @@ fn a_changed_namespace_makes_its_handles_stale() {
             assert_eq!(event.changed_namespaces(), Some(vec![1]));
             controller.namespace(1).unwrap().flush().unwrap();
         }
+    });
+}
+
+/// The driver asked for all events when a program turned them on, and after each reset.
+#[test]
+fn the_events_that_a_program_has_chosen_stay_chosen() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let chosen = AsyncEventConfiguration::new().with_smart(1 << 1);
+        controller.set_feature(&chosen).unwrap();
+        let events = controller.events().unwrap();
+        assert_eq!(controller.feature::<AsyncEventConfiguration>().unwrap(), chosen);
+        controller.reset().unwrap();
+        assert_eq!(controller.feature::<AsyncEventConfiguration>().unwrap(), chosen);
+        drop(events);
     });
 }
 

@@ -207,6 +207,49 @@ fn a_command_has_a_limit_of_its_own() {
     assert_eq!(queue.close().unwrap().len(), 2);
 }
 
+/// Only transfers had a limit of their own, and a controller had no default.
+#[test]
+fn a_command_of_any_kind_has_a_limit() {
+    let plan = FaultPlan::new(1).rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::FLUSH.0));
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
+    for tag in 0..2 {
+        queue.turn().unwrap().read(&namespace, 0, controller.alloc(512).unwrap(), tag).unwrap();
+        only(&mut queue);
+        // It was reaped.
+        queue.turn().unwrap().limit_last(LIMIT);
+    }
+    let mut turn = queue.turn().unwrap();
+    turn.flush(&namespace, 3).unwrap();
+    // The last entry of the ring.
+    turn.flush(&namespace, 4).unwrap();
+    turn.limit_last(LIMIT);
+    drop(turn);
+    let error = queue.wait(Wait::Poll, deadline()).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Overdue { .. }), "{error}");
+    assert_eq!(queue.overdue().map(|(tag, _)| *tag).collect::<Vec<_>>(), [4]);
+    assert!(!queue.wait(Wait::Poll, LIMIT).unwrap(), "the other has no limit");
+    assert_eq!(queue.close().unwrap().len(), 2);
+}
+
+#[test]
+fn a_controller_has_a_default_limit_of_commands() {
+    let plan = FaultPlan::new(1).rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::FLUSH.0));
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().command_timeout(LIMIT).from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    let mut patient = controller.queue_pair().command_timeout(Duration::MAX).create::<u64>().unwrap();
+    for queue in [&mut queue, &mut patient] {
+        queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    }
+    let error = queue.wait(Wait::Poll, deadline()).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Overdue { .. }), "{error}");
+    assert!(!patient.wait(Wait::Poll, 2 * LIMIT).unwrap(), "it has another limit");
+}
+
 /// Several commands that are each answered within a call's deadline, and together are not.
 #[test]
 fn calls_of_several_commands_have_one_deadline() {

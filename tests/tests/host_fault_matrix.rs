@@ -51,6 +51,7 @@ fn faults() -> Vec<Fault> {
         Fault::SpuriousInterrupts(9),
         Fault::Fatal,
         Fault::NeverReady,
+        Fault::StuckStart,
         Fault::AlwaysReady,
         Fault::AllOnes(None),
         Fault::ChangingRegisters,
@@ -107,8 +108,9 @@ impl User {
         for version in 1..=ROUNDS {
             self.all(true, version)?;
             self.all(false, version)?;
-            // These two strike at a reset.
-            let needs_reset = version == 2 && matches!(fault, Fault::NeverReady | Fault::AlwaysReady);
+            // These strike at a reset.
+            let needs_reset =
+                version == 2 && matches!(fault, Fault::NeverReady | Fault::StuckStart | Fault::AlwaysReady);
             if needs_reset && self.controller.reset().is_err() || self.namespace.flush().is_err() {
                 self.recover()?;
             }
@@ -293,7 +295,10 @@ fn run(way: &str) {
     let documented = documented();
     // Those that end by a deadline wait beside each other.
     let waits = |fault: &Fault| {
-        matches!(fault, Fault::Drop | Fault::LoseCompletion | Fault::NeverReady | Fault::AlwaysReady)
+        matches!(
+            fault,
+            Fault::Drop | Fault::LoseCompletion | Fault::NeverReady | Fault::StuckStart | Fault::AlwaysReady
+        )
     };
     let (long, short): (Vec<_>, Vec<_>) = faults().into_iter().partition(waits);
     let outcomes: Vec<_> = thread::scope(|scope| {

@@ -231,7 +231,8 @@ fn a_reset_that_fails_ends_in_time() {
         assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
         let error = queue.turn().unwrap_err();
         assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
-        match queue.close() {
+        assert!(queue.take_kept().is_empty(), "it is open");
+        match queue.try_close() {
             Ok(all) => assert!(lets_go && all.len() == 1 && all[0].result().is_none()),
             Err(error) => {
                 assert!(
@@ -239,8 +240,11 @@ fn a_reset_that_fails_ends_in_time() {
                     "{error}"
                 );
                 says(&error, &["the memory of its 1 commands"]);
+                // The buffer is kept; the tag is not.
+                assert_eq!((queue.take_kept(), queue.in_flight()), (vec![1], 0));
             }
         }
+        assert!(queue.take_kept().is_empty(), "each once");
     }
 }
 

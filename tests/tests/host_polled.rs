@@ -10,7 +10,7 @@ use upcie_tests::{
 /// The number of empty turns after which the driver reads the clock.
 const EMPTY_TURNS: u32 = 1024;
 /// The time that commands in flight may take before the queue checks the controller.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(50);
 
 struct Polled {
     bent: Bent,
@@ -98,7 +98,7 @@ fn faults_are_noticed_within_a_number_of_turns() {
     polled.bent.faults.hang(false);
 }
 
-/// The queue waits for a slow command without limit, and checks the controller once in 100 ms at most.
+/// The queue waits for a slow command without limit, and checks the controller once in 50 ms at most.
 #[test]
 fn a_slow_command_is_no_fault() {
     let mut polled = Polled::start("size=1M,latency=450ms");

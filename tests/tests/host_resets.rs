@@ -9,9 +9,11 @@ use std::{
     thread,
     time::Duration,
 };
+use upcie_core::clock::Clock;
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Failure, Refusal, ResetKind,
-    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Capabilities, Command, EventKind, offset},
+    Controller, DmaBuf, Error, Failure, Namespace, QueuePair, Refusal, ResetKind,
+    emu::{Fault, FaultPlan, FaultRule},
+    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Capabilities, Command, EventKind, NvmOpcode, offset},
 };
 use upcie_tests::{
     device::namespaces,
@@ -298,6 +300,61 @@ fn a_namespace_that_is_gone_after_a_reset_is_stale() {
         assert!(is_stale(&error), "{error}");
     }
     controller.namespace(1).unwrap().flush().unwrap();
+}
+
+/// A controller whose plan strikes at a Flush, and a queue with a read in flight that the plan drops.
+fn struck(serial: &str, fault: Fault) -> (Arc<Stepping>, Controller, Namespace, QueuePair<u64>) {
+    let clock = Stepping::new(&format!("size=1M,serial={serial}"), ());
+    let plan = FaultPlan::new(0)
+        .rule(FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0))
+        .rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::READ.0).count(1));
+    clock.device.inject(&plan).unwrap();
+    let controller = clock.open(Controller::builder());
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = create(controller.queue_pair().depth(8));
+    queue.turn().unwrap().read(&namespace, 0, controller.alloc(512).unwrap(), 1).unwrap();
+    (clock, controller, namespace, queue)
+}
+
+/// Checks that a queue gives the dropped read back, and works.
+fn works_again(namespace: &Namespace, queue: &mut QueuePair<u64>) {
+    let mut all = queue.recover().unwrap();
+    let (tag, result, buffer) = all.pop().expect("the read").into_parts();
+    assert_eq!((tag, result, all.len()), (1, None, 0));
+    queue.turn().unwrap().read(namespace, 0, buffer, 2).unwrap();
+    assert!(finish(queue).remove(0).result().is_ok());
+    namespace.flush().unwrap();
+}
+
+/// A controller that stopped and did not become ready again was down for good.
+#[test]
+fn a_controller_that_does_not_start_again_has_its_function_reset() {
+    let (clock, controller, namespace, mut queue) = struck("STUCK-START", Fault::StuckStart);
+    namespace.flush().unwrap();
+    let start = clock.now();
+    controller.reset().unwrap();
+    assert!(clock.now() - start < Duration::from_secs(60));
+    works_again(&namespace, &mut queue);
+}
+
+/// Down was final, and every handle had to be dropped.
+#[test]
+fn a_controller_that_is_down_comes_back_by_a_deeper_reset() {
+    let is_down = |error: Error| assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+    for kind in [ResetKind::Function, ResetKind::Subsystem] {
+        let gone = Duration::from_secs(60);
+        let fault = Fault::AllOnes(Some(gone));
+        let (clock, controller, namespace, mut queue) = struck("COMES-BACK", fault);
+        namespace.flush().unwrap_err();
+        is_down(controller.reset().unwrap_err());
+        is_down(controller.reset_by(kind).unwrap_err());
+        clock.sleep(gone);
+        // Only a deeper one is tried.
+        is_down(controller.reset().unwrap_err());
+        is_down(queue.recover().unwrap_err());
+        controller.reset_by(kind).unwrap();
+        works_again(&namespace, &mut queue);
+    }
 }
 
 /// The controller that another thread resets in the next sleep, after the step: the thread that sleeps can't reap before.

@@ -1,12 +1,15 @@
-//! Blocking reads and flushes are sent again when the controller fails them without "do not retry", after the delay that it
-//! asks for, by a simulated clock; writes are not.
+//! Blocking reads and flushes, and reads of what the controller says, are sent again when the controller fails them without "do
+//! not retry", after the delay that it asks for, by a simulated clock; writes are not.
 
 use std::{sync::Arc, time::Duration};
 use upcie_core::clock::Clock;
 use upcie_nvme::{
-    Controller, ErrorKind, Namespace,
+    Controller, ErrorKind, IdentifyQuery, Namespace,
     emu::{Fault, FaultPlan, FaultRule},
-    spec::{DatasetRange, NvmOpcode, Status, StatusType},
+    spec::{
+        AdminOpcode, DatasetRange, IdentifyController, NvmOpcode, SmartLog, Status, StatusType,
+        TemperatureThreshold,
+    },
 };
 use upcie_tests::stepping::Stepping;
 
@@ -118,6 +121,40 @@ fn a_flush_is_sent_again_and_writes_are_not() {
     assert_eq!(failing.time(|_| namespace.deallocate(&[DatasetRange::new(0, 1)])).0, Some(status(1)));
     // Each rule has struck once.
     failing.time(|_| namespace.write(0, &mut data));
+}
+
+/// The driver's own reads of what the controller says failed with the first status.
+#[test]
+fn what_the_controller_says_is_read_again() {
+    type Call = fn(&Controller) -> upcie_nvme::Result<()>;
+    let calls: [(AdminOpcode, Call); 5] = [
+        (AdminOpcode::IDENTIFY, |controller| controller.namespace(1).map(drop)),
+        (AdminOpcode::IDENTIFY, |controller| controller.namespace_ids().map(drop)),
+        (AdminOpcode::IDENTIFY, |controller| {
+            controller.identify_as::<IdentifyController>(&IdentifyQuery::default()).map(drop)
+        }),
+        (AdminOpcode::GET_LOG_PAGE, |controller| controller.log::<SmartLog>().map(drop)),
+        (AdminOpcode::GET_FEATURES, |controller| controller.feature::<TemperatureThreshold>().map(drop)),
+    ];
+    let passing = Status::INTERNAL_ERROR;
+    for (retries, status, count, is_good) in [
+        (2, passing, 2, true),
+        (2, passing, 3, false),
+        (0, passing, 1, false),
+        (2, passing.with_do_not_retry(), 1, false),
+    ] {
+        for (index, (opcode, call)) in calls.into_iter().enumerate() {
+            let clock = Stepping::new("size=1M,serial=READ-AGAIN", ());
+            let controller = clock.open(Controller::builder().retries(retries));
+            let rule = FaultRule::new(Fault::Status(status)).queue(0).opcode(opcode.0).count(count);
+            clock.device.inject(&FaultPlan::new(1).rule(rule)).unwrap();
+            let failed = call(&controller).map_err(|error| error.status()).err();
+            let expected = (!is_good).then_some(Some(status));
+            assert_eq!(failed, expected, "call {index}, {retries} retries, {count} failures");
+            // The rule has struck as often as it can.
+            assert!(call(&controller).is_ok(), "call {index}");
+        }
+    }
 }
 
 #[test]

@@ -262,3 +262,36 @@ fn an_unanswered_change_forbids_handles() {
     queue.turn().unwrap().flush(&namespace, 1).unwrap();
     assert!(queue.wait(Wait::Poll, deadline()).unwrap());
 }
+
+/// Programs in other languages send raw commands: a host's identifier was forgotten, and it was another host to reservations.
+#[test]
+fn features_set_by_raw_commands_are_set_again() {
+    let controller = Controller::open("emu:size=1M,serial=RAW-FEATURES").unwrap();
+    let send = |command: &Command, buffer: DmaBuf| {
+        // SAFETY: the command's data, if it has any, is in the buffer; features change no namespace.
+        unsafe { controller.admin_raw(command, buffer) }
+    };
+    let set = Command::set_features(FeatureId::TEMPERATURE_THRESHOLD, 351);
+    send(&set, DmaBuf::empty()).unwrap();
+    let id: Vec<u8> = (1..=16).collect();
+    let mut data = controller.alloc(4096).unwrap();
+    data.write_at(0, &id);
+    let mut name = Command::set_features(FeatureId::HOST_IDENTIFIER, 1);
+    name.set_data_pointer(data.iova(0), 0);
+    send(&name, data).unwrap();
+    // What the controller refuses is not set.
+    let refused = Command::set_features(FeatureId::POWER_MANAGEMENT, 1);
+    assert!(send(&refused, DmaBuf::empty()).unwrap_err().status().is_some());
+    for _ in 0..2 {
+        controller.reset().unwrap();
+        let get = |feature, data: &mut [u8]| {
+            let mut command = Command::get_features(feature, FeatureSelect::CURRENT);
+            command.cdw11 = u32::from(!data.is_empty());
+            controller.admin(&command, data).unwrap()
+        };
+        assert_eq!(get(FeatureId::TEMPERATURE_THRESHOLD, &mut []) & 0xffff, 351);
+        let mut now = [0; 16];
+        get(FeatureId::HOST_IDENTIFIER, &mut now);
+        assert_eq!(now[..], id[..]);
+    }
+}

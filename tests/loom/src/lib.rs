@@ -146,6 +146,15 @@ mod spec {
         pub nsze: u64,
         pub flbas: u8,
         pub dps: u8,
+        pub nguid: [u8; 16],
+        pub eui64: [u8; 8],
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Csi(u8);
+
+    impl Csi {
+        pub const KEY_VALUE: Self = Self(1);
     }
 
     impl IdentifyNamespace {

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 use upcie_core::irq::wait_readable;
 use upcie_nvme::{
-    Controller, Error, Events, Failure, Namespace, QueuePair, Refusal, Wait,
+    Controller, Error, Events, Failure, Namespace, QueueGroup, QueuePair, Refusal, Wait,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     spec::{EventKind, NoticeEvent, NvmOpcode, Status},
 };
 use upcie_tests::{
     bent::Bent,
     deadline,
+    futures::in_one_thread,
     io::{finish, only},
     process::{Directory, within},
     says,
@@ -141,6 +142,97 @@ fn a_reformatted_namespace_has_other_blocks_and_no_old_data() {
     let mut data = [1; 8192];
     namespace.read_at(0, &mut data).unwrap();
     assert_eq!(data, [0; 8192]);
+}
+
+/// Uses of a namespace, each of which ends before it would look at the controller.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Calls,
+    Turns,
+    Waits,
+    Group,
+    Tasks,
+}
+
+/// A busy queue, and calls of less than 50 ms, never saw an event: the handles of a changed namespace stayed good.
+#[test]
+fn a_busy_program_notices_a_changed_namespace() {
+    for using in [Use::Calls, Use::Turns, Use::Waits, Use::Group, Use::Tasks] {
+        let resize = Fault::ResizeNamespace { target: None, blocks: 8 };
+        let plan = FaultPlan::new(1).rule(FaultRule::new(resize).opcode(NvmOpcode::READ.0));
+        let controller = open(&format!("size=1M,serial=BUSY-{using:?}"), &plan);
+        let _events = controller.events().unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        namespace.read_at(0, &mut [0; 512]).unwrap();
+        let reason = match using {
+            Use::Calls => of_calls(&namespace),
+            Use::Tasks => of_tasks(&controller, &namespace),
+            _ => of_turns(&controller, &namespace, using),
+        };
+        assert_eq!(reason, Refusal::StaleNamespace, "{using:?}");
+    }
+}
+
+fn reason(error: &Error) -> Refusal {
+    match error.failure() {
+        Failure::Refused { reason, .. } => *reason,
+        _ => panic!("{error}"),
+    }
+}
+
+/// Makes blocking calls until one is refused.
+fn of_calls(namespace: &Namespace) -> Refusal {
+    let end = Instant::now() + deadline();
+    loop {
+        assert!(Instant::now() < end, "the handle stays good");
+        if let Err(error) = namespace.flush() {
+            return reason(&error);
+        }
+    }
+}
+
+/// Awaits commands until one is refused.
+fn of_tasks(controller: &Controller, namespace: &Namespace) -> Refusal {
+    let mut refused = None;
+    in_one_thread(async {
+        let queue = controller.queue_pair().depth(4).create_async().unwrap();
+        let driver = tokio::task::spawn_local(queue.drive_polled());
+        let error = loop {
+            if let Err(error) = queue.flush(namespace).await.0 {
+                break error;
+            }
+        };
+        refused = Some(reason(&error));
+        drop(queue);
+        driver.await.unwrap().unwrap();
+    });
+    refused.unwrap()
+}
+
+/// Submits commands until one is refused, by turns of which none is empty.
+fn of_turns(controller: &Controller, namespace: &Namespace, using: Use) -> Refusal {
+    let mut queue = controller.queue_pair().depth(4).create::<()>().unwrap();
+    let mut group = QueueGroup::new();
+    let end = Instant::now() + deadline();
+    loop {
+        let mut turn = queue.turn().unwrap();
+        turn.by_ref().for_each(|done| done.result().map(drop).unwrap());
+        if let Err(refused) = turn.flush(namespace, ()) {
+            return refused.reason;
+        }
+        drop(turn);
+        match using {
+            Use::Waits => assert!(queue.wait(Wait::Poll, deadline()).unwrap()),
+            Use::Group => assert!(group.wait(&mut [&mut queue], Wait::Poll, deadline()).unwrap()),
+            _ => {
+                while !queue.is_ready() {
+                    assert!(Instant::now() < end, "no completion");
+                    std::thread::yield_now();
+                }
+            }
+        }
+        assert!(Instant::now() < end, "the handle stays good");
+    }
 }
 
 #[test]

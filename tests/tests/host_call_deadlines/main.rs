@@ -1,4 +1,4 @@
-//! One deadline for each call, however many commands it sends: a controller answers each of them just in time, or not at all, by
+//! One deadline for each call, however many commands it sends: a controller answers each of them just in time, not at all, or fails, by
 //! a simulated clock.
 
 mod rows;
@@ -10,9 +10,9 @@ use upcie_core::{
     deadline::{Backoff, Stopwatch},
 };
 use upcie_nvme::{
-    Controller, Failure,
+    Controller, Failure, ResetKind,
     emu::{Fault, FaultPlan, FaultRule},
-    spec::{AdminOpcode, Cns, Command, DatasetRange, Status},
+    spec::{AdminOpcode, Cns, Command, DatasetRange, NvmOpcode, Status},
 };
 use upcie_tests::{says, stepping::Stepping};
 
@@ -83,6 +83,60 @@ fn calls_end_though_each_answer_is_just_in_time() {
         println!("{name}: after {took:?}: {text}");
         assert!(text.contains("no answer within"), "{name}: {text}");
         assert!(took >= EACH && took <= Duration::from_secs(deadline) + SLACK, "{name}: {took:?}: {text}");
+    }
+}
+
+/// A controller that fails during a call ends it at once, not by its deadline.
+#[test]
+fn calls_end_when_their_controller_fails() {
+    for (fault, first) in [(Fault::AllOnes(None), 700), (Fault::Fatal, 800)] {
+        let (mut failed, mut rows) = (0, 0);
+        for (number, mut row) in (first..).zip(admin_rows().into_iter().chain(io_rows())) {
+            let name = row.name;
+            // With the first command that the controller fetches.
+            row.rules = vec![FaultRule::new(fault), FaultRule::new(fault).queue(0)];
+            let (result, took) = played(row, number);
+            println!("{fault:?}, {name}: after {took:?}: {result:?}");
+            assert!(took <= SLACK, "{fault:?}, {name}: {took:?}: {result:?}");
+            (failed, rows) = (failed + usize::from(result.is_err()), rows + 1);
+        }
+        // The fault comes after the first command of the admin queue, which may be the only one.
+        assert!(failed > rows / 2, "{fault:?}: {failed} of {rows}");
+    }
+}
+
+/// A controller whose CSTS.RDY is stuck has the time that it states for each step: CAP.TO, 5 s at least.
+#[test]
+fn resets_and_drops_end_though_the_controller_is_stuck() {
+    const STEP: Duration = Duration::from_secs(5);
+    // `None`: the drop of the last handle.
+    let rows: [(Fault, Option<ResetKind>, u32); 7] = [
+        // To become ready, and once more after a reset of the function.
+        (Fault::NeverReady, Some(ResetKind::Controller), 2),
+        (Fault::NeverReady, Some(ResetKind::Function), 1),
+        (Fault::StuckStart, Some(ResetKind::Controller), 1),
+        (Fault::StuckStart, Some(ResetKind::Function), 0),
+        // To stop; the reset of the function heals it.
+        (Fault::AlwaysReady, Some(ResetKind::Controller), 1),
+        (Fault::AlwaysReady, Some(ResetKind::Function), 0),
+        (Fault::AlwaysReady, None, 1),
+    ];
+    for (number, (fault, kind, steps)) in (900..).zip(rows) {
+        let (clock, controller) = open("size=1M", number);
+        clock.device.inject(&plan([FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0)])).unwrap();
+        controller.namespace(1).unwrap().flush().unwrap();
+        let start = clock.now();
+        let outcome = match kind {
+            Some(kind) => controller.reset_by(kind),
+            None => {
+                drop(controller);
+                Ok(())
+            }
+        };
+        let (took, least) = (clock.now() - start, STEP * steps);
+        println!("{fault:?}, {kind:?}: after {took:?}: {outcome:?}");
+        assert!(took >= least && took <= least * 11 / 10 + SLACK, "{fault:?}, {kind:?}: {took:?}");
+        assert_eq!(outcome.is_ok(), fault != Fault::NeverReady, "{fault:?}, {kind:?}");
     }
 }
 

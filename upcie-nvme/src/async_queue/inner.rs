@@ -292,7 +292,7 @@ impl Inner {
             // The handles are the parent's, and so are their requests and locks.
             mem::forget(self.remote.take());
         }
-        let closed = self.pair.close_here();
+        let closed = self.pair.try_close();
         let closed = closed.map(|returned| {
             self.give_back(returned, false);
         });

@@ -257,16 +257,21 @@ impl Inner {
         what: &str,
         limit: &mut Limit<'_>,
     ) -> Result<Box<[u8; 4096]>> {
-        let _budget = limit.budget();
-        let buffer = self.memory.heap.alloc(4096)?;
-        let (_, data) = self.admin_data(command, buffer, what, limit)?;
-        let mut page = Box::new([0; 4096]);
-        data.read_at(0, &mut *page);
-        Ok(page)
+        self.retrying(self.retries(), &|| what.into(), limit, |limit| {
+            let _budget = limit.budget();
+            let buffer = self.memory.heap.alloc(4096)?;
+            let (_, data) = self.admin_data(command, buffer, what, limit)?;
+            let mut page = Box::new([0; 4096]);
+            data.read_at(0, &mut *page);
+            Ok(page)
+        })
     }
 
-    /// Asks for the command set of a namespace.
+    /// Asks for the command set of a namespace: NVM on a controller that takes no I/O.
     pub(crate) fn command_set(&self, nsid: u32, limit: &mut Limit<'_>) -> Result<Csi> {
+        if self.no_io().is_some() {
+            return Ok(Csi::NVM);
+        }
         // Optional before version 1.3: a controller without the list has the NVM command set only.
         let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
         let page = match self.identify_page(&command, "Identify (namespace descriptors)", limit) {

@@ -38,10 +38,16 @@ impl<'q, T> Unsettled<'q, T> {
         let inner = self.inner;
         if !self.queue.is_over() {
             inner.reap_late();
+            let answers = inner.answers(limit);
             let ticket = inner.queue_ids.begin_deletion(self.queue.qid());
             self.ticket = Some(ticket);
-            // Before those that others have left: these must not use up the time.
-            if inner.take_back(ticket, limit).is_ok() {
+            if !answers {
+                inner.queue_ids.abandon(ticket);
+                if inner.unless_let_go(ticket).is_ok() {
+                    return true;
+                }
+            } else if inner.take_back(ticket, limit).is_ok() {
+                // After this one: those that others have left must not use up its time.
                 inner.finish_deletions(limit);
                 return true;
             }

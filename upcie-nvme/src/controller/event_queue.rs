@@ -1,6 +1,6 @@
 //! The asynchronous events that have arrived and that the program has not taken yet.
 
-use super::lock;
+use super::{lock, shared_look::SharedLook};
 use crate::spec::{AsyncEvent, EventKind, NoticeEvent, Status};
 use std::{
     collections::VecDeque,
@@ -25,6 +25,8 @@ const KEPT: usize = 64;
 pub(super) struct EventQueue {
     /// `true` while a program wants events: requests are sent again.
     wanted: AtomicBool,
+    /// The looks for events by calls that end at once, and by busy queues.
+    pub(super) look: SharedLook,
     state: Mutex<State>,
 }
 

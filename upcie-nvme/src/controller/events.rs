@@ -117,9 +117,10 @@ impl fmt::Debug for Event {
 ///
 /// While it exists, requests for events are pending at the controller, and a new one is sent for each that completes. A
 /// change of namespaces makes the namespace handles of the NVM subsystem in this process stale as soon as the driver sees the
-/// event: in a call of this type, in any admin command, and within 50 ms in a wait for completions or a blocking call. Get
-/// new handles after the event: a later change is reported again. Dropping it ends this; events that the controller reports
-/// after that are kept for the next one.
+/// event: in a call of this type, in any admin command, at the beginning of a blocking call or of a wait for completions unless a
+/// look was made in the last 25 ms, every 50 ms in both, and by a queue's turns after 1,024 without work or some 1,024
+/// completions (of a queue pair that was made, or waited for, since). Get new handles after the event: a later change is reported
+/// again. Dropping it ends this; events that the controller reports after that are kept for the next one.
 #[derive(Debug)]
 pub struct Events {
     controller: Controller,
@@ -136,8 +137,8 @@ struct Interrupt {
 
 impl Controller {
     /// Turns asynchronous events on: asks the controller for every event that it offers (feature 0Bh: all SMART critical
-    /// warnings and the notices of Identify's OAES and LPA), and sends as many requests as it holds (AERL), 8 at most. Turns
-    /// interrupts on where the transport has them. The admin queue has vector 0.
+    /// warnings and the notices of Identify's OAES and LPA) unless the program has set that feature, and sends as many requests
+    /// as it holds (AERL), 8 at most. Turns interrupts on where the transport has them. The admin queue has vector 0.
     ///
     /// One [`Events`] of a controller can exist at a time; it keeps the controller open.
     ///
@@ -188,8 +189,11 @@ impl Controller {
 }
 
 impl Inner {
-    /// Asks the controller for every event that it offers.
+    /// Asks the controller for every event that it offers, unless the program has chosen some.
     fn configure_events(&self, limit: &mut Limit<'_>) -> Result<()> {
+        if self.features.has(FeatureId::ASYNC_EVENT_CONFIGURATION) {
+            return Ok(());
+        }
         let identify = &self.properties.identify;
         let with_region = self.properties.version >= Version::of(1, 4, 0);
         let warnings = if with_region { WARNINGS.0 | WARNINGS.1 } else { WARNINGS.0 };
@@ -217,6 +221,21 @@ impl Inner {
             // An error will also fail the next command.
             let _ = self.reap_admin();
         }
+    }
+
+    /// Notices events like [`notice_events`](Self::notice_events), unless a thread has a moment ago: for a call that may end before
+    /// it looks at the controller, and for a busy queue.
+    pub(crate) fn notice_events_once(&self) {
+        let events = self.admin.events();
+        if events.is_wanted() {
+            // An error will also fail the next command.
+            let _ = events.look.run(self.clock(), || self.reap_admin());
+        }
+    }
+
+    /// Returns `true` if a program wants events.
+    pub(crate) fn wants_events(&self) -> bool {
+        self.admin.events().is_wanted()
     }
 
     /// Reaps the admin queue, once other threads have left it.

@@ -40,6 +40,11 @@ impl Features {
         true
     }
 
+    /// Returns `true` if the program has set a feature.
+    pub(super) fn has(&self, feature: FeatureId) -> bool {
+        lock(&self.0).iter().any(|(command, _)| command.cdw10 as u8 == feature.0)
+    }
+
     /// Returns the commands, to be sent again.
     pub(super) fn all(&self) -> Vec<(Command, Vec<u8>)> {
         lock(&self.0).clone()

@@ -171,6 +171,11 @@ impl Inner {
         self.link.options.timeout
     }
 
+    /// Returns the default limit of commands on queues.
+    pub(crate) fn command_timeout(&self) -> Option<Duration> {
+        self.link.options.command_timeout
+    }
+
     /// Starts the deadline of a call: the controller's timeout.
     pub(crate) fn limit(&self) -> Limit<'_> {
         self.limit_of(self.timeout())

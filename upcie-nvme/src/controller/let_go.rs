@@ -1,7 +1,7 @@
 //! Frees the memory that the controller held, once it is known to use no memory any more.
 
-use super::{Inner, admin::Rings};
-use crate::{Error, Result};
+use super::{Inner, Limit, admin::Rings};
+use crate::{Error, ErrorKind, Failure, Result};
 use upcie_core::gate::Pass;
 
 impl Inner {
@@ -68,6 +68,17 @@ impl Inner {
             self.release(Some(rings), &error);
         }
         Err(error)
+    }
+
+    /// Returns `false` if the controller is known to answer no command, which takes time to find out by one: it is gone, has failed,
+    /// or was stopped by somebody else.
+    pub(super) fn answers(&self, limit: &mut Limit<'_>) -> bool {
+        let _budget = limit.budget();
+        let looked = self.check_alive(&|| "deleting a queue pair".into());
+        !looked.is_err_and(|error| {
+            error.kind() == ErrorKind::Gone
+                || matches!(error.failure(), Failure::Fatal { .. } | Failure::Disabled { .. })
+        })
     }
 
     /// Looks whether the controller has let go of everything, and gives it back if so.

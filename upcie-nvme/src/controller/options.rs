@@ -27,6 +27,7 @@ pub struct ControllerBuilder {
     pub(crate) queues: u16,
     pub(crate) pages: Option<PageSize>,
     pub(crate) timeout: Duration,
+    pub(crate) command_timeout: Option<Duration>,
     pub(crate) irq: Option<IrqKind>,
     pub(crate) cmb_caching: Option<Caching>,
     pub(crate) arbitration: Option<Arbitration>,
@@ -55,6 +56,14 @@ impl ControllerBuilder {
     /// a table of all deadlines.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
+        self
+    }
+
+    /// Limits the time of each command on queue pairs that set no limit of their own
+    /// ([`QueuePairBuilder::command_timeout`](crate::queue::QueuePairBuilder::command_timeout)); by default there is none. The
+    /// blocking calls have the [`timeout`](Self::timeout).
+    pub fn command_timeout(mut self, limit: Duration) -> Self {
+        self.command_timeout = Some(limit);
         self
     }
 
@@ -102,7 +111,9 @@ impl ControllerBuilder {
     /// again when the controller fails it without "do not retry" (DNR): each command up to `most` times, after the delay that
     /// the status names (CRD, CRDT1 to CRDT3 of Identify), all within the call's one deadline. A delay that ends after the
     /// deadline is not waited for: the call returns the status. The controller reports delays because this turns them on
-    /// (feature Host Behavior Support, ACRE).
+    /// (feature Host Behavior Support, ACRE). The same holds for Identify, Get Log Page and Get Features in
+    /// [`Controller::namespace`](crate::Controller::namespace), [`log`](crate::Controller::log) and their like, not for
+    /// [`admin`](crate::Controller::admin) and raw commands.
     ///
     /// Writes, Write Zeroes and deallocations are never sent again, because another writer may have changed the blocks since;
     /// [`Error::is_retryable`](crate::Error::is_retryable) tells whether the program may. 0 by default.
@@ -142,6 +153,7 @@ impl Default for ControllerBuilder {
             queues: 64,
             pages: None,
             timeout: Duration::from_secs(30),
+            command_timeout: None,
             irq: None,
             cmb_caching: None,
             arbitration: None,

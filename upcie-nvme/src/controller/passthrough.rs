@@ -98,16 +98,29 @@ impl Controller {
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }
-        // Noted first: a reset that begins after the count sets the feature again.
-        if self.inner.features.note(&command, data) && self.inner.resets.count() != resets {
-            return Err(Error::reset_call(self.name(), what));
-        }
+        self.note_feature(&command, data, resets, &what)?;
         self.inner.heed(opcode, effects, limit)?;
         Ok(result)
     }
 
+    /// Notes a Set Features that the controller has carried out, for resets to send again. `resets` is their count before it was
+    /// sent.
+    ///
+    /// # Errors
+    /// The controller was reset meanwhile, and may have forgotten the value.
+    fn note_feature(&self, command: &Command, data: &[u8], resets: u64, what: &str) -> Result<()> {
+        // Noted first: a reset that begins after the count sets the feature again.
+        if self.inner.features.note(command, data) && self.inner.resets.count() != resets {
+            return Err(Error::reset_call(self.name(), what));
+        }
+        Ok(())
+    }
+
     /// Runs any admin command as it is, except for its command id, with the data pointer that it has.
     /// `buffer` stays with the command until it completes, and is returned with dword 0 of the completion.
+    ///
+    /// A [`reset`](Self::reset) sets again what a Set Features has set that [`admin`](Self::admin) would take, too. Its data is
+    /// known if the first PRP entry is the address of `buffer`.
     ///
     /// # Safety
     /// The memory that the command's pointers name must be the caller's to be read and written (in `buffer`,
@@ -117,7 +130,7 @@ impl Controller {
     /// the command has completed.
     ///
     /// # Errors
-    /// The controller's status, or a timeout, after which the controller keeps the buffer.
+    /// The controller's status, or a timeout, after which the controller keeps the buffer; or it was reset meanwhile.
     pub unsafe fn admin_raw(&self, command: &Command, buffer: DmaBuf) -> Result<(u32, DmaBuf)> {
         // SAFETY: the caller's promise.
         let (entry, buffer) = unsafe { self.admin_entry(command, buffer) }?;
@@ -137,14 +150,61 @@ impl Controller {
     /// # Errors
     /// The controller did not answer. After a timeout it keeps the buffer.
     pub unsafe fn admin_entry(&self, command: &Command, buffer: DmaBuf) -> Result<(CompletionEntry, DmaBuf)> {
+        // SAFETY: the caller's promise.
+        unsafe { self.admin_entry_within(command, buffer, self.inner.timeout()) }
+    }
+
+    /// Runs an admin command like [`admin_entry`](Self::admin_entry), with a deadline of its own.
+    ///
+    /// # Safety
+    /// The obligations are those of [`admin_raw`](Self::admin_raw).
+    ///
+    /// # Errors
+    /// Those of [`admin_entry`](Self::admin_entry).
+    pub unsafe fn admin_entry_within(
+        &self,
+        command: &Command,
+        buffer: DmaBuf,
+        timeout: Duration,
+    ) -> Result<(CompletionEntry, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
         self.inner.check_owner(&what)?;
-        let mut limit = self.inner.limit();
+        let mut limit = self.inner.limit_of(timeout);
+        // Read before the command is sent: the program may share the buffer with others.
+        let feature = feature_of(command, &buffer);
+        self.inner.wait_for_reset(&limit, &|| what.clone())?;
+        let resets = self.inner.resets.count();
         let result = self.inner.exchange_whole(command, buffer, &what, &mut limit, Late::Raw);
         self.inner.subsystem.make_stale();
         self.inner.effects.forget();
-        result.map_err(|(error, _)| error)
+        let (entry, buffer) = result.map_err(|(error, _)| error)?;
+        if let Some((command, data)) = feature.filter(|_| entry.is_success()) {
+            self.note_feature(&command, &data, resets, &what)?;
+        }
+        Ok((entry, buffer))
     }
+}
+
+/// Returns a raw Set Features as [`Controller::admin`] sends it, without pointers, and its data. `None` for another command, a
+/// feature that safe code can't set, and data that is not at the beginning of `buffer`.
+fn feature_of(command: &Command, buffer: &DmaBuf) -> Option<(Command, Vec<u8>)> {
+    if AdminOpcode(command.opcode) != AdminOpcode::SET_FEATURES {
+        return None;
+    }
+    let len = policy::plan(command).ok()?.len as usize;
+    let mut data = vec![0; len];
+    if len > 0 {
+        // Without PSDT the data pointer is two PRP entries.
+        if command.flags != 0 || buffer.len() < len || command.prp1() != buffer.iova(0) {
+            return None;
+        }
+        buffer.read_at(0, &mut data);
+    }
+    let mut command = *command;
+    command.flags = 0;
+    command.set_metadata_pointer(0);
+    command.set_data_pointer(0, 0);
+    Some((command, data))
 }
 
 /// Names the command for messages, with the feature that it reads or sets.

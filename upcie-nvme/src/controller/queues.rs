@@ -281,7 +281,7 @@ impl Inner {
 
     /// Returns `Ok` if the queue pair is gone after all: another thread has seen the late answer, or the
     /// controller has been stopped.
-    fn unless_let_go(&self, ticket: Ticket) -> Result<(), Ticket> {
+    pub(super) fn unless_let_go(&self, ticket: Ticket) -> Result<(), Ticket> {
         self.release_if_let_go();
         if self.queue_ids.is_gone(ticket) { Ok(()) } else { Err(ticket) }
     }

@@ -11,8 +11,8 @@ use crate::{
     Error, Failure, Result,
     engine::Epoch,
     spec::{
-        AdminQueueAttributes, Cns, Command, Csi, FeatureId, IdentifyController, IdentifyNamespace,
-        NumberOfQueues,
+        AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
+        IdentifyNamespace, NumberOfQueues,
     },
 };
 use std::time::Duration;
@@ -23,26 +23,29 @@ const OPERATION: &str = "resetting the controller";
 
 impl Controller {
     /// Resets the controller (CC.EN to 0 and back; Base, "Controller Level Reset"), from any thread and with commands in
-    /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, and the features that
-    /// [`admin`](Self::admin) has set, and the requests for [`events`](Self::events).
+    /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, the features that
+    /// the program has set, by [`admin`](Self::admin) or [raw](Self::admin_raw), and the requests for [`events`](Self::events).
     ///
     /// Every queue stops: its next turn is [`Failure::Reset`], an open turn rings no more doorbell,
     /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and
     /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
-    /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
+    /// unless the size, the format, the identity (NGUID, EUI64) or the command set of a namespace has changed meanwhile: then all
+    /// of them are stale.
     ///
-    /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
+    /// If the controller does not stop, or does not become ready again, its PCI function is reset. [`reset_by`](Self::reset_by)
+    /// chooses the means.
     ///
     /// It also brings back a controller that reports a fatal status, that something else has reset, or whose PCI function has had an
     /// error ([`Failure::PciError`]). If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
-    /// for becoming ready, what a [persistent memory region](Self::pmr) in use states, and one
+    /// for becoming ready, both again if its function has to be reset, what a [persistent memory region](Self::pmr) in use states, and one
     /// [`timeout`](crate::ControllerBuilder::timeout) for everything else, at most: admin commands of other threads, and all
     /// commands that set the controller up as it was.
     ///
     /// # Errors
     /// - [`Failure::Down`]: the controller did not come back, or is another one by its serial number, its
-    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on.
+    ///   limits or its capabilities (CAP), as after an update of its firmware. Every handle of it says so from then on, until
+    ///   [`reset_by`](Self::reset_by) of the function or the subsystem brings it back.
     /// - [`Failure::PciError`]: the PCI function has had another error since the controller had stopped.
     ///   The next reset answers it.
     /// - [`Failure::Status`]: the controller is up again, and refused the named feature, which has its
@@ -53,7 +56,8 @@ impl Controller {
         self.inner.reset(ResetKind::Controller, None)
     }
 
-    /// Resets the controller like [`reset`](Self::reset), by the means that is named.
+    /// Resets the controller like [`reset`](Self::reset), by the means that is named. A reset of the function or the subsystem may
+    /// bring back a controller that did not come back from another one ([`Failure::Down`]): its handles are as after any reset then.
     ///
     /// # Errors
     /// Those of [`reset`](Self::reset), and [`Failure::Unsupported`], which changes nothing: the
@@ -75,7 +79,9 @@ impl Inner {
         let patience = self.reset_patience();
         let waiting = self.limit_of(patience);
         let _pass = self.link.enter(&self.resets.gate, &waiting, || OPERATION.into(), "a reset")?;
-        self.link.live.check_up(&self.link.name, OPERATION)?;
+        if kind == ResetKind::Controller || !self.link.live.may_come_back() {
+            self.link.live.check_up(&self.link.name, OPERATION)?;
+        }
         if self.resets.count() != seen {
             return self.link.live.check_usable(&self.link.name, OPERATION);
         }
@@ -92,7 +98,7 @@ impl Inner {
         if let Err(error) = &up {
             // Another reset answers an error of the function.
             if !matches!(error.failure(), Failure::PciError { .. }) {
-                self.link.live.set_down(format!("it did not come back from a reset ({error})"));
+                self.link.live.set_down(format!("it did not come back from a reset ({error})"), false);
             }
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
@@ -117,7 +123,7 @@ impl Inner {
         let _resetting = self.resets.begin();
         let _budget = Budget::new(patience);
         let mut limit = self.limit();
-        self.link.live.set_down(reason.into());
+        self.link.live.set_down(reason.into(), true);
         self.vectors.wake_all(&self.link.name);
         let rings = self.admin.rings();
         let mut rings = self.link.enter(rings, &limit, || operation.into(), "admin commands")?;
@@ -127,7 +133,10 @@ impl Inner {
     /// Returns the longest time that a reset takes. A register that can't be read makes the reset fail, too.
     fn reset_patience(&self) -> Duration {
         let registers = &self.link.registers;
-        let ready = disable_patience(registers).and_then(|disable| Ok(disable + registers.ready_patience()?));
+        // Again after a reset of the function: to stop, and to become ready.
+        let function = registers.quirks().ready_delay + registers.patience();
+        let ready = disable_patience(registers)
+            .and_then(|disable| Ok(disable + function + 2 * registers.ready_patience()?));
         ready.unwrap_or_default().saturating_add(self.timeout())
     }
 
@@ -169,12 +178,35 @@ impl Inner {
         let mut rings = link.enter(self.admin.rings(), limit, || OPERATION.into(), "admin commands")?;
         self.stop_epoch(&mut rings, kind, limit)?;
         // An error of the function since the stop explains a start that failed, and leaves the controller to the next reset.
-        self.start(rings, limit)
+        self.start(rings, kind, limit)
             .map_err(|error| self.check_pci_error(&|| OPERATION.into()).err().unwrap_or(error))
     }
 
-    /// Brings up the controller, which has stopped, as it was before.
-    fn start(&self, mut rings: Pass<'_, Rings>, limit: &mut Limit<'_>) -> Result<()> {
+    /// Brings up the controller, which has stopped by a reset of `kind`, as it was before.
+    fn start(&self, mut rings: Pass<'_, Rings>, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
+        self.enable_or_reset(&mut rings, kind, limit)?;
+        rings.join(self.link.live.begin()?);
+        drop(rings);
+        self.configure_again(limit)
+    }
+
+    /// Enables the controller; resets its function, and tries once more, if it does not become ready after a stop by CC.EN.
+    fn enable_or_reset(&self, rings: &mut Rings, kind: ResetKind, limit: &mut Limit<'_>) -> Result<()> {
+        let Err(error) = self.enable_again(rings, limit) else { return Ok(()) };
+        let has_failed = matches!(error.failure(), Failure::Timeout { .. } | Failure::Fatal { .. });
+        if kind != ResetKind::Controller || !has_failed {
+            return Err(error);
+        }
+        tracing::warn!(device = %self.link.name, %error, "resetting its function");
+        let again = self.halt(ResetKind::Function, limit).and_then(|()| self.enable_again(rings, limit));
+        again.map_err(|second| {
+            tracing::error!(device = %self.link.name, error = %second, "nor does it start after a reset of its function");
+            error
+        })
+    }
+
+    /// Enables the controller, which has stopped, with the admin queue that it had.
+    fn enable_again(&self, rings: &mut Rings, limit: &mut Limit<'_>) -> Result<()> {
         let link = &self.link;
         self.take_capabilities()?;
         let last = ENTRIES as u16 - 1;
@@ -182,10 +214,7 @@ impl Inner {
         let (sq, cq) = rings.addresses();
         // SAFETY: `stop_epoch` has zeroed the rings, which have so many entries and stay until the controller has stopped.
         unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
-        limit.outside(|| enable(link, &self.properties))?;
-        rings.join(link.live.begin()?);
-        drop(rings);
-        self.configure_again(limit)
+        limit.outside(|| enable(link, &self.properties))
     }
 
     /// Reads CAP again, which a reset that activates firmware may change, and takes it over.
@@ -241,21 +270,25 @@ impl Inner {
     fn check_shapes(&self, limit: &mut Limit<'_>) -> Result<()> {
         let stamp = self.link.live.stamp();
         let known: Vec<_> = lock(&self.shapes).iter().map(|(&nsid, &shape)| (nsid, shape)).collect();
+        // Elsewhere a namespace can't get another one.
+        let has_sets = self.properties.command_set == CommandSet::ALL;
         for (nsid, shape) in known.into_iter().filter(|(_, shape)| shape.stamp == stamp) {
-            let same = if shape.has_keys {
-                self.command_set(nsid, limit)? == Csi::KEY_VALUE
+            let asks = has_sets || shape.command_set != Csi::NVM;
+            let command_set = if asks { self.command_set(nsid, limit)? } else { Csi::NVM };
+            let now = if command_set == Csi::KEY_VALUE {
+                Some(Shape::of_keys(stamp))
             } else {
                 let command = Command::identify(Cns::NAMESPACE, nsid, 0);
                 match self.identify_page(&command, "Identify (namespace)", limit) {
                     Ok(page) => {
                         let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
-                        Shape::of(&identify, stamp) == shape
+                        Some(Shape::of(&identify, command_set, stamp))
                     }
-                    Err(error) if error.status().is_some() => false,
+                    Err(error) if error.status().is_some() => None,
                     Err(error) => return Err(error),
                 }
             };
-            if !same {
+            if now != Some(shape) {
                 tracing::warn!(device = %self.link.name, nsid, "a namespace has changed during a reset: all handles are stale");
                 self.link.live.restamp();
                 break;
@@ -264,7 +297,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes the size and format of a namespace that gets a handle.
+    /// Notes the shape of a namespace that gets a handle.
     pub(crate) fn note_shape(&self, nsid: u32, shape: Shape) {
         lock(&self.shapes).insert(nsid, shape);
     }
@@ -297,20 +330,24 @@ mod tests {
 
     #[test]
     fn a_namespace_that_changed_during_a_reset_makes_handles_stale() {
-        let controller = Controller::open("emu:size=1M").unwrap();
-        let namespace = controller.namespace(1).unwrap();
-        controller.reset().unwrap();
-        namespace.flush().unwrap();
-        // The namespace seems to have been smaller when its handle was made.
-        if let Some(shape) = lock(&controller.inner.shapes).get_mut(&1) {
-            shape.blocks -= 1;
+        let controller = Controller::open("emu:size=1M,serial=SHAPES").unwrap();
+        // The namespace seems to have been another one when its handle was made.
+        let changes: [fn(&mut Shape); 4] = [
+            |shape| shape.blocks -= 1,
+            |shape| shape.identity.0[15] ^= 1,
+            |shape| shape.identity.1[7] ^= 1,
+            |shape| shape.command_set = Csi::ZONED,
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let namespace = controller.namespace(1).unwrap();
+            controller.reset().unwrap();
+            namespace.flush().unwrap();
+            change(lock(&controller.inner.shapes).get_mut(&1).unwrap());
+            controller.reset().unwrap();
+            let error = namespace.flush().unwrap_err();
+            let stale = matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. });
+            assert!(stale, "{index}: {error}");
         }
-        controller.reset().unwrap();
-        let error = namespace.flush().unwrap_err();
-        let stale = |error: &Error| {
-            matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. })
-        };
-        assert!(stale(&error), "{error}");
         controller.namespace(1).unwrap().flush().unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! The state of a controller's resets: whether one is under way, and what it must find again.
 
 use super::lock;
-use crate::spec::IdentifyNamespace;
+use crate::spec::{Csi, IdentifyNamespace};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -51,7 +51,7 @@ impl Drop for Resetting<'_> {
     }
 }
 
-/// The size and format of a namespace, with the stamp of the handles that rely on them.
+/// The size, format, identity and command set of a namespace, with the stamp of the handles that rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(super) stamp: u64,
@@ -59,21 +59,25 @@ pub(crate) struct Shape {
     format: Option<u32>,
     /// FLBAS and DPS: the place of metadata, and its protection information.
     settings: (u8, u8),
-    /// Set for a namespace of keys and values: its commands name bytes, not blocks.
-    pub(super) has_keys: bool,
+    /// NGUID and EUI64, which no other namespace has; zeros where the controller gives none.
+    pub(super) identity: ([u8; 16], [u8; 8]),
+    pub(super) command_set: Csi,
 }
 
 impl Shape {
-    pub(crate) fn of(identify: &IdentifyNamespace, stamp: u64) -> Self {
+    /// Makes the shape of a namespace with blocks.
+    pub(crate) fn of(identify: &IdentifyNamespace, command_set: Csi, stamp: u64) -> Self {
         let format =
             identify.lba_format().map(|format| u32::from(format.lbads()) << 16 | u32::from(format.ms()));
         let settings = (identify.flbas, identify.dps);
-        Self { stamp, blocks: identify.nsze, format, settings, has_keys: false }
+        let identity = (identify.nguid, identify.eui64);
+        Self { stamp, blocks: identify.nsze, format, settings, identity, command_set }
     }
 
-    /// Makes the shape of a key value namespace.
+    /// Makes the shape of a key value namespace: its commands name bytes, not blocks.
     pub(crate) fn of_keys(stamp: u64) -> Self {
-        Self { stamp, blocks: 0, format: None, settings: (0, 0), has_keys: true }
+        let (settings, identity) = ((0, 0), ([0; 16], [0; 8]));
+        Self { stamp, blocks: 0, format: None, settings, identity, command_set: Csi::KEY_VALUE }
     }
 }
 

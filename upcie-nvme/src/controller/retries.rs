@@ -3,7 +3,7 @@
 
 use super::{Inner, Limit};
 use crate::{
-    Result,
+    Error, Result,
     spec::{Command, FeatureId, Status},
     wait::LOOK,
 };
@@ -14,7 +14,7 @@ use std::time::Duration;
 const BEHAVIOR: usize = 512;
 
 impl Inner {
-    /// Returns how often a command of a blocking call may be sent again.
+    /// Returns how often a command that changes nothing may be sent again.
     pub(crate) fn retries(&self) -> u32 {
         self.link.options.retries
     }
@@ -52,6 +52,29 @@ impl Inner {
             // A stopwatch counts at most 250 ms between two readings.
             limit.left();
             self.check_alive_once(what)?;
+        }
+    }
+
+    /// Sends a command that reads what the controller says, by `send`, and up to `most` times again while the controller fails it
+    /// without "do not retry": after the delay that the status asks for, within `limit`.
+    pub(super) fn retrying<R>(
+        &self,
+        most: u32,
+        what: &dyn Fn() -> String,
+        limit: &mut Limit<'_>,
+        mut send: impl FnMut(&mut Limit<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let mut left = most;
+        loop {
+            let result = send(limit);
+            let status = result.as_ref().err().and_then(Error::status);
+            let Some(status) = status.filter(|status| left > 0 && !status.do_not_retry()) else {
+                return result;
+            };
+            left -= 1;
+            if !self.wait_to_retry(status, limit, what)? {
+                return result;
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use upcie_core::device::Claim;
 #[non_exhaustive]
 pub enum ResetKind {
     /// Resets the controller by CC.EN (Base, "Controller Level Reset"). If the controller does not stop in the time that it
-    /// states (CAP.TO), its function is reset as well.
+    /// states (CAP.TO), or does not become ready again in its time (CRTO, CAP.TO), its function is reset as well.
     #[default]
     Controller,
     /// Resets the PCI function: a function-level reset, or what else the kernel or the server has for this function alone. The

@@ -171,15 +171,18 @@ impl Controller {
             page.resize((from + bytes) as usize, 0);
             limit.allow_bytes(wanted);
             let command = query.command(id, bytes, from);
-            let mut one = limit.part(self.inner.timeout());
-            self.admin_limited(&command, &mut page[from as usize..], &mut one)?;
-            // The parameter of these begins something: with the first command only.
-            query.parameter &= match id {
-                LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS => !1_u8,
+            // The bits of the parameter that begin something: with the first command only, which is sent once.
+            let begins = match id {
+                LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS => 1,
                 // The action; the quality stays.
-                LogPageId::EYE_OPENING => !0xc,
-                _ => !0,
+                LogPageId::EYE_OPENING => 0xc,
+                _ => 0,
             };
+            let tries = if query.parameter & begins == 0 { self.inner.retries() } else { 0 };
+            let (mut one, part) = (limit.part(self.inner.timeout()), &mut page[from as usize..]);
+            let what = || format!("Get Log Page of {id}");
+            self.inner.retrying(tries, &what, &mut one, |one| self.admin_limited(&command, part, one))?;
+            query.parameter &= !begins;
         }
     }
 
@@ -229,7 +232,8 @@ impl Controller {
         command.cdw11 = IdentifyDword11::new().with_cnssi(query.specific_id).with_csi(csi).into_bits();
         command.cdw14 = u32::from(query.uuid_index & 0x7f);
         let mut page = Box::new([0; 4096]);
-        self.admin_limited(&command, &mut *page, limit)?;
+        let send = |limit: &mut Limit<'_>| self.admin_limited(&command, &mut *page, limit);
+        self.inner.retrying(self.inner.retries(), &|| "Identify".into(), limit, send)?;
         Ok(page)
     }
 
@@ -316,7 +320,9 @@ impl Controller {
         let cdw10 = FeaturesDword10::new().with_fid(id).with_sel(query.select).into_bits();
         let command = Command::get_features(id, query.select);
         let cdw11 = query.dword11.unwrap_or(0);
-        self.admin_limited(&Command { nsid: query.nsid, cdw10, cdw11, ..command }, data, limit)
+        let command = Command { nsid: query.nsid, cdw10, cdw11, ..command };
+        let send = |limit: &mut Limit<'_>| self.admin_limited(&command, data, limit);
+        self.inner.retrying(self.inner.retries(), &|| format!("Get Features of {id}"), limit, send)
     }
 
     fn invalid_data(&self, id: LogPageId, reason: String) -> Error {

@@ -180,9 +180,15 @@ impl<M: Media> Machine<M> {
 }
 
 impl LastingFaults {
+    /// Ends the faults that a reset of the function or the subsystem heals.
+    pub(super) fn heal(&mut self) {
+        (self.stuck_start, self.always_ready) = (false, false);
+    }
+
     fn add(&mut self, fault: Fault, now: &impl Fn() -> Duration) {
         match fault {
             Fault::NeverReady => self.never_ready = true,
+            Fault::StuckStart => self.stuck_start = true,
             Fault::AlwaysReady => self.always_ready = true,
             Fault::ChangingRegisters => self.changing = true,
             Fault::CloseConnection => self.must_disconnect = true,

@@ -37,7 +37,7 @@ impl<M: Media> Machine<M> {
         self.said.clear();
         if let Some(lasting_faults) = self.lasting_faults() {
             lasting_faults.must_disconnect = false;
-            lasting_faults.always_ready = false;
+            lasting_faults.heal();
         }
         self.power_on();
     }
@@ -121,7 +121,8 @@ impl<M: Media> Machine<M> {
                     }
                     None => self.start(host).is_ok(),
                 };
-                let is_stuck = self.lasting_faults().is_some_and(|lasting_faults| lasting_faults.never_ready);
+                let is_stuck =
+                    self.lasting_faults().is_some_and(|faults| faults.never_ready || faults.stuck_start);
                 self.registers.csts.set_rdy(ready && !is_stuck);
                 self.registers.csts.set_cfs(!ready);
             }
@@ -134,7 +135,7 @@ impl<M: Media> Machine<M> {
             }
             Action::ResetSubsystem => {
                 if let Some(lasting_faults) = self.lasting_faults() {
-                    lasting_faults.always_ready = false;
+                    lasting_faults.heal();
                 }
                 self.stop();
                 self.core.own.forget();

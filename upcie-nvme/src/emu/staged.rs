@@ -50,6 +50,8 @@ impl Staging {
 pub(super) struct LastingFaults {
     /// CSTS.RDY stays 0.
     pub never_ready: bool,
+    /// The same, until the function or the subsystem is reset.
+    pub stuck_start: bool,
     /// CSTS.RDY stays 1.
     pub always_ready: bool,
     /// CAP and VS change at each read.

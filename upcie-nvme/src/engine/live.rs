@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use std::{
     ptr::NonNull,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -63,6 +63,16 @@ impl Epoch {
 struct Current {
     epoch: Arc<Epoch>,
     next: u64,
+    /// The reason why the controller is down, while it is.
+    down: Option<Down>,
+}
+
+/// The reason why a controller is down.
+#[derive(Debug)]
+struct Down {
+    reason: String,
+    /// No reset brings the controller back.
+    is_final: bool,
 }
 
 /// The controller's state that its parts share.
@@ -71,8 +81,8 @@ pub(crate) struct Live {
     /// The controller's id.
     pub(crate) controller: u64,
     current: Mutex<Current>,
-    /// The reason why the controller is down for good, once it is.
-    down: OnceLock<String>,
+    /// The controller is down. Written only while `current` is locked.
+    is_down: AtomicBool,
     /// The current epoch was ended by an error of the PCI function. Written only while `current` is locked.
     has_pci_error: AtomicBool,
     owner: Owner,
@@ -87,10 +97,10 @@ impl Live {
     }
 
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
-        let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp });
-        let (owner, down, device_memory) = (Owner::current(), OnceLock::new(), Windows::default());
-        let has_pci_error = AtomicBool::new(false);
-        Ok(Self { controller, current, down, has_pci_error, owner, device_memory })
+        let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp, down: None });
+        let (owner, device_memory) = (Owner::current(), Windows::default());
+        let (is_down, has_pci_error) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { controller, current, is_down, has_pci_error, owner, device_memory })
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -136,7 +146,7 @@ impl Live {
         current.epoch.clone()
     }
 
-    /// Begins an epoch after [`end`](Self::end). Namespace handles from before stay valid until
+    /// Begins an epoch after [`end`](Self::end): the controller is up. Namespace handles from before stay valid until
     /// [`restamp`](Self::restamp).
     ///
     /// # Errors
@@ -144,6 +154,9 @@ impl Live {
     pub(crate) fn begin(&self) -> Result<Arc<Epoch>> {
         let mut current = self.current();
         current.epoch = Epoch::new(current.next)?;
+        if current.down.take().is_some() {
+            self.is_down.store(false, Ordering::Release);
+        }
         self.has_pci_error.store(false, Ordering::Release);
         Ok(current.epoch.clone())
     }
@@ -158,19 +171,30 @@ impl Live {
         }
     }
 
-    /// Closes everything for good, for `reason`: the controller did not come back, or was given up.
-    pub(crate) fn set_down(&self, reason: String) {
+    /// Closes everything for `reason`: the controller did not come back, or was given up, which is final.
+    pub(crate) fn set_down(&self, reason: String, is_final: bool) {
+        let mut current = self.current();
         // The first reason counts.
-        let _ = self.down.set(reason);
-        self.end();
+        current.down.get_or_insert(Down { reason, is_final });
+        self.is_down.store(true, Ordering::Release);
+        // Last: who reads 0 there asks why.
+        current.epoch.stamp.store(0, Ordering::Release);
     }
 
     /// Refuses `operation` on `device` if the controller is down.
     pub(crate) fn check_up(&self, device: &str, operation: &str) -> Result<()> {
-        match self.down.get() {
-            None => Ok(()),
-            Some(reason) => Err(Error::down(device, operation, reason.clone())),
+        if !self.is_down.load(Ordering::Acquire) {
+            return Ok(());
         }
+        match &self.current().down {
+            None => Ok(()),
+            Some(down) => Err(Error::down(device, operation, down.reason.clone())),
+        }
+    }
+
+    /// Returns `true` if the controller is down, and a reset that reaches further may bring it back.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.current().down.as_ref().is_some_and(|down| !down.is_final)
     }
 
     /// Refuses `operation` on `device` if the controller is down, or if its PCI function has had an error since the last reset.
@@ -197,6 +221,20 @@ impl Live {
 mod tests {
     use super::*;
     use crate::Failure;
+
+    #[test]
+    fn a_controller_is_down_until_it_comes_back() {
+        let live = Live::new().unwrap();
+        live.set_down("first".into(), false);
+        live.set_down("second".into(), true);
+        let error = live.check_up("test", "a call").unwrap_err();
+        assert!(error.to_string().contains("first") && live.epoch().is_over(), "{error}");
+        assert!(live.may_come_back());
+        let epoch = live.begin().unwrap();
+        assert!(live.check_usable("test", "a call").is_ok() && !epoch.is_over() && !live.may_come_back());
+        live.set_down("given up".into(), true);
+        assert!(live.check_up("test", "a call").is_err() && !live.may_come_back());
+    }
 
     #[test]
     fn an_error_ends_its_own_epoch_until_a_reset() {

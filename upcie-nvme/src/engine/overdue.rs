@@ -7,7 +7,7 @@
 use super::{
     Io, Refused, Turn,
     ring::Queue,
-    slot::{FREE_MASK, Slot},
+    slot::{FREE_MASK, SQE_WORDS, Slot},
     timer::{MARK, Stage, Timer},
 };
 use std::time::Duration;
@@ -103,6 +103,8 @@ impl<T> Turn<'_, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// For other commands: [`limit_last`](Self::limit_last).
+    ///
     /// # Errors
     /// Those of [`submit`](Self::submit).
     #[inline]
@@ -117,6 +119,45 @@ impl<T> Turn<'_, T> {
         self.submit(io, buffer, tag)?;
         set_limit(self.queue, index, limit);
         Ok(())
+    }
+
+    /// Gives the command that was submitted last, of any kind, a deadline of its own, as [`submit_within`](Self::submit_within) does
+    /// for a transfer; of a fused operation the second command. Does nothing if the command was reaped since. Reads its entry in the
+    /// submission queue, which takes long where that is in the
+    /// [controller](crate::queue::QueuePairBuilder::submission_in_controller).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use upcie_nvme::{Controller, Wait};
+    /// # let controller = Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let mut queue = controller.queue_pair().create::<u64>()?;
+    /// let mut turn = queue.turn()?;
+    /// turn.flush(&namespace, 7)?;
+    /// turn.limit_last(Duration::from_secs(2));
+    /// drop(turn);
+    /// assert!(queue.wait(Wait::Poll, Duration::from_secs(10))?);
+    /// # queue.turn()?.next().unwrap().into_parts().1?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn limit_last(&mut self, limit: Duration) {
+        limit_before(self.queue, self.sqe, limit);
+    }
+}
+
+/// Gives the command whose entry is before `sqe`, the next one, a deadline, if it is in flight.
+#[inline(never)]
+fn limit_before<T>(queue: &mut Queue<T>, sqe: *mut u64, limit: Duration) {
+    let end = if sqe == queue.sq { queue.sq_end } else { sqe };
+    // SAFETY: an entry of the ring: `end` is behind the first one at least.
+    let last = unsafe { end.sub(SQE_WORDS) };
+    // SAFETY: aligned, in memory that the queue owns. The device may write it: one volatile read, whose value is checked.
+    let id = (unsafe { last.read_volatile() } >> 16) as u16;
+    let index = u32::from(id) & queue.mask;
+    let word = queue.slots()[index as usize].word;
+    if word & FREE_MASK == 0 && word as u16 == id {
+        set_limit(queue, index, limit);
     }
 }
 

@@ -106,6 +106,15 @@ impl<T> Queue<T> {
         all
     }
 
+    /// Takes the tags of the commands whose buffers were [retired](Self::retire), each once; none of a queue that was not.
+    pub(crate) fn take_tags(&mut self) -> Vec<T> {
+        if !self.rings.0.is_empty() {
+            return Vec::new();
+        }
+        // The rings are gone, and the buffers are empty ones.
+        self.take_all().into_iter().map(|command| command.into_parts().0).collect()
+    }
+
     /// Takes the next command whose completion was posted and not reaped. A completion of a command that is not in
     /// flight ends the search.
     pub(super) fn take_completed(&mut self) -> Option<Completion<T>> {

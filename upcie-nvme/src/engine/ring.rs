@@ -309,6 +309,12 @@ impl<T> Queue<T> {
     /// Looks for late commands from now on, also by turns in which the completion queue wraps.
     pub(crate) fn set_timed(&mut self) {
         self.timed = true;
+        self.watch_laps();
+    }
+
+    /// Counts the laps of the completion queue, until a reset unless commands have deadlines: after some 1,024 completions the next
+    /// turn asks its caller ([`turn_or_look`](Self::turn_or_look)).
+    pub(crate) fn watch_laps(&mut self) {
         self.lap_stamp = NonNull::from(&OVER);
     }
 

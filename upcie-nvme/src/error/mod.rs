@@ -133,7 +133,8 @@ pub enum Failure {
         /// is not known whether its commands were executed.
         qid: Option<u16>,
     },
-    /// The controller did not come back from a reset, or was given up. Open it again.
+    /// The controller did not come back from a reset, or was given up. Open it again. One that did not come back may do so by a reset
+    /// of its function or its subsystem, too ([`Controller::reset_by`](crate::Controller::reset_by)).
     #[non_exhaustive]
     Down {
         /// The reason.
@@ -151,7 +152,7 @@ pub enum Failure {
         after: Duration,
     },
     /// The controller did not confirm that a queue was deleted, so it may still use the memory of commands in
-    /// flight.
+    /// flight. [`QueuePair::take_kept`](crate::QueuePair::take_kept) has their tags.
     #[non_exhaustive]
     Undeleted {
         /// The queue's id.

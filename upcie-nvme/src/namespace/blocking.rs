@@ -197,6 +197,7 @@ fn attempt(
 ) -> Result<Result<u64, (Status, u64)>> {
     controller.wait_for_reset(limit, what)?;
     controller.check_pci_error_once(what)?;
+    controller.notice_events_once();
     let mut slot = controller.enter_blocking(limit, what)?;
     if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
         controller.end_queue(&mut before, &mut DmaBuf::empty(), limit);

@@ -44,22 +44,23 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
             format!("there is no namespace {nsid}; the active ones are {first:?}{more}"),
         ));
     }
-    let has_io = controller.no_io().is_none();
+    let command_set = controller.command_set(nsid, limit)?;
     let command = Command::identify(Cns::NAMESPACE, nsid, 0);
     let page = controller.identify_page(&command, "Identify (namespace)", limit);
     let mut identify = match page {
         Ok(page) => IdentifyNamespace::read_from_bytes(&page[..]).expect("one page"),
         // A namespace without blocks does not have this data.
-        Err(error)
-            if has_io
-                && error.status().is_some()
-                && controller.command_set(nsid, limit)? == Csi::KEY_VALUE =>
-        {
+        Err(error) if error.status().is_some() && command_set == Csi::KEY_VALUE => {
             IdentifyNamespace::new_zeroed()
         }
         Err(error) => return Err(error),
     };
-    controller.note_shape(nsid, Shape::of(&identify, stamp));
+    // As soon as all of it was read: a reset from here on compares it.
+    let shape = match command_set {
+        Csi::KEY_VALUE => Shape::of_keys(stamp),
+        other => Shape::of(&identify, other, stamp),
+    };
+    controller.note_shape(nsid, shape);
     let mut unusable = match controller.no_io() {
         Some(reason) => Some(reason.to_string()),
         None => why_unusable(&identify),
@@ -71,7 +72,6 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
             BlockFormat::new(0, 0, false)
         }
     };
-    let command_set = if has_io { controller.command_set(nsid, limit)? } else { Csi::NVM };
     let (mut limits, mut zones) = (ZoneLimits::default(), None);
     let (mut key_limits, mut keys) = (KeyLimits::default(), None);
     match command_set {
@@ -84,7 +84,6 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
         }
         Csi::ZONED => {}
         Csi::KEY_VALUE => {
-            controller.note_shape(nsid, Shape::of_keys(stamp));
             // Whatever a controller says of blocks that the namespace does not have.
             (identify, format) = (IdentifyNamespace::new_zeroed(), BlockFormat::new(0, 0, false));
             unusable = Some(match key_limits::ask(controller, nsid, limit)? {

@@ -1,6 +1,6 @@
 //! I/O queue pairs: described, made on the controller, deleted there.
 
-use super::{OnTimeout, QueuePair, deadlines::Deadlines};
+use super::{OnTimeout, QueuePair, deadlines::Deadlines, one::notice};
 use crate::{
     Controller, Error, Result,
     controller::{Inner, Limit, PRIORITY, create},
@@ -37,7 +37,7 @@ impl Controller {
             sgl: None,
             in_controller: false,
             priority: None,
-            command_timeout: None,
+            command_timeout: self.inner().command_timeout(),
             on_timeout: OnTimeout::default(),
         }
     }
@@ -94,10 +94,11 @@ impl QueuePairBuilder<'_> {
         self
     }
 
-    /// Limits the time that the controller may take for a command; by default a queue has no limit. The time is looked at in
+    /// Limits the time that the controller may take for a command; by default a queue has the controller's limit, or none. The time is looked at in
     /// waits, every 50 ms and at their beginning, and by a turn after 1,024 turns without work or some 1,024 completions.
     /// It begins at the first look that finds the command in flight, so it ends late by up to two such intervals, and no
-    /// clock is read for a command. [`Turn::submit_within`](crate::Turn::submit_within) sets the limit of one command.
+    /// clock is read for a command. [`Turn::limit_last`](crate::Turn::limit_last) sets the limit of one command,
+    /// [`ControllerBuilder::command_timeout`](crate::ControllerBuilder::command_timeout) the default of queues.
     pub fn command_timeout(mut self, limit: Duration) -> Self {
         self.command_timeout = Some(limit);
         self
@@ -162,6 +163,7 @@ impl QueuePairBuilder<'_> {
         if self.command_timeout.is_some() {
             queue.set_timed();
         }
+        notice(&mut queue, self.controller);
         let deadlines = Deadlines::new(self.command_timeout, self.on_timeout);
         Ok(QueuePair::new(queue, waiter, (priority, deadlines), self.controller.clone()))
     }

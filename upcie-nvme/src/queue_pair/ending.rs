@@ -1,8 +1,8 @@
 //! The end of a queue pair: by a reset, after which it begins again, or by its deletion.
 
-use super::pair::QueuePair;
+use super::{one::notice, pair::QueuePair};
 use crate::{Error, Result, engine::Returned, wait::Waiter};
-use upcie_core::dma::DmaBuf;
+use upcie_core::{dma::DmaBuf, events::emit};
 
 impl<T> QueuePair<T> {
     /// Brings the queue back after a [reset](crate::Controller::reset) of the controller: creates it again under its id,
@@ -41,6 +41,7 @@ impl<T> QueuePair<T> {
             }
             return Err(error);
         }
+        notice(&mut self.queue, &self.controller);
         self.reaped.restart();
         self.looks.progress = (self.controller.clock().now(), self.queue.completion_cursor());
         Ok(std::mem::take(&mut self.returned))
@@ -56,13 +57,34 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// [`Failure::Undeleted`](crate::Failure::Undeleted): the controller did not confirm the deletion within the deadline, or this is a
     /// forked child, which does not ask it. The controller keeps the memory of so many commands until it stops, because it
-    /// may still use it.
+    /// may still use it. After [`try_close`](Self::try_close) their tags can be taken.
     pub fn close(mut self) -> Result<Vec<Returned<T>>> {
-        self.close_here()
+        self.try_close()
     }
 
-    /// Closes the queue pair like [`close`](Self::close), for a caller that goes on asking why it takes no turns.
-    pub(crate) fn close_here(&mut self) -> Result<Vec<Returned<T>>> {
+    /// Closes the queue pair like [`close`](Self::close), and leaves it to the caller: to [take the tags](Self::take_kept) of commands
+    /// that do not come back, and to ask why it takes no turns.
+    ///
+    /// ```
+    /// use upcie_nvme::{Controller, queue::Returned};
+    ///
+    /// let controller = Controller::open("emu:size=1M")?;
+    /// let mut queue = controller.queue_pair().create::<u64>()?;
+    /// queue.turn()?.flush(&controller.namespace(1)?, 7)?;
+    /// let tags: Vec<u64> = match queue.try_close() {
+    ///     Ok(returned) => returned.iter().map(Returned::tag).copied().collect(),
+    ///     Err(error) => {
+    ///         eprintln!("{error}");
+    ///         queue.take_kept()
+    ///     }
+    /// };
+    /// assert_eq!(tags, [7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`close`](Self::close), each time.
+    pub fn try_close(&mut self) -> Result<Vec<Returned<T>>> {
         let in_flight = self.queue.in_flight();
         let ended = self.end();
         if self.controller.is_inherited() {
@@ -78,6 +100,13 @@ impl<T> QueuePair<T> {
         let mut all = std::mem::take(&mut self.returned);
         all.append(&mut self.queue.take_all());
         Ok(all)
+    }
+
+    /// Takes the tags of the commands whose memory the controller has kept, each once, after a [`try_close`](Self::try_close) that
+    /// failed with [`Failure::Undeleted`](crate::Failure::Undeleted). It is not known whether they were executed. Returns nothing
+    /// while the queue pair is open, nor in a forked child.
+    pub fn take_kept(&mut self) -> Vec<T> {
+        self.queue.take_tags()
     }
 
     fn undeleted(&self) -> Error {
@@ -104,6 +133,18 @@ impl<T> QueuePair<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
+        let is_closed = self.ended.is_some() || self.controller.is_inherited();
+        let lost = if is_closed { 0 } else { self.queue.in_flight() as usize + self.returned.len() };
         self.end();
+        if lost > 0 {
+            // Last: a subscriber of the log may panic.
+            let (device, qid) = (self.controller.shared_name().clone(), self.queue.qid());
+            emit(move || {
+                tracing::warn!(
+                    %device, qid, lost,
+                    "dropped with commands in flight, whose tags are lost: close the queue pair first"
+                );
+            });
+        }
     }
 }

@@ -156,7 +156,7 @@ impl QueueGroup {
         // Also where each wait is short because another member is busy.
         if watch.now().saturating_sub(*checked) >= LOOK {
             *checked = watch.now();
-            group.look()?;
+            group.check()?;
         }
         let outcome = wait(&mut group, policy, watch, how, timeout, |group| {
             *reaped += group.pairs().map(|(_, pair)| pair.count_reaped()).sum::<u64>();
@@ -172,7 +172,7 @@ impl QueueGroup {
     /// Those of [`wait`](Self::wait).
     pub fn check<M: GroupMember>(&mut self, members: &mut [M]) -> Result<(), GroupError> {
         self.checked = self.clock.now();
-        Members { members, polled: &mut self.polled, stop: || false }.look()
+        Members { members, polled: &mut self.polled, stop: || false }.check()
     }
 
     /// Sets how many completions the program has reaped in all, for adaptive waits, which compare rates. By default the group
@@ -234,6 +234,11 @@ impl<M: GroupMember, S> Members<'_, M, S> {
         self.members.iter_mut().enumerate().filter_map(|(index, member)| Some((index, member.queue_pair()?)))
     }
 
+    /// Checks the controllers of queue pairs that have commands in flight and complete none.
+    fn check(&mut self) -> Result<(), GroupError> {
+        self.try_each(|pair| pair.check_progress(LOOK))
+    }
+
     /// Calls `each` for the queue pairs, until one fails.
     fn try_each(
         &mut self,
@@ -272,6 +277,7 @@ impl<M: GroupMember, S: FnMut() -> bool> Waiting for Members<'_, M, S> {
     }
 
     fn look(&mut self) -> Result<(), GroupError> {
-        self.try_each(|pair| pair.check_progress(LOOK))
+        // No member has had a completion since the last look.
+        self.try_each(QueuePair::check_stalled)
     }
 }

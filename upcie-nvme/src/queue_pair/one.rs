@@ -19,7 +19,16 @@ pub(super) struct Looks {
     pub(super) deadlines: Deadlines,
 }
 
-/// Looks for late commands, and checks that the controller is well if commands are in flight and none was reaped for
+/// Notices asynchronous events if a program wants some: a change of namespaces makes handles stale. From now on the turns of the
+/// queue look for them, too, however busy it is.
+pub(super) fn notice<T>(queue: &mut Queue<T>, controller: &Inner) {
+    if controller.wants_events() {
+        queue.watch_laps();
+        controller.notice_events_once();
+    }
+}
+
+/// Notices events, looks for late commands, and checks that the controller is well if commands are in flight and none was reaped for
 /// `quiet`. Of several queues that ask for this check at once, in other threads too, one makes it.
 #[cold]
 pub(super) fn check_progress<T>(
@@ -28,6 +37,7 @@ pub(super) fn check_progress<T>(
     controller: &Inner,
     quiet: Duration,
 ) -> Result<()> {
+    notice(queue, controller);
     let (now, cursor) = (controller.clock().now(), queue.completion_cursor());
     looks.deadlines.look(queue, controller, now)?;
     let progress = &mut looks.progress;

@@ -3,14 +3,14 @@
 use super::{
     deadlines::Deadlines,
     diagnosis::diagnose,
-    one::{Looks, One, Reaped, arm, check_progress, look, waiter},
+    one::{Looks, One, Reaped, arm, check_progress, look, notice, waiter},
 };
 use crate::{
     Result, Turn, Wait,
     controller::Inner,
     engine::{Queue, Returned},
     spec::QueuePriority,
-    wait::{Outcome, SpinPolicy, Waiter, wait},
+    wait::{LOOK, Outcome, SpinPolicy, Waiter, wait},
 };
 use std::{
     fmt,
@@ -100,9 +100,10 @@ impl<T> QueuePair<T> {
     /// Opens the guard for reaping and submitting.
     ///
     /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps
-    /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 100 ms,
+    /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 50 ms,
     /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing. If commands have
-    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)).
+    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)); while there are
+    /// [`Events`](crate::Events), for those.
     ///
     /// # Errors
     /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the queue
@@ -137,6 +138,7 @@ impl<T> QueuePair<T> {
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
         let Self { queue, waiter, policy, polled, reaped, looks, controller, .. } = self;
+        notice(queue, controller);
         let deadlines = &mut looks.deadlines;
         let watch = Stopwatch::of(controller.clock());
         deadlines.look(queue, controller, watch.now())?;
@@ -190,6 +192,13 @@ impl<T> QueuePair<T> {
             // After a reset a completion can't come.
             .and_then(|()| queue.check_live());
         checked.inspect_err(|error| queue.fail(error))
+    }
+
+    /// Checks the controller like [`check_progress`](Self::check_progress), for a wait that has seen no completion for [`LOOK`].
+    pub(super) fn check_stalled(&mut self) -> Result<()> {
+        let since = self.controller.clock().now().saturating_sub(LOOK);
+        self.looks.progress = (since, self.queue.completion_cursor());
+        self.check_progress(LOOK)
     }
 
     pub(super) fn clock(&self) -> SharedClock {
@@ -278,7 +287,7 @@ impl<T> QueuePair<T> {
 }
 
 /// Commands in flight may take this long before empty turns check the controller.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(50);
 
 impl<T> fmt::Debug for QueuePair<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

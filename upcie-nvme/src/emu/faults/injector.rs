@@ -124,6 +124,7 @@ impl Effects {
             // The controller's.
             Fault::Fatal
             | Fault::NeverReady
+            | Fault::StuckStart
             | Fault::AlwaysReady
             | Fault::AllOnes(_)
             | Fault::ChangingRegisters

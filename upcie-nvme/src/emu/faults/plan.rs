@@ -201,6 +201,8 @@ pub enum Fault {
     Fatal,
     /// Leaves CSTS.RDY at 0 from the next enabling on.
     NeverReady,
+    /// Leaves CSTS.RDY at 0 from the next enabling on, until the function or the subsystem is reset.
+    StuckStart,
     /// Leaves CSTS.RDY at 1 from the next disabling on.
     AlwaysReady,
     /// Reads as all ones, and serves nothing: for this time, or for good.
@@ -254,6 +256,7 @@ impl Fault {
             self,
             Self::Fatal
                 | Self::NeverReady
+                | Self::StuckStart
                 | Self::AlwaysReady
                 | Self::AllOnes(_)
                 | Self::ChangingRegisters
@@ -308,6 +311,7 @@ impl Fault {
             Self::SpuriousInterrupts(_) => "spurious-interrupts",
             Self::Fatal => "fatal",
             Self::NeverReady => "never-ready",
+            Self::StuckStart => "stuck-start",
             Self::AlwaysReady => "always-ready",
             Self::AllOnes(_) => "all-ones",
             Self::ChangingRegisters => "changing-registers",

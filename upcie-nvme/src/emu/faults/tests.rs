@@ -70,6 +70,7 @@ fn every_kind_parses_by_its_name() {
         Fault::SpuriousInterrupts(3),
         Fault::Fatal,
         Fault::NeverReady,
+        Fault::StuckStart,
         Fault::AlwaysReady,
         Fault::AllOnes(Some(MS)),
         Fault::ChangingRegisters,

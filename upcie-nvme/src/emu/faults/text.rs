@@ -188,6 +188,7 @@ fn parse_fault(keys: &Keys<'_, '_>) -> Result<Fault, Fail> {
         "spurious-interrupts" => Fault::SpuriousInterrupts(keys.need_integer("number")?),
         "fatal" => Fault::Fatal,
         "never-ready" => Fault::NeverReady,
+        "stuck-start" => Fault::StuckStart,
         "always-ready" => Fault::AlwaysReady,
         "all-ones" => Fault::AllOnes(keys.time()?),
         "changing-registers" => Fault::ChangingRegisters,

@@ -242,11 +242,13 @@ fn faults_of_the_controller_show_in_its_registers() {
     until(&|| host.csts() == 1);
     let (host, _queue) = strike(Fault::ChangingRegisters);
     until(&|| host.bar.read_u32(8).unwrap() != host.bar.read_u32(8).unwrap());
-    let (host, mut queue) = strike(Fault::NeverReady);
-    queue.wait();
-    host.write_u32(0x14, 0).unwrap();
-    host.configure(1 | 6 << 16 | 4 << 20);
-    assert_eq!(host.csts(), 0);
+    for fault in [Fault::NeverReady, Fault::StuckStart] {
+        let (host, mut queue) = strike(fault);
+        queue.wait();
+        host.write_u32(0x14, 0).unwrap();
+        host.configure(1 | 6 << 16 | 4 << 20);
+        assert_eq!(host.csts(), 0);
+    }
     let (host, mut queue) = strike(Fault::AlwaysReady);
     queue.wait();
     host.write_u32(0x14, 0).unwrap();

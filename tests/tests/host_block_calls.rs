@@ -3,8 +3,9 @@
 
 use upcie_nvme::{
     Controller, DmaBuf, Error, Failure, Namespace, Refusal, Wait, Zeroes,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     protection::{Checks, Protect},
-    spec::{CopyRange, Status},
+    spec::{CopyRange, DatasetRange, NvmOpcode, Status},
 };
 use upcie_tests::{deadline, says};
 
@@ -145,4 +146,38 @@ fn ranges_are_copied_one_after_the_other() {
     // One range of more blocks than the controller takes.
     let error = namespace.copy(&[CopyRange::new(0, 4096)], 8192).unwrap_err();
     assert_eq!(error.status(), Some(Status::COMMAND_SIZE_LIMIT_EXCEEDED));
+}
+
+/// The first blocks of a write that failed were written, and the error named the whole write alone.
+#[test]
+fn a_failed_part_of_a_write_is_named() {
+    let failing = |opcode: NvmOpcode| FaultRule::new(Fault::Status(Status::WRITE_FAULT)).opcode(opcode.0);
+    let plan = FaultPlan::new(1)
+        .rule(failing(NvmOpcode::WRITE).lba(72..=72))
+        .rule(failing(NvmOpcode::WRITE_ZEROES).lba(100_000..=100_000))
+        .rule(failing(NvmOpcode::DATASET_MANAGEMENT).after(1));
+    let options = "size=64M,mdts=16K,serial=PARTS".parse().unwrap();
+    let controller = Controller::builder().from_device(spawn_with_faults(&options, &plan).unwrap()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    // Four commands, the third of which fails.
+    let mut data = counted(&controller, 64 << 10, 1);
+    let error = namespace.write(8, &mut data).unwrap_err();
+    assert_eq!(error.status(), Some(Status::WRITE_FAULT));
+    says(&error, &["Write (01h) of 65536 bytes at block 8 of namespace 1, in the part from byte 32768 on"]);
+    let mut read = controller.alloc(32 << 10).unwrap();
+    namespace.read(8, &mut read).unwrap();
+    assert!(read.to_vec() == data.to_vec()[..32 << 10], "the parts before it were written");
+    // One command alone has no parts.
+    let mut one = counted(&controller, 16 << 10, 1);
+    let error = namespace.write(72, &mut one).unwrap_err();
+    assert!(!error.to_string().contains("part"), "{error}");
+
+    let error = namespace.write_zeroes(0, namespace.blocks()).unwrap_err();
+    let size = u64::from(namespace.max_write_zeroes());
+    let at = 100_000 / size * size * 512;
+    says(&error, &[&format!("in the part from byte {at} on (other parts may have been carried out)")]);
+
+    let ranges: Vec<_> = (0..300).map(|number| DatasetRange::new(number * 8, 8)).collect();
+    let error = namespace.deallocate(&ranges).unwrap_err();
+    says(&error, &["of 300 ranges of namespace 1, in the part from range 256 on"]);
 }

@@ -121,11 +121,12 @@ pub(super) fn deallocate(
     limit.allow_seconds((ranges.len() / DatasetRange::MOST) as u64);
     // Some controllers read the ranges' whole page, however few there are.
     let mut buffer = controller.pages_with(ranges.as_bytes(), &mut limit)?;
-    run(controller, &mut buffer, what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
+    let how = (Tries::NONE, Order::Parts("range"));
+    run(controller, &mut buffer, what, &mut limit, how, |turn, held, _| {
         let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, 0) }?;
+        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, sent as u64) }?;
         sent += count;
         Ok(sent < ranges.len())
     })
@@ -135,8 +136,10 @@ pub(super) fn deallocate(
 /// The order in which a call sends its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Several at once.
+    /// Several at once, which change nothing; or a single one.
     Any,
+    /// Several at once, each tagged with the units of this name before it: if one fails, others may have changed something.
+    Parts(&'static str),
     /// One after the other, tagged with the bytes before it: the writes of a zone must arrive in the order of their blocks.
     OneByOne,
 }
@@ -147,7 +150,18 @@ impl Order {
     }
 
     pub(super) fn of_writes(extent: &Extent) -> Self {
-        if extent.is_zoned() { Self::OneByOne } else { Self::Any }
+        if extent.is_zoned() { Self::OneByOne } else { Self::Parts("byte") }
+    }
+
+    /// Adds to `text`, which names a call, the place of the command that failed.
+    fn place(self, text: String, tag: u64) -> String {
+        match self {
+            Self::OneByOne if tag > 0 => format!("{text}, after the first {tag} bytes"),
+            Self::Parts(unit) => {
+                format!("{text}, in the part from {unit} {tag} on (other parts may have been carried out)")
+            }
+            Self::Any | Self::OneByOne => text,
+        }
     }
 }
 
@@ -166,20 +180,25 @@ pub(super) fn run(
         controller.check_owner(&what())?;
     }
     let _budget = limit.budget();
-    let mut again = None;
+    // The first of several commands was sent.
+    let (mut again, mut has_parts) = (None, false);
     loop {
-        let ended =
-            attempt(controller, buffer, what, limit, order, |turn, held| send(turn, held, again.take()))?;
+        let ended = attempt(controller, buffer, what, limit, order, |turn, held| {
+            let more = send(turn, held, again.take())?;
+            has_parts |= more;
+            Ok(more)
+        });
         let (status, tag) = match ended {
-            Ok(result) => return Ok(result),
-            Err(failed) => failed,
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(failed)) => failed,
+            Err(error) if has_parts && order != Order::Any => {
+                return Err(error.with_note(" (a part of it may have been carried out)"));
+            }
+            Err(error) => return Err(error),
         };
         if !tries.again(controller, (status, tag), limit, what)? {
-            let done = match order {
-                Order::OneByOne if tag > 0 => format!("{}, after the first {tag} bytes", what()),
-                _ => what(),
-            };
-            return Err(Error::of_status(controller.name(), done, status));
+            let text = if has_parts { order.place(what(), tag) } else { what() };
+            return Err(Error::of_status(controller.name(), text, status));
         }
         again = Some(tag);
     }
@@ -309,7 +328,7 @@ fn send_all(
             }
         }
         let progress = before != pending;
-        while result.is_ok() && more && (pending == 0 || order == Order::Any) {
+        while result.is_ok() && more && (pending == 0 || order != Order::OneByOne) {
             match send(&mut turn) {
                 Ok(rest) => {
                     // A fused operation is two commands.

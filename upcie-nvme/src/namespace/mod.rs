@@ -204,8 +204,9 @@ impl Namespace {
 
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
     ///
-    /// To a namespace with [zones](Self::zones) the commands go one after the other, each within a zone; an error tells how many
-    /// bytes were written before it.
+    /// More bytes than one command [transfers](Self::max_transfer) are written by several at once. If one of them fails, the error
+    /// names the byte from which on it was to write, and the others may have written. To a namespace with [zones](Self::zones) the
+    /// commands go one after the other, each within a zone; an error tells how many bytes were written before it.
     ///
     /// # Errors
     /// Those of [`read`](Self::read).

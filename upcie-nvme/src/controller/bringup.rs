@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, NoIo, Result,
-    engine::{BufferLists, Live, MAX_TRANSFER},
+    engine::{BufferLists, CommandLimits, Live, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
         IdentifyNvmController, NumberOfQueues, Version,
@@ -152,6 +152,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         inner.check_sgl(inner.sgl_use())?;
     }
     inner.tell_behavior(&mut limit)?;
+    inner.link.live.set_limits(CommandLimits { copy_formats: inner.copy_formats() });
     Ok(inner)
 }
 

@@ -8,7 +8,7 @@ use super::{
     key_value::Keys,
     logs,
     namespace::{Away, Namespace},
-    optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+    optional::{COPY_BLOCKS, COPY_FORMATS, COPY_RANGE_BLOCKS, COPY_RANGES},
     placement,
     registers::VERSION,
     sanitize, self_test,
@@ -252,8 +252,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         | OptionalCommands::WRITE_UNCORRECTABLE
         | OptionalCommands::COPY
         | OptionalCommands::RESERVATIONS;
-    // Copy: source ranges of formats 0 and 1.
-    id.cdfs = 0b11;
+    id.cdfs = COPY_FORMATS;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
     // Compare and Write, of the longest transfer.
     id.fuses = 1;

@@ -1,7 +1,7 @@
 //! State that tells queues and namespaces whether their controller is still running, since when, and owned by this
 //! process.
 
-use super::Windows;
+use super::{CommandLimits, Windows};
 use crate::{Error, Result};
 use std::{
     ptr::NonNull,
@@ -78,6 +78,8 @@ pub(crate) struct Live {
     owner: Owner,
     /// The data that the controller takes in its own memory.
     pub(crate) device_memory: Windows,
+    /// Set once, when the controller has been identified.
+    limits: OnceLock<CommandLimits>,
 }
 
 impl Live {
@@ -89,8 +91,18 @@ impl Live {
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
         let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp });
         let (owner, down, device_memory) = (Owner::current(), OnceLock::new(), Windows::default());
-        let has_pci_error = AtomicBool::new(false);
-        Ok(Self { controller, current, down, has_pci_error, owner, device_memory })
+        let (has_pci_error, limits) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Self { controller, current, down, has_pci_error, owner, device_memory, limits })
+    }
+
+    /// Notes the limits of commands, for good.
+    pub(crate) fn set_limits(&self, limits: CommandLimits) {
+        let _ = self.limits.set(limits);
+    }
+
+    /// Returns the limits of commands.
+    pub(crate) fn limits(&self) -> CommandLimits {
+        self.limits.get().copied().unwrap_or(CommandLimits::NONE)
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

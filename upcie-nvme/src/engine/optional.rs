@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     protection::Protect,
-    spec::{CopyDword12, CopyRange, DirectiveType, NvmOpcode, OptionalCommands},
+    spec::{CopyDword12, CopyRange, NvmOpcode, OptionalCommands},
 };
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
@@ -178,26 +178,6 @@ impl<T> Turn<'_, T> {
         self.push_owned(made, ranges, tag)
     }
 
-    /// Submits a Copy like [`copy`](Self::copy), or [`copy_placed`](Self::copy_placed), with the ranges at the beginning of
-    /// `held`, which stays with the caller.
-    ///
-    /// # Safety
-    /// The obligations are those of [`submit_held`](Self::submit_held).
-    ///
-    /// # Errors
-    /// Those of [`copy`](Self::copy), with the empty buffer.
-    pub(crate) unsafe fn copy_held(
-        &mut self,
-        extent: &Extent,
-        held: &DmaBuf,
-        count: usize,
-        (slba, placement): (u64, Option<u16>),
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        let made = self.copy_words(extent, held, count, slba, placement);
-        self.push_held(made, tag)
-    }
-
     /// Makes the words of a Copy to `slba`, which names `count` ranges, and their data pointer.
     fn copy_words(
         &mut self,
@@ -214,11 +194,8 @@ impl<T> Turn<'_, T> {
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
-        let directive = placement.map_or(Dwords::NONE, |identifier| {
-            Dwords::NONE.directed(DirectiveType::DATA_PLACEMENT, identifier)
-        });
         let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
-        let last = u64::from(last) | directive.word();
+        let last = u64::from(last) | Dwords::placed(placement).word();
         let words = [first_words(NvmOpcode::COPY, extent), 0, 0, 0, 0, slba, last, 0];
         Ok((words, self.pointer(NvmOpcode::COPY, ranges, 0, count * size_of::<CopyRange>())?))
     }

@@ -24,6 +24,9 @@ pub enum Refusal {
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
     NoCommand,
+    /// The controller takes no source ranges of this format in a Copy (CDFS): ranges of other namespaces need formats 2 and 3, which
+    /// [`ControllerBuilder::copy_between_namespaces`](crate::ControllerBuilder::copy_between_namespaces) turns on.
+    CopyFormat,
     /// The controller does not have the fused operation Compare and Write
     /// ([`has_compare_and_write`](crate::spec::IdentifyController::has_compare_and_write)).
     NoFused,
@@ -100,6 +103,10 @@ impl fmt::Display for Refusal {
                 "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"
             }
             Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
+            Self::CopyFormat => {
+                "the controller takes no source ranges of this format (Identify, CDFS), or those of other namespaces are not turned \
+                 on (`ControllerBuilder::copy_between_namespaces`)"
+            }
             Self::NoFused => "the controller does not have the fused Compare and Write (Identify, FUSES)",
             Self::Small => "the queue can't hold both commands of a fused operation: make it with a depth of 3",
             Self::TooLong => "it is longer than one command may be: split it",

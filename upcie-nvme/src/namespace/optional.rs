@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Controller, IdentifyQuery, Refusal, Result,
     controller::Limit,
-    engine::{Refused, Turn},
+    engine::{CopySources, Refused, Turn},
     protection::Protect,
     spec::{CopyRange, IdentifyNvmController, NvmOpcode, OptionalCommands, Status},
 };
@@ -111,7 +111,9 @@ impl Namespace {
     }
 
     /// Copies the blocks in `ranges` (1 to [`CopyRange::MOST`]), one after the other, to the blocks from `slba` on, within the
-    /// controller, and waits for it: by one command, whose limits [`identify`](Self::identify) has (`mssrl`, `mcl`, `msrc`).
+    /// controller, and waits for it: by one command, whose limits [`identify`](Self::identify) has (`mssrl`, `mcl`, `msrc`). A range
+    /// may name [another namespace](CopyRange::of_namespace) of the controller, if that was opened with
+    /// [`copy_between_namespaces`](crate::ControllerBuilder::copy_between_namespaces), and the blocks have the same format.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -123,7 +125,8 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of [`write`](Self::write); [`Refusal::NoCommand`] if the controller does not have Copy, [`Refusal::Length`] for no
-    /// range or too many, and the controller's status for ranges beyond its limits.
+    /// range or too many, [`Refusal::CopyFormat`] for another namespace where that is not turned on, and the controller's status for
+    /// ranges beyond its limits or blocks of another format.
     pub fn copy(&self, ranges: &[CopyRange], slba: u64) -> Result<()> {
         self.copy_to(ranges, slba, None)
     }
@@ -147,14 +150,15 @@ impl Namespace {
         if count > CopyRange::MOST {
             return Err(refused(controller, &what, Refusal::Length));
         }
-        let bytes: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
         let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
         let mut limit = controller.limit_for(blocks * extent.format.transfer_size() as u64);
-        let mut buffer = controller.pages_with(&bytes, &mut limit)?;
+        let mut buffer = controller.whole_pages(count * CopySources::SIZE, &mut limit)?;
+        let sources = CopySources::plain(extent, ranges, &mut buffer);
+        let sources = sources.map_err(|reason| refused(controller, &what, reason))?;
         run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: `held` has the ranges. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.copy_held(extent, held, count, (slba, placement), 0) }.map(|()| false)
+            unsafe { turn.copy_sources_held(extent, sources, held, (slba, placement), 0) }.map(|()| false)
         })
         .map(drop)
     }

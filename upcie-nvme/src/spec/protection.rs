@@ -3,7 +3,7 @@
 
 use bitfield_struct::bitfield;
 
-use super::dwords::CopyDword12;
+use super::ranges::CopyDword12;
 use super::macros::named_values;
 use super::status::Status;
 

@@ -254,6 +254,7 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         | OptionalCommands::RESERVATIONS;
     id.cdfs = COPY_FORMATS;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
+    options.atomic.tell_controller(&mut id);
     // Compare and Write, of the longest transfer.
     id.fuses = 1;
     id.acwu = (options.mdts / 512 - 1).min(u16::MAX.into()) as u16;
@@ -287,6 +288,7 @@ fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec
         let ids = known.identifiers(nsid, namespace);
         (id.nguid, id.eui64) = (ids.nguid, ids.eui64);
     }
+    options.atomic.tell_namespace(&mut id);
     id.mssrl = COPY_RANGE_BLOCKS;
     id.mcl = COPY_BLOCKS;
     id.msrc = (COPY_RANGES - 1) as u8;

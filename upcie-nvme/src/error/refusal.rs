@@ -27,6 +27,8 @@ pub enum Refusal {
     /// The controller takes no source ranges of this format in a Copy (CDFS): ranges of other namespaces need formats 2 and 3, which
     /// [`ControllerBuilder::copy_between_namespaces`](crate::ControllerBuilder::copy_between_namespaces) turns on.
     CopyFormat,
+    /// The controller does not write so many blocks there as a whole ([`AtomicUnit`](crate::AtomicUnit)).
+    NotAtomic,
     /// The controller does not have the fused operation Compare and Write
     /// ([`has_compare_and_write`](crate::spec::IdentifyController::has_compare_and_write)).
     NoFused,
@@ -107,6 +109,7 @@ impl fmt::Display for Refusal {
                 "the controller takes no source ranges of this format (Identify, CDFS), or those of other namespaces are not turned \
                  on (`ControllerBuilder::copy_between_namespaces`)"
             }
+            Self::NotAtomic => "the controller does not write so many blocks there as a whole (`Namespace::atomic_units`)",
             Self::NoFused => "the controller does not have the fused Compare and Write (Identify, FUSES)",
             Self::Small => "the queue can't hold both commands of a fused operation: make it with a depth of 3",
             Self::TooLong => "it is longer than one command may be: split it",

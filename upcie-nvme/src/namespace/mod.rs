@@ -1,5 +1,6 @@
 //! A block view of a namespace.
 
+mod atomic;
 mod blocking;
 mod bytes;
 mod fused;
@@ -19,6 +20,7 @@ mod zone_extensions;
 mod zone_limits;
 mod zones;
 
+pub use atomic::{AtomicUnit, AtomicUnits};
 pub use key_value::KeyValue;
 pub use placement::Placement;
 pub use reservations::Reservations;

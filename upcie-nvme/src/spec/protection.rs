@@ -3,8 +3,8 @@
 
 use bitfield_struct::bitfield;
 
-use super::ranges::CopyDword12;
 use super::macros::named_values;
+use super::ranges::CopyDword12;
 use super::status::Status;
 
 bitflags::bitflags! {

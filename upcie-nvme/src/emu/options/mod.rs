@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod atomic;
 mod controllers;
 mod derived;
 mod each;
@@ -13,6 +14,7 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+pub use atomic::AtomicOptions;
 pub use functions::FunctionOptions;
 pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
@@ -134,6 +136,8 @@ pub struct Options {
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`. The identifiers of namespaces in memory
     /// (NGUID, EUI64, UUID) follow from it if it is another one; those of a file follow from the file's path, too.
     pub serial: String,
+    /// Atomic writes.
+    pub atomic: Box<AtomicOptions>,
     /// Zoned namespaces.
     pub zones: Box<ZoneOptions>,
     /// Flexible data placement.
@@ -179,6 +183,7 @@ impl Default for Options {
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
+            atomic: Box::default(),
             zones: Box::default(),
             placement: Box::default(),
             keys: Box::default(),
@@ -311,6 +316,7 @@ impl Options {
             _ if self.zones.set(key, value)?
                 || self.placement.set(key, value)?
                 || self.keys.set(key, value)?
+                || self.atomic.set(key, value)?
                 || self.functions.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
@@ -356,6 +362,7 @@ impl Options {
         ];
         self.keys.check(self.namespaces, &self.zones, others)?;
         let block = self.largest_block();
+        self.atomic.check(block)?;
         match self.size {
             Some(size) if size % block != 0 => bad(
                 format!("size={}", Bytes(size)),

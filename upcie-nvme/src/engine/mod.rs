@@ -18,6 +18,7 @@
 //! suspended between that look and the write reaches the doorbell of a queue that does not exist: its id stays taken until
 //! the same thread recovers or closes the queue.
 
+mod append;
 mod cancel;
 mod closing;
 mod commands;

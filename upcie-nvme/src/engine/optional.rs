@@ -4,7 +4,7 @@ use super::{
     Extent, Io, Refusal, Refused, Turn,
     common::{first_words, refuse_blocks},
     io::Dwords,
-    metadata::submit_held,
+    metadata::{WithMetadata, submit, submit_held},
     prp::DataPointer,
     slot::Cursor,
     slow::submit_slowly,
@@ -44,13 +44,43 @@ impl<T> Turn<'_, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
+        self.compare_with(Io::write(namespace, slba), buffer, tag)
+    }
+
+    /// Submits a Compare like [`compare`](Self::compare), with the place, the flags and the protection of `io`, whose direction
+    /// has no meaning. Protection information is checked, and not compared; controllers refuse the
+    /// [action](Protect::action).
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare); [`Refusal::Unprotected`] if `io` has protection and the namespace has none.
+    pub fn compare_with(&mut self, io: Io<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
+        let Io { extent, slba, flags, protect, .. } = io;
         if let Err(reason) = self.has(extent, OptionalCommands::COMPARE) {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::COMPARE, Dwords::NONE, None);
+        let kind = (NvmOpcode::COMPARE, flags, protect);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
+        (self.sqe, self.top) = (at.sqe, at.top);
+        Ok(())
+    }
+
+    /// Submits a Compare like [`compare_with`](Self::compare_with), of data and, apart from it, metadata.
+    ///
+    /// # Errors
+    /// Those of [`compare_with`](Self::compare_with) and of [`submit_with_metadata`](Self::submit_with_metadata), with both
+    /// buffers in one chain.
+    pub fn compare_with_metadata(
+        &mut self,
+        io: Io<'_>,
+        buffers: WithMetadata,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        if let Err(reason) = self.has(io.extent, OptionalCommands::COMPARE) {
+            return Err(Refused { reason, buffer: buffers.join(), tag });
+        }
+        let at = Cursor { sqe: self.sqe, top: self.top };
+        let at = submit(self.queue, at, self.namespaces, (NvmOpcode::COMPARE, &io), (buffers, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
     }

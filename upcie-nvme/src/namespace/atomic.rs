@@ -4,7 +4,7 @@ use super::{Namespace, blocking::refused};
 use crate::{
     Refusal, Result,
     engine::Io,
-    spec::{IdentifyController, IdentifyNamespace},
+    spec::{IdentifyController, IdentifyNamespace, NvmOpcode},
 };
 use upcie_core::dma::DmaBuf;
 
@@ -125,7 +125,9 @@ impl Namespace {
             Ok(()) => (self.extent.left_in_zone(slba) < blocks).then_some(Refusal::NotAtomic),
         };
         match reason {
-            Some(reason) => Err(refused(&self.controller, &|| self.what(io, len), reason)),
+            Some(reason) => {
+                Err(refused(&self.controller, &|| self.what((NvmOpcode::WRITE, io), len), reason))
+            }
             None => self.transfer(io, buffer, 0..len),
         }
     }

@@ -4,8 +4,8 @@ use super::retries::Tries;
 use crate::{
     Error, Failure, Refusal, Result,
     controller::{Inner, Limit, PRIORITY, create},
-    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
-    spec::{DatasetRange, Status},
+    engine::{Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
+    spec::{DatasetRange, NvmOpcode, Status},
 };
 use std::ops::Range;
 use upcie_core::{deadline::Backoff, dma::DmaBuf, gate::Pass};
@@ -19,19 +19,19 @@ const ENTRIES: u32 = 32;
 /// The bytes of a range of a Dataset Management command.
 const SIZE: usize = size_of::<DatasetRange>();
 
-/// Transfers the bytes `part` of `buffer`, split into commands.
+/// Transfers or compares the bytes `part` of `buffer`, split into commands.
 pub(super) fn transfer(
     controller: &Inner,
-    io: Io<'_>,
+    command: (NvmOpcode, Io<'_>),
     buffer: &mut DmaBuf,
     part: Range<usize>,
     what: What<'_>,
     limit: &mut Limit<'_>,
 ) -> Result<()> {
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
-    let pieces = Pieces::new(controller.live(), place, io, buffer, part, None);
+    let pieces = Pieces::new(controller.live(), place, command, buffer, part, None);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let how = (tries_of(controller, io), Order::of(io));
+    let how = (tries_of(controller, command.0), Order::of(command));
     run(controller, buffer, what, limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
@@ -41,20 +41,21 @@ pub(super) fn transfer(
     .map(drop)
 }
 
-/// Transfers all of `data` and `metadata`, split into commands.
+/// Transfers or compares all of `data` and `metadata`, split into commands.
 pub(super) fn transfer_with_metadata(
     controller: &Inner,
-    io: Io<'_>,
+    command: (NvmOpcode, Io<'_>),
     data: &mut DmaBuf,
     metadata: &mut DmaBuf,
     what: What<'_>,
 ) -> Result<()> {
     let len = data.total_len();
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
-    let pieces = Pieces::new(controller.live(), place, io, data, 0..len, Some(metadata));
+    let pieces = Pieces::new(controller.live(), place, command, data, 0..len, Some(metadata));
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let mut whole = WithMetadata { data: std::mem::take(data), metadata: std::mem::take(metadata) }.join();
-    let (how, mut limit) = ((tries_of(controller, io), Order::of(io)), controller.limit_for(len as u64));
+    let (how, mut limit) =
+        ((tries_of(controller, command.0), Order::of(command)), controller.limit_for(len as u64));
     let result = run(controller, &mut whole, what, &mut limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is the data and the metadata that were judged, in this order. It outlives the command: `run` gives it
@@ -66,12 +67,9 @@ pub(super) fn transfer_with_metadata(
     result.map(drop)
 }
 
-/// Returns the tries of a transfer: a write is sent once.
-fn tries_of(controller: &Inner, io: Io<'_>) -> Tries {
-    match io.direction() {
-        Direction::Read => Tries::of(controller),
-        Direction::Write => Tries::NONE,
-    }
+/// Returns the tries of a transfer: a write is sent once, and so is a Compare.
+fn tries_of(controller: &Inner, opcode: NvmOpcode) -> Tries {
+    if opcode == NvmOpcode::READ { Tries::of(controller) } else { Tries::NONE }
 }
 
 pub(super) fn flush(
@@ -145,8 +143,8 @@ pub(super) enum Order {
 }
 
 impl Order {
-    fn of(io: Io<'_>) -> Self {
-        if io.direction() == Direction::Write { Self::of_writes(io.extent) } else { Self::Any }
+    fn of((opcode, io): (NvmOpcode, Io<'_>)) -> Self {
+        if opcode == NvmOpcode::WRITE { Self::of_writes(io.extent) } else { Self::Any }
     }
 
     pub(super) fn of_writes(extent: &Extent) -> Self {

@@ -321,12 +321,13 @@ impl Namespace {
     ) -> Result<()> {
         self.check_usable()?;
         let len = part.end.saturating_sub(part.start);
-        blocking::transfer(&self.controller, io, buffer, part, &|| self.what(io, len), limit)
+        let command = (io.direction().opcode(), io);
+        blocking::transfer(&self.controller, command, buffer, part, &|| self.what(command, len), limit)
     }
 
     /// Names a transfer, for messages.
-    fn what(&self, io: Io<'_>, len: usize) -> String {
-        let (opcode, nsid) = (io.direction().opcode(), self.nsid());
+    fn what(&self, (opcode, io): (NvmOpcode, Io<'_>), len: usize) -> String {
+        let nsid = self.nsid();
         format!("{opcode} of {len} bytes at block {} of namespace {nsid}", io.slba())
     }
 }

@@ -83,6 +83,7 @@ pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use placement::{HandleStatus, HandleStatusHeader, PlacementEventAttributes, PlacementEventSetting};
 pub use protection::{
     ApplicationTagDword15, BlockTagDwords, ProtectionControl, ProtectionField, ProtectionFormat,
+    REMAP_PROTECTION,
 };
 pub use ranges::{CopyDword12, CopyRange, DatasetDword10, DatasetDword11, DatasetRange, WideCopyRange};
 pub use registers::{

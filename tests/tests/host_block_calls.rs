@@ -145,7 +145,9 @@ fn ranges_are_copied_one_after_the_other() {
     refused(&namespace.copy(&many[..1], namespace.blocks()).unwrap_err(), Refusal::OutOfRange);
     // One range of more blocks than the controller takes.
     let error = namespace.copy(&[CopyRange::new(0, 4096)], 8192).unwrap_err();
-    assert_eq!(error.status(), Some(Status::COMMAND_SIZE_LIMIT_EXCEEDED));
+    refused(&error, Refusal::CopyLimits);
+    refused(&namespace.copy(&many[..129], 8192).unwrap_err(), Refusal::CopyLimits);
+    says(&error, &["MSRC, MSSRL, MCL", "make several of it"]);
 }
 
 /// The first blocks of a write that failed were written, and the error named the whole write alone.

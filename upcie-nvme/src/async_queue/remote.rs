@@ -357,6 +357,7 @@ mod tests {
             zones: crate::engine::ZoneLimits::default(),
             keys: crate::engine::KeyLimits::default(),
             fused: 0,
+            copy: crate::engine::CopyLimits::NONE,
         };
         for _ in 0..rounds {
             let remote = Remote::new("test", 1);

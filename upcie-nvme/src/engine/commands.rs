@@ -3,6 +3,7 @@
 use super::{
     Extent, Io, Refusal, Refused, Turn, Zeroes,
     common::{CLOSED, cold, first_words, refuse_blocks, refuse_namespace},
+    limits::DatasetLimits,
     metadata::submit_held,
     part::part_pointer,
     prp::DataPointer,
@@ -11,6 +12,7 @@ use super::{
 use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
+use zerocopy::IntoBytes;
 
 impl<T> Turn<'_, T> {
     /// Submits a Flush: every write completed before this becomes durable (NVM, "Flush").
@@ -91,7 +93,7 @@ impl<T> Turn<'_, T> {
     /// # Errors
     /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if
     /// the controller does not have Dataset Management, [`Refusal::Length`] if `count` is 0, exceeds a
-    /// command's limit, or exceeds the ranges in the buffer.
+    /// command's limit, or exceeds the ranges in the buffer, [`Refusal::DatasetLimits`] if the ranges exceed the controller's limits.
     #[inline(always)]
     pub fn deallocate(
         &mut self,
@@ -267,6 +269,7 @@ impl<T> Turn<'_, T> {
         if count.wrapping_sub(1) >= DatasetRange::MOST {
             return Err(Refusal::Length);
         }
+        check_ranges(self.queue.live.limits().dataset, held, start, count)?;
         let len = count * size_of::<DatasetRange>();
         let pointer = self.pointer(NvmOpcode::DATASET_MANAGEMENT, held, start, len)?;
         let dwords =
@@ -302,5 +305,22 @@ impl<T> Turn<'_, T> {
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
         Ok(DataPointer { prp1, prp2, list: 0, psdt: 0 })
+    }
+}
+
+/// Checks the ranges from byte `start` on of `held` by the controller's limits. Bytes that are not in the buffer are refused by
+/// what makes the data pointer.
+#[inline(never)]
+fn check_ranges(limits: DatasetLimits, held: &DmaBuf, start: usize, count: usize) -> Result<(), Refusal> {
+    const SIZE: usize = size_of::<DatasetRange>();
+    let is_inside = start.checked_add(count * SIZE).is_some_and(|end| end <= held.len());
+    let range = |index: usize| {
+        let mut range = DatasetRange::default();
+        held.read_at(start + index * SIZE, range.as_mut_bytes());
+        range
+    };
+    match limits.refuse(count, (0..if is_inside { count } else { 0 }).map(range)) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
     }
 }

@@ -191,6 +191,10 @@ impl CopySources {
         if count.wrapping_sub(1) >= CopyRange::MOST || count * size > ranges.len() {
             return Err(Refusal::Length);
         }
+        let blocks = sources.clone().map(|(range, _)| u64::from(range.nlb) + 1);
+        if let Some(reason) = extent.copy.refuse(blocks) {
+            return Err(reason);
+        }
         let names_namespaces = sources.clone().any(|(range, _)| range.nsid != 0);
         for (index, (mut range, tags)) in sources.enumerate() {
             if names_namespaces && range.nsid == 0 {

@@ -70,7 +70,7 @@ pub use io::{Direction, Io, Zeroes};
 pub(crate) use key_value::KeyAction;
 pub use key_value::KeyCommand;
 pub use lane::{Completions, Lane, Slots, Submissions, Vacant};
-pub(crate) use limits::CommandLimits;
+pub(crate) use limits::{CommandLimits, CopyLimits};
 pub(crate) use live::{Epoch, Live, unique};
 pub use metadata::WithMetadata;
 pub(crate) use overdue::Overdue;

@@ -15,6 +15,7 @@ use crate::{
 };
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
+use zerocopy::IntoBytes;
 
 impl<T> Turn<'_, T> {
     /// Submits a Compare of all of `buffer`, a whole number of blocks, with the blocks from `slba` on (NVM, "Compare"). It
@@ -112,11 +113,11 @@ impl<T> Turn<'_, T> {
     }
 
     /// Submits a Verify of `blocks` blocks (1 to 65536) from `slba` on: the controller reads them, and transfers nothing
-    /// (NVM, "Verify"). Some controllers take fewer blocks at once (VSL of Identify), and complete the command with Invalid
-    /// Field if there are more.
+    /// (NVM, "Verify").
     ///
     /// # Errors
-    /// Those of [`compare`](Self::compare), with the empty buffer.
+    /// Those of [`compare`](Self::compare), with the empty buffer; [`Refusal::TooLong`] for more than the controller takes at once
+    /// (VSL of Identify).
     pub fn verify(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -158,7 +159,8 @@ impl<T> Turn<'_, T> {
     /// written (NVM, "Write Uncorrectable").
     ///
     /// # Errors
-    /// Those of [`compare`](Self::compare), with the empty buffer.
+    /// Those of [`compare`](Self::compare), with the empty buffer; [`Refusal::TooLong`] for more than the controller takes at once
+    /// (WUSL of Identify).
     pub fn write_uncorrectable(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -171,13 +173,13 @@ impl<T> Turn<'_, T> {
     }
 
     /// Submits a Copy of the blocks in the first `count` [`CopyRange`]s of `ranges` (1 to [`CopyRange::MOST`]), one after
-    /// the other, to the blocks from `slba` on (NVM, "Copy"). Identify Namespace has the limits (`mssrl`, `mcl`, `msrc`):
-    /// the controller fails a command beyond them, or beyond the namespace.
+    /// the other, to the blocks from `slba` on (NVM, "Copy"). Identify Namespace has the limits (`mssrl`, `mcl`, `msrc`). The
+    /// controller fails a command beyond the namespace.
     ///
     /// # Errors
     /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
     /// does not have the command, [`Refusal::Length`] if `count` is 0, exceeds a command's limit, or exceeds the ranges in
-    /// the buffer.
+    /// the buffer, [`Refusal::CopyLimits`] if the ranges exceed the namespace's limits.
     pub fn copy(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -224,6 +226,16 @@ impl<T> Turn<'_, T> {
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
+        if count * size_of::<CopyRange>() <= ranges.len() {
+            let range = |index: usize| {
+                let mut range = CopyRange::default();
+                ranges.read_at(index * size_of::<CopyRange>(), range.as_mut_bytes());
+                u64::from(range.nlb) + 1
+            };
+            if let Some(reason) = extent.copy.refuse((0..count).map(range)) {
+                return Err(reason);
+            }
+        }
         let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
         let last = u64::from(last) | Dwords::placed(placement).word();
         let words = [first_words(NvmOpcode::COPY, extent), 0, 0, 0, 0, slba, last, 0];
@@ -249,7 +261,11 @@ impl<T> Turn<'_, T> {
             return refused(reason, tag);
         }
         let last = blocks.wrapping_sub(1);
-        if last > u32::from(u16::MAX) || extent.misplaced(slba, blocks.into()).is_some() {
+        let most = self.queue.live.limits().named(opcode) / extent.format.data_size().max(1) as u64;
+        if last > u32::from(u16::MAX)
+            || u64::from(last) >= most
+            || extent.misplaced(slba, blocks.into()).is_some()
+        {
             let at = (self.queue.live.controller, self.namespaces, false);
             return refused(refuse_blocks(extent, at, slba, extent.bytes(blocks), false), tag);
         }

@@ -5,19 +5,16 @@ use crate::{
     Error, Failure, Refusal, Result,
     controller::{Inner, Limit, PRIORITY, create},
     engine::{Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
-    spec::{DatasetRange, NvmOpcode, Status},
+    spec::{NvmOpcode, Status},
 };
 use std::ops::Range;
 use upcie_core::{deadline::Backoff, dma::DmaBuf, gate::Pass};
-use zerocopy::IntoBytes;
 
 /// Names the call for messages; called only for a message.
 pub(super) type What<'w> = &'w dyn Fn() -> String;
 
 /// Entries of the rings: the most commands of one call in flight.
 const ENTRIES: u32 = 32;
-/// The bytes of a range of a Dataset Management command.
-const SIZE: usize = size_of::<DatasetRange>();
 
 /// Transfers or compares the bytes `part` of `buffer`, split into commands.
 pub(super) fn transfer(
@@ -104,29 +101,6 @@ pub(super) fn zeroes(
         )?;
         sent += count;
         Ok(sent < blocks)
-    })
-    .map(drop)
-}
-
-/// Deallocates `ranges` (at least one).
-pub(super) fn deallocate(
-    controller: &Inner,
-    extent: &Extent,
-    ranges: &[DatasetRange],
-    what: What<'_>,
-) -> Result<()> {
-    let (mut sent, mut limit) = (0, controller.limit());
-    limit.allow_seconds((ranges.len() / DatasetRange::MOST) as u64);
-    // Some controllers read the ranges' whole page, however few there are.
-    let mut buffer = controller.pages_with(ranges.as_bytes(), &mut limit)?;
-    let how = (Tries::NONE, Order::Parts("range"));
-    run(controller, &mut buffer, what, &mut limit, how, |turn, held, _| {
-        let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
-        // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
-        // in flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, sent as u64) }?;
-        sent += count;
-        Ok(sent < ranges.len())
     })
     .map(drop)
 }

@@ -3,6 +3,7 @@
 mod atomic;
 mod blocking;
 mod bytes;
+mod dataset;
 mod fused;
 mod key_limits;
 mod key_value;
@@ -276,7 +277,8 @@ impl Namespace {
 
     /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset
     /// Management, attribute Deallocate), and waits for it. [`identify`](Self::identify) states the contents
-    /// of such blocks (`dlfeat`). There may be any number of ranges; each 256 make a command.
+    /// of such blocks (`dlfeat`). There may be any number of ranges; each 256 make a command, or as many as the controller takes
+    /// (DMRL, DMRSL, DMSL), which longer ranges are split for.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -301,7 +303,7 @@ impl Namespace {
             _ => None,
         };
         match reason {
-            None => blocking::deallocate(&self.controller, &self.extent, ranges, &what),
+            None => dataset::deallocate(&self.controller, &self.extent, ranges, &what),
             Some(reason) => Err(refused(&self.controller, &what, reason)),
         }
     }

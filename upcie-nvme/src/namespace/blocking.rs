@@ -2,10 +2,10 @@
 
 use super::retries::Tries;
 use crate::{
-    Error, Failure, Refusal, Result,
+    Error, Failure, IoFlags, Refusal, Result,
     controller::{Inner, Limit, PRIORITY, create},
     engine::{Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
-    spec::{NvmOpcode, Status},
+    spec::{ALL_NAMESPACES, Command, NvmOpcode, Status},
 };
 use std::ops::Range;
 use upcie_core::{deadline::Backoff, dma::DmaBuf, gate::Pass};
@@ -79,12 +79,22 @@ pub(super) fn flush(
     run(controller, &mut none, what, limit, how, |turn, _, _| turn.flush(extent, 0).map(|()| false)).map(drop)
 }
 
+/// Flushes all namespaces. The caller has checked that the controller does.
+pub(super) fn flush_all(controller: &Inner, what: What<'_>, limit: &mut Limit<'_>) -> Result<()> {
+    let (mut none, how) = (DmaBuf::empty(), (Tries::of(controller), Order::Any));
+    run(controller, &mut none, what, limit, how, |turn, _, _| {
+        // SAFETY: a Flush moves no data, and is about no queue and no command; it changes no namespace.
+        unsafe { turn.submit_raw(&Command::flush(ALL_NAMESPACES), DmaBuf::empty(), 0) }.map(|()| false)
+    })
+    .map(drop)
+}
+
 /// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
 pub(super) fn zeroes(
     controller: &Inner,
     extent: &Extent,
-    slba: u64,
-    blocks: u64,
+    (slba, blocks): (u64, u64),
+    flags: IoFlags,
     what: What<'_>,
 ) -> Result<()> {
     let (mut sent, mut limit) = (0, controller.limit());
@@ -96,7 +106,7 @@ pub(super) fn zeroes(
         let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());
         let count = (blocks - sent).min(most);
         turn.write_zeroes(
-            Zeroes::new(extent, slba + sent, count as u32),
+            Zeroes::new(extent, slba + sent, count as u32).flags(flags),
             sent * extent.format.transfer_size() as u64,
         )?;
         sent += count;

@@ -1,10 +1,16 @@
 //! Blocking Dataset Management: any number of ranges, in as many commands as the controller's limits ask for.
 
 use super::{
-    blocking::{Order, What, run},
+    Namespace,
+    blocking::{Order, What, refused, run},
     retries::Tries,
 };
-use crate::{Result, controller::Inner, engine::Extent, spec::DatasetRange};
+use crate::{
+    Refusal, Result,
+    controller::Inner,
+    engine::Extent,
+    spec::{DatasetDword11, DatasetRange, NvmOpcode},
+};
 use upcie_core::dma::DmaBuf;
 use zerocopy::IntoBytes;
 
@@ -13,10 +19,57 @@ const SIZE: usize = size_of::<DatasetRange>();
 /// The most ranges that a call makes of longer ones: a controller may state any limit.
 const MOST: u64 = 1 << 16;
 
-/// Deallocates `ranges` (at least one).
-pub(super) fn deallocate(
+impl Namespace {
+    /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset
+    /// Management, attribute Deallocate), and waits for it. [`identify`](Self::identify) states the contents
+    /// of such blocks (`dlfeat`). There may be any number of ranges; each 256 make a command, or as many as the controller takes
+    /// (DMRL, DMRSL, DMSL), which longer ranges are split for.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// use upcie_nvme::spec::DatasetRange;
+    /// namespace.deallocate(&[DatasetRange::new(0, 8), DatasetRange::new(64, 8)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Dataset
+    /// Management; [`Refusal::DatasetLimits`] if its limits would make very many ranges of these; and its status for a range that
+    /// exceeds the namespace.
+    pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
+        self.manage_dataset(DatasetDword11::new().with_ad(true), ranges)
+    }
+
+    /// Tells the controller how the blocks in `ranges` are used (Dataset Management): that their contents are no longer needed, as
+    /// [`deallocate`](Self::deallocate) does, or that they are read or written together; and waits for it. Each range may have
+    /// [hints](DatasetRange::attributes) of its own. A controller may ignore all but the deallocation.
+    ///
+    /// # Errors
+    /// Those of [`deallocate`](Self::deallocate).
+    pub fn manage_dataset(&self, attributes: DatasetDword11, ranges: &[DatasetRange]) -> Result<()> {
+        self.check_usable()?;
+        let what = || {
+            let (opcode, count) = (NvmOpcode::DATASET_MANAGEMENT, ranges.len());
+            format!("{opcode} of {count} ranges of namespace {}", self.nsid())
+        };
+        let reason = match ranges.len() {
+            _ if !self.extent.deallocates => Some(Refusal::NoCommand),
+            0 => Some(Refusal::Length),
+            _ => None,
+        };
+        match reason {
+            None => manage(&self.controller, &self.extent, attributes, ranges, &what),
+            Some(reason) => Err(refused(&self.controller, &what, reason)),
+        }
+    }
+}
+
+/// Sends `ranges` (at least one) with `attributes`.
+fn manage(
     controller: &Inner,
     extent: &Extent,
+    attributes: DatasetDword11,
     ranges: &[DatasetRange],
     what: What<'_>,
 ) -> Result<()> {
@@ -37,7 +90,9 @@ pub(super) fn deallocate(
         let count = fits.count().max(1);
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, sent as u64) }?;
+        unsafe {
+            turn.manage_dataset_held(extent, attributes, held, start..start + count * SIZE, sent as u64)
+        }?;
         sent += count;
         Ok(sent < ranges.len())
     })

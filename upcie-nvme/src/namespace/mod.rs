@@ -1,5 +1,6 @@
 //! A block view of a namespace.
 
+mod access;
 mod atomic;
 mod blocking;
 mod bytes;

@@ -152,7 +152,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         inner.check_sgl(inner.sgl_use())?;
     }
     inner.tell_behavior(&mut limit)?;
-    inner.link.live.set_limits(CommandLimits { copy_formats: inner.copy_formats(), ..limits });
+    inner.link.live.set_limits(limits.with_copy_formats(inner.copy_formats()));
     Ok(inner)
 }
 

@@ -27,8 +27,9 @@ pub const KEYS: &str = "  \
   dbbuf=true        have shadow doorbells (Doorbell Buffer Config)
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
-  awun=BLOCKS       written as a whole (AWUN), up to 1 MiB; awupf=, nawun= and nawupf= likewise
-  nabsn=BLOCKS      from one boundary of atomic writes to the next; nabspf= likewise
+  awun=BLOCKS       written as a whole, up to 1 MiB (AWUN)
+  awupf=BLOCKS      when power fails; nawun=, nawupf= of each namespace
+  nabsn=BLOCKS      between two boundaries; nabspf= when power fails
   nabo=BLOCK        the first such boundary
   mpsmin=BYTES      the least memory page, a power of two from 4K to 128M
   zoned=true        namespaces with zones; zoned=false+true: one for each

@@ -63,6 +63,11 @@ impl CommandLimits {
         }
     }
 
+    /// Returns them with these formats of a Copy's source ranges.
+    pub(crate) fn with_copy_formats(self, copy_formats: u16) -> Self {
+        Self { copy_formats, ..self }
+    }
+
     /// Returns the bytes of blocks that a command without data may name.
     pub(super) fn named(&self, opcode: NvmOpcode) -> u64 {
         match opcode {

@@ -1,7 +1,7 @@
 //! A device that the test controls, and the state that its queue must have.
 
 use crate::{
-    engine::{BufferLists, Extent, KeyLimits, ListPool, Live, Parts, Queue, ZoneLimits},
+    engine::{BufferLists, CopyLimits, Extent, KeyLimits, ListPool, Live, Parts, Queue, ZoneLimits},
     error::Refusal,
 };
 use nix::{sys::memfd, unistd::ftruncate};

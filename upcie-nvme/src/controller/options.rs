@@ -127,9 +127,9 @@ impl ControllerBuilder {
         self
     }
 
-    /// Lets a Copy take blocks of other namespaces of the controller ([`CopyRange::of_namespace`](crate::spec::CopyRange::of_namespace)), where
-    /// the controller has source ranges of formats 2 and 3 (CDFS): tells it so when it is opened and reset (feature Host Behavior
-    /// Support, CDFE). Without them such a Copy is refused ([`Refusal::CopyFormat`](crate::Refusal::CopyFormat)). `false` by
+    /// Lets a Copy take blocks of other namespaces of the controller
+    /// ([`CopyRange::of_namespace`](crate::spec::CopyRange::of_namespace)), where the controller has source ranges of formats 2 and 3
+    /// (CDFS): tells it so when it is opened and reset (feature Host Behavior Support, CDFE). Without them such a Copy is refused ([`Refusal::CopyFormat`](crate::Refusal::CopyFormat)). `false` by
     /// default.
     ///
     /// ```

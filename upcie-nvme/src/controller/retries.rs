@@ -82,7 +82,11 @@ impl Inner {
         let command = Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0);
         match self.admin_data(&command, data, "Set Features (Host Behavior Support)", limit) {
             Err(error) if error.status().is_some() => {
-                tracing::warn!(device = self.name(), %error, "it reports no delays before retries, has plain block formats, and copies within namespaces");
+                tracing::warn!(
+                    device = self.name(),
+                    %error,
+                    "it reports no delays before retries, has plain block formats, and copies within namespaces"
+                );
                 Ok(())
             }
             other => other.map(drop),

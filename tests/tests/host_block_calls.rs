@@ -2,9 +2,10 @@
 //! one command.
 
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Failure, Namespace, Refusal, Wait, Zeroes,
+    Controller, DmaBuf, Error, Failure, IoFlags, Namespace, Refusal, Wait, Zeroes,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
     protection::{Checks, Protect},
-    spec::{CopyRange, Status, Version},
+    spec::{ALL_NAMESPACES, CopyRange, DatasetDword11, DatasetRange, NvmOpcode, Status, Version},
 };
 use upcie_tests::{deadline, says};
 
@@ -172,5 +173,88 @@ fn ranges_are_copied_one_after_the_other() {
     refused(&namespace.copy(&many[..1], namespace.blocks()).unwrap_err(), Refusal::OutOfRange);
     // One range of more blocks than the controller takes.
     let error = namespace.copy(&[CopyRange::new(0, 4096)], 8192).unwrap_err();
-    assert_eq!(error.status(), Some(Status::COMMAND_SIZE_LIMIT_EXCEEDED));
+    refused(&error, Refusal::CopyLimits);
+    refused(&namespace.copy(&many[..129], 8192).unwrap_err(), Refusal::CopyLimits);
+    says(&error, &["MSRC, MSSRL, MCL", "make several of it"]);
+}
+
+/// The first blocks of a write that failed were written, and the error named the whole write alone.
+#[test]
+fn a_failed_part_of_a_write_is_named() {
+    let failing = |opcode: NvmOpcode| FaultRule::new(Fault::Status(Status::WRITE_FAULT)).opcode(opcode.0);
+    let plan = FaultPlan::new(1)
+        .rule(failing(NvmOpcode::WRITE).lba(72..=72))
+        .rule(failing(NvmOpcode::WRITE_ZEROES).lba(100_000..=100_000))
+        .rule(failing(NvmOpcode::DATASET_MANAGEMENT).after(1));
+    let options = "size=64M,mdts=16K,serial=PARTS".parse().unwrap();
+    let controller = Controller::builder().from_device(spawn_with_faults(&options, &plan).unwrap()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    // Four commands, the third of which fails.
+    let mut data = counted(&controller, 64 << 10, 1);
+    let error = namespace.write(8, &mut data).unwrap_err();
+    assert_eq!(error.status(), Some(Status::WRITE_FAULT));
+    says(&error, &["Write (01h) of 65536 bytes at block 8 of namespace 1, in the part from byte 32768 on"]);
+    let mut read = controller.alloc(32 << 10).unwrap();
+    namespace.read(8, &mut read).unwrap();
+    assert!(read.to_vec() == data.to_vec()[..32 << 10], "the parts before it were written");
+    // One command alone has no parts.
+    let mut one = counted(&controller, 16 << 10, 1);
+    let error = namespace.write(72, &mut one).unwrap_err();
+    assert!(!error.to_string().contains("part"), "{error}");
+
+    let error = namespace.write_zeroes(0, namespace.blocks()).unwrap_err();
+    let size = u64::from(namespace.max_write_zeroes());
+    let at = 100_000 / size * size * 512;
+    says(&error, &[&format!("in the part from byte {at} on (other parts may have been carried out)")]);
+
+    let ranges: Vec<_> = (0..300).map(|number| DatasetRange::new(number * 8, 8)).collect();
+    let error = namespace.deallocate(&ranges).unwrap_err();
+    says(&error, &["of 300 ranges of namespace 1, in the part from range 256 on"]);
+}
+
+#[test]
+fn ranges_are_managed_with_each_attribute() {
+    let (controller, namespace) = open("size=1M,serial=DATASET");
+    let mut data = counted(&controller, 8192, 7);
+    namespace.write(0, &mut data).unwrap();
+    let ranges = [DatasetRange::new(0, 4), DatasetRange::new(8, 4)];
+    let read = || {
+        let mut read = controller.alloc(8192).unwrap();
+        namespace.read(0, &mut read).unwrap();
+        read.to_vec()
+    };
+    // Hints change nothing.
+    let hints = DatasetDword11::new().with_idr(true).with_idw(true);
+    namespace.manage_dataset(hints, &ranges).unwrap();
+    assert!(read() == data.to_vec());
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    for (attributes, changes) in [(hints, false), (hints.with_ad(true), true)] {
+        let mut memory = controller.alloc(4096).unwrap();
+        ranges.iter().enumerate().for_each(|(at, range)| memory.write_at(at * 16, &range.to_bytes()));
+        queue.turn().unwrap().manage_dataset(&namespace, attributes, memory, 2, 1).unwrap();
+        assert!(queue.wait(Wait::Poll, deadline()).unwrap());
+        queue.turn().unwrap().next().unwrap().result().unwrap();
+        let mut wanted = data.to_vec();
+        if changes {
+            [0..4 * 512, 8 * 512..12 * 512].into_iter().for_each(|range| wanted[range].fill(0));
+        }
+        assert!(read() == wanted, "{attributes:?}");
+    }
+    namespace.write_zeroes_with(4, 4, IoFlags::DEALLOCATE | IoFlags::FUA).unwrap();
+    assert!(read()[..12 * 512].iter().all(|&byte| byte == 0));
+    assert!(read()[12 * 512..] == data.to_vec()[12 * 512..]);
+}
+
+/// The plan fails a Flush that names all namespaces.
+#[test]
+fn all_namespaces_are_flushed_by_one_command() {
+    let fails = FaultRule::new(Fault::Status(Status::WRITE_FAULT)).opcode(NvmOpcode::FLUSH.0);
+    let plan = FaultPlan::new(1).rule(fails.namespace(ALL_NAMESPACES).count(1));
+    let options = "size=1M,namespaces=2,serial=FLUSH".parse().unwrap();
+    let controller = Controller::builder().from_device(spawn_with_faults(&options, &plan).unwrap()).unwrap();
+    controller.namespace(1).unwrap().flush().unwrap();
+    let error = controller.flush_all().unwrap_err();
+    assert_eq!(error.status(), Some(Status::WRITE_FAULT));
+    says(&error, &[controller.name(), "Flush (00h) of all namespaces"]);
+    controller.flush_all().unwrap();
 }

@@ -1,19 +1,15 @@
 //! Admin commands that are structures, and features that are set: what the driver refuses, what the controller does, and what
 //! it means for handles.
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use upcie_nvme::{
     Controller, Error, Failure, FeatureUpdate, IdentifyQuery, Namespace, Refusal,
     spec::{
-        AdminCommand, AllocatedNamespaces, Arbitration, AttachNamespace, Command, CommitAction,
-        CreateNamespace, DeleteNamespace, DetachNamespace, DirectiveReceive, FirmwareCommit, FirmwareSlotLog,
-        FormatNvm, HostBehaviorSupport, IdentifyController, IdentifyNamespace, ManagementReceive,
-        NumberOfQueues, NvmOpcode, Sanitize, SanitizeAction, SanitizeStatusLog, SecureErase, SelfTest,
-        SelfTestCode, SelfTestLog, Status, TemperatureThreshold, VirtualizationAction,
-        VirtualizationManagement,
+        AdminCommand, AllocatedNamespaces, Arbitration, AttachNamespace, Command, CreateNamespace,
+        DeleteNamespace, DetachNamespace, DirectiveReceive, FormatNvm, HostBehaviorSupport,
+        IdentifyNamespace, ManagementReceive, NumberOfQueues, NvmOpcode, Sanitize, SanitizeAction,
+        SanitizeStatusLog, SecureErase, SelfTest, SelfTestCode, SelfTestLog, Status, TemperatureThreshold,
+        VirtualizationAction, VirtualizationManagement,
     },
 };
 use upcie_tests::{Device, data::Pattern, deadline, device::namespaces, io::create, on_each_device, says};
@@ -251,50 +247,6 @@ fn a_self_test_runs_beside_io() {
         assert_eq!((result.status.test(), result.status.result()), (1, 0), "{log}");
         queue.close().unwrap();
     });
-}
-
-#[test]
-fn firmware_is_downloaded_in_parts_and_activated_by_a_reset() {
-    // Parts of 128 KiB, and a last one of less.
-    let controller = Controller::open("emu:size=1M,mdts=128K").unwrap();
-    let image = [&b"7.7-test"[..], &[0x5a; 300_001]].concat();
-    let mut steps = Vec::new();
-    let downloaded = controller.download_firmware(&image, |bytes| {
-        steps.push(bytes);
-        ControlFlow::Continue(())
-    });
-    assert!(downloaded.unwrap().is_continue());
-    assert_eq!(steps, [128 << 10, 256 << 10, image.len()]);
-    let commit = |slot, action| FirmwareCommit { slot, action, boot_partition: 0 };
-    let error = controller.execute(&commit(1, CommitAction::STORE)).unwrap_err();
-    says(&error, &[controller.name(), "Firmware Commit (10h)", "slot 1 is read-only"]);
-    // An image is stored at any time, and activated only while no queue could see other limits.
-    let queue = create::<u64>(controller.queue_pair().depth(4));
-    controller.execute(&commit(2, CommitAction::STORE)).unwrap();
-    in_use(&controller.execute(&commit(2, CommitAction::ACTIVATE)).unwrap_err(), &controller);
-    queue.close().unwrap();
-    controller.execute(&commit(2, CommitAction::ACTIVATE)).unwrap();
-    let log = controller.log::<FirmwareSlotLog>().unwrap();
-    assert_eq!(
-        (log.active_slot(), log.next_slot(), log.revision(2).as_deref()),
-        (1, Some(2), Some("7.7-test"))
-    );
-    controller.reset().unwrap();
-    assert_eq!(controller.log::<FirmwareSlotLog>().unwrap().active_slot(), 2);
-    let id = controller.identify_as::<IdentifyController>(&IdentifyQuery::default()).unwrap();
-    assert_eq!(id.firmware(), "7.7-test");
-    let mut most = 2;
-    let ended = controller.download_firmware(&image, |_| {
-        most -= 1;
-        if most > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    assert!(ended.unwrap().is_break() && most == 0);
-    controller.reset().unwrap();
-    for (image, part) in [(&[][..], "1 byte"), (&[1; 8], "Invalid Firmware Image")] {
-        let sent = controller.download_firmware(image, |_| ControlFlow::Continue(()));
-        let sent = sent.and_then(|_| controller.execute(&commit(3, CommitAction::STORE)).map(drop));
-        says(&sent.unwrap_err(), &[part]);
-    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn a_self_test_tells_its_result() {
 fn firmware_is_downloaded_and_activated() {
     let dir = Dir::made("fw");
     let (image, bad) = (dir.path("image"), dir.path("bad"));
-    fs::write(&image, [&b"2.5-beta"[..], &[0xa5; 300_001]].concat()).unwrap();
+    fs::write(&image, [&b"2.5-beta"[..], &[0xa5; 300_000]].concat()).unwrap();
     fs::write(&bad, [1; 100]).unwrap();
     let served = Served::new(&dir, "size=1M");
     let emu = &served.1;

@@ -82,7 +82,7 @@ fn virtual_functions_are_on_until_the_tool_ends() {
 fn a_download_that_is_interrupted_is_not_committed() {
     let dir = Dir::made("signals-fw");
     let (image, plan) = (dir.path("image"), dir.path("plan.toml"));
-    fs::write(&image, [&b"6.6"[..], &[0; 4 << 20]].concat()).unwrap();
+    fs::write(&image, [&b"6.6\0"[..], &[0; 4 << 20]].concat()).unwrap();
     fs::write(&plan, "[[fault]]\nkind = \"delay\"\ntime = \"200ms\"\nqueue = \"admin\"\nopcode = 0x11\n")
         .unwrap();
     let arguments = format!("--log=trace fw download emu:size=1M,faults={plan} {image} --slot 2");

@@ -27,7 +27,7 @@ pub use engine::{
     Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
 };
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{KeyValue, Namespace, Placement, Reservations, Stream, Zones};
+pub use namespace::{AtomicUnit, AtomicUnits, KeyValue, Namespace, Placement, Reservations, Stream, Zones};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::{HostId, IoFlags, Registrant, ReservationReport};

@@ -105,6 +105,14 @@ impl Limit<'_> {
 #[derive(Debug, Default)]
 struct Windows;
 
+/// Stands for the limits of a controller's commands.
+#[derive(Debug, Clone, Copy)]
+struct CommandLimits;
+
+impl CommandLimits {
+    const NONE: Self = Self;
+}
+
 /// Locks as `controller/lock.rs` does.
 fn lock<T>(mutex: &loom::sync::Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

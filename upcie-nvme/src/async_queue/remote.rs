@@ -339,8 +339,7 @@ mod tests {
     /// The threads of a queue and of its handles go to sleep and wake each other in many orders.
     #[test]
     fn remote_requests_wake_a_queue_that_goes_to_sleep() {
-        const THREADS: u64 = 2;
-        let (requests, rounds) = (50, 20);
+        let (threads, requests, rounds) = (2_u64, 50, 20);
         let extent = Extent {
             stamp: 1,
             last: 0,
@@ -357,12 +356,13 @@ mod tests {
             zones: crate::engine::ZoneLimits::default(),
             keys: crate::engine::KeyLimits::default(),
             fused: 0,
+            copy: crate::engine::CopyLimits::NONE,
         };
         for _ in 0..rounds {
             let remote = Remote::new("test", 1);
-            (0..THREADS).for_each(|_| remote.add_handle());
+            (0..threads).for_each(|_| remote.add_handle());
             thread::scope(|scope| {
-                for _ in 0..THREADS {
+                for _ in 0..threads {
                     scope.spawn(|| {
                         let waker = waker();
                         let cx = Context::from_waker(&waker);
@@ -393,7 +393,7 @@ mod tests {
                         park();
                     }
                 }
-                assert_eq!(done, THREADS * requests);
+                assert_eq!(done, threads * requests);
             });
         }
     }

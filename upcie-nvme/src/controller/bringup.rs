@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, NoIo, Result,
-    engine::{BufferLists, Live, MAX_TRANSFER},
+    engine::{BufferLists, CommandLimits, Live, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
         IdentifyNvmController, NumberOfQueues, Version,
@@ -142,7 +142,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let (timeout, clock) = (inner.timeout(), inner.shared_clock().clone());
     let mut limit = Limit::new(&*clock, timeout);
     identify_controller(&mut inner, &mut limit)?;
-    identify_limits(&mut inner, &mut limit)?;
+    let limits = identify_limits(&mut inner, &mut limit)?;
     negotiate_queues(&mut inner, &mut limit)?;
     if let (Some(arbitration), None) = (inner.link.options.arbitration, inner.properties.no_io) {
         let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
@@ -152,6 +152,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         inner.check_sgl(inner.sgl_use())?;
     }
     inner.tell_behavior(&mut limit)?;
+    inner.link.live.set_limits(limits.with_copy_formats(inner.copy_formats()));
     Ok(inner)
 }
 
@@ -191,20 +192,20 @@ fn identify_controller(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
 }
 
 /// Reads the limits that MDTS does not cover, from controllers that may report them.
-fn identify_limits(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {
+fn identify_limits(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<CommandLimits> {
     if inner.properties.version < Version::of(2, 0, 0) || inner.properties.no_io.is_some() {
-        return Ok(());
+        return Ok(CommandLimits::NONE);
     }
     let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
     let page = match inner.identify_page(&command, "Identify (limits of the NVM command set)", limit) {
         Ok(page) => page,
-        Err(error) if error.status().is_some() => return Ok(()),
+        Err(error) if error.status().is_some() => return Ok(CommandLimits::NONE),
         Err(error) => return Err(error),
     };
     let limits = IdentifyNvmController::read_from_bytes(&page[..]).expect("one page");
     let page_size = inner.link.registers.capabilities().page_size_min();
     inner.properties.max_zeroes = limits.max_write_zeroes(page_size).unwrap_or(u64::MAX);
-    Ok(())
+    Ok(CommandLimits::of(&limits, page_size))
 }
 
 fn negotiate_queues(inner: &mut Inner, limit: &mut Limit<'_>) -> Result<()> {

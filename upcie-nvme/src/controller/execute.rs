@@ -57,23 +57,30 @@ impl Controller {
     }
 
     /// Downloads a firmware image in parts that the controller takes (FWUG, MDTS); a
-    /// [`FirmwareCommit`](crate::spec::FirmwareCommit) puts it into a slot. The image is filled up with zeros to whole dwords.
-    /// `progress` is called with the bytes that the controller has, and may end the download: the result is then its
-    /// `Break`, and a commit would be of a part of the image.
+    /// [`FirmwareCommit`](crate::spec::FirmwareCommit) puts it into a slot. `progress` is called with the bytes that the
+    /// controller has, and may end the download: the result is then its `Break`, and a commit would be of a part of the image.
     ///
     /// It takes the controller's timeout and a second for each MiB of the image at most, and the timeout for each part; the
     /// time in `progress` does not count.
     ///
     /// # Errors
-    /// [`Failure::Argument`](crate::Failure::Argument) for an empty image or one above 4 GiB, or a controller that takes none;
-    /// the controller's status, or a timeout.
+    /// [`Failure::Argument`](crate::Failure::Argument) for an empty image, one above 4 GiB or one that has not whole dwords, or
+    /// a controller that takes none; the controller's status, or a timeout. The error names the bytes that were downloaded
+    /// before it, if there are any.
     pub fn download_firmware(
         &self,
         image: &[u8],
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         if image.is_empty() || u32::try_from(image.len()).is_err() {
-            return Err(Error::argument(self.name(), "a firmware image has 1 byte to 4 GiB"));
+            return Err(Error::argument(self.name(), "a firmware image has 4 bytes to 4 GiB"));
+        }
+        if image.len() % 4 != 0 {
+            let reason = format!(
+                "a firmware image has whole dwords, and this one {} bytes: check that the file is complete",
+                image.len()
+            );
+            return Err(Error::argument(self.name(), reason));
         }
         let unit = FirmwareDownload::granularity(self.identify());
         if unit > self.max_transfer() {
@@ -86,12 +93,17 @@ impl Controller {
         let part = (PART.min(self.max_transfer()) / unit * unit).max(unit);
         let (mut have, mut limit) = (0, self.inner.limit_for(image.len() as u64));
         for data in image.chunks(part) {
-            let mut data = data.to_vec();
-            data.resize(data.len().next_multiple_of(4), 0);
-            let command = FirmwareDownload { offset: have as u32, data: &data };
-            self.execute_limited(&command, &mut limit.part(self.inner.timeout()))?;
+            let command = FirmwareDownload { offset: have as u32, data };
+            let sent = self.execute_limited(&command, &mut limit.part(self.inner.timeout()));
+            sent.map_err(|error| match have {
+                0 => error,
+                _ => error.with_note(&format!(
+                    " after the first {have} bytes (the controller has a part of the image: download all of it before a \
+                     commit)"
+                )),
+            })?;
             have += data.len();
-            if limit.outside(|| progress(have.min(image.len()))).is_break() {
+            if limit.outside(|| progress(have)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

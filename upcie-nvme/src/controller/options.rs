@@ -34,6 +34,7 @@ pub struct ControllerBuilder {
     pub(crate) untrusted_device: bool,
     pub(crate) retries: u32,
     pub(crate) sgl: SglUse,
+    pub(crate) copies_between: bool,
     pub(crate) clock: SharedClock,
 }
 
@@ -138,6 +139,29 @@ impl ControllerBuilder {
         self
     }
 
+    /// Lets a Copy take blocks of other namespaces of the controller
+    /// ([`CopyRange::of_namespace`](crate::spec::CopyRange::of_namespace)), where the controller has source ranges of formats 2 and 3
+    /// (CDFS): tells it so when it is opened and reset (feature Host Behavior Support, CDFE). Without them such a Copy is refused ([`Refusal::CopyFormat`](crate::Refusal::CopyFormat)). `false` by
+    /// default.
+    ///
+    /// ```
+    /// use upcie_nvme::{Controller, spec::CopyRange};
+    ///
+    /// let builder = Controller::builder().copy_between_namespaces(true);
+    /// let controller = builder.open("emu:size=1M,namespaces=2")?;
+    /// let (from, to) = (controller.namespace(1)?, controller.namespace(2)?);
+    /// from.write_at(0, &[7; 4096])?;
+    /// to.copy(&[CopyRange::new(0, 8).of_namespace(from.nsid())], 64)?;
+    /// let mut bytes = [0; 4096];
+    /// to.read_at(64 * 512, &mut bytes)?;
+    /// assert_eq!(bytes, [7; 4096]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy_between_namespaces(mut self, yes: bool) -> Self {
+        self.copies_between = yes;
+        self
+    }
+
     /// Sets the clock by which the controller is waited for, in bring-up, commands, waits for completions and shutdown: a
     /// test or a simulation can own the time. The system's by default. Two things keep the system's time: the answers of a
     /// vfio-user server, which is another process, and the wait of one thread for the call of another.
@@ -160,6 +184,7 @@ impl Default for ControllerBuilder {
             untrusted_device: false,
             retries: 0,
             sgl: SglUse::default(),
+            copies_between: false,
             clock: SharedClock::default(),
         }
     }

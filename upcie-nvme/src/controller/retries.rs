@@ -10,7 +10,7 @@ use crate::{
 use std::time::Duration;
 
 /// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay. Byte 2 is LBAFEE: namespaces may have formats
-/// with 32- and 64-bit guards, or with storage tags.
+/// with 32- and 64-bit guards, or with storage tags. Byte 4 is CDFE: source ranges of a Copy may have formats 2 and 3.
 const BEHAVIOR: usize = 512;
 
 impl Inner {
@@ -78,22 +78,38 @@ impl Inner {
         }
     }
 
+    /// Returns the formats of source ranges that the controller takes, one bit each: those of other namespaces if they are
+    /// turned on.
+    pub(super) fn copy_formats(&self) -> u16 {
+        // Older controllers report none, and have format 0.
+        let all = match self.properties.identify.cdfs {
+            0 => 0b11,
+            formats => formats,
+        };
+        all & if self.link.options.copies_between { 0b1111 } else { 0b0011 }
+    }
+
     /// Tells the controller what this driver copes with, at bring-up and after a reset: delays of retries, if it has some and
-    /// commands are sent again, and extended block formats. A controller that refuses reports no delays, and commands are
-    /// sent again at once.
+    /// commands are sent again, extended block formats, and copies between namespaces if they are turned on. A controller that
+    /// refuses reports no delays, and commands are sent again at once.
     pub(super) fn tell_behavior(&self, limit: &mut Limit<'_>) -> Result<()> {
         let delays = self.retries() != 0 && self.properties.identify.crdt != [0; 3];
         let formats = self.properties.identify.has_extended_formats();
-        if !delays && !formats {
+        let copies = self.copy_formats() as u8 & 0b1100;
+        if !delays && !formats && copies == 0 {
             return Ok(());
         }
         let _budget = limit.budget();
         let mut data = self.memory.heap.alloc(BEHAVIOR)?;
-        data.write_at(0, &[delays.into(), 0, formats.into()]);
+        data.write_at(0, &[delays.into(), 0, formats.into(), 0, copies]);
         let command = Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0);
         match self.admin_data(&command, data, "Set Features (Host Behavior Support)", limit) {
             Err(error) if error.status().is_some() => {
-                tracing::warn!(device = self.name(), %error, "it reports no delays before retries, and has plain block formats");
+                tracing::warn!(
+                    device = self.name(),
+                    %error,
+                    "it reports no delays before retries, has plain block formats, and copies within namespaces"
+                );
                 Ok(())
             }
             other => other.map(drop),

@@ -6,6 +6,7 @@ use super::{
     host_buffer,
     host_data::{HostData, KEEP_ALIVE_UNITS},
     media::Media,
+    optional::COPY_FORMATS,
     state::Core,
 };
 use crate::spec::{Command, FeatureId, FeatureSelect, FeaturesDword10, HostBehaviorData, Status};
@@ -100,9 +101,10 @@ impl<M: Media> Core<M> {
                     data.extended_telemetry_data_area_4,
                     data.extended_lba_formats,
                 ];
-                if flags.iter().any(|&flag| flag > 1) {
+                if flags.iter().any(|&flag| flag > 1) || data.copy_descriptor_formats & !COPY_FORMATS != 0 {
                     return Err(INVALID_FIELD);
                 }
+                self.io.copy_formats = data.copy_descriptor_formats;
                 if let Some(staging) = &mut self.staging {
                     staging.delays = data.advanced_command_retry == 1;
                 }

@@ -8,7 +8,7 @@ use super::{
     key_value::Keys,
     logs,
     namespace::{Away, Namespace, WRITE_PROTECTION},
-    optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+    optional::{COPY_BLOCKS, COPY_FORMATS, COPY_RANGE_BLOCKS, COPY_RANGES},
     paths, placement, sanitize, self_test,
     virtualization::Virtualization,
     zones,
@@ -257,10 +257,10 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
         | OptionalCommands::WRITE_UNCORRECTABLE
         | OptionalCommands::COPY
         | OptionalCommands::RESERVATIONS;
-    // Copy: source ranges of formats 0 and 1.
-    id.cdfs = 0b11;
+    id.cdfs = COPY_FORMATS;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
     id.nwpc = WRITE_PROTECTION;
+    options.atomic.tell_controller(&mut id);
     // Compare and Write, of the longest transfer.
     id.fuses = 1;
     id.acwu = (options.mdts / 512 - 1).min(u16::MAX.into()) as u16;
@@ -295,6 +295,7 @@ fn namespace(known: &Known<'_>, nsid: Option<u32>, namespace: &Namespace) -> Vec
         let ids = known.identifiers(nsid, namespace);
         (id.nguid, id.eui64) = (ids.nguid, ids.eui64);
     }
+    options.atomic.tell_namespace(&mut id);
     id.mssrl = COPY_RANGE_BLOCKS;
     id.mcl = COPY_BLOCKS;
     id.msrc = (COPY_RANGES - 1) as u8;

@@ -56,6 +56,8 @@ pub(super) struct Io<M> {
     pub(super) result: u64,
     /// `ro=true`: commands that would change data are refused.
     pub protected: bool,
+    /// Feature 16h: formats of source ranges of a Copy that the host has turned on, one bit each (CDFE).
+    pub(super) copy_formats: u16,
     /// Feature 06h: writes may stay in the system's cache until a flush.
     pub write_cache: bool,
     pub counters: Counters,
@@ -128,6 +130,7 @@ impl<M: Media> Io<M> {
             marks: Marks::default(),
             erasures: VecDeque::new(),
             protected: options.ro,
+            copy_formats: 0,
             write_cache: true,
             counters: Counters::default(),
             errors: ErrorLog::default(),

@@ -193,6 +193,6 @@ pub use lockstep::Lockstep;
 pub use machine::Machine;
 pub use media::{Cached, Media, Storage};
 pub(crate) use options::name;
-pub use options::{FunctionOptions, KeyOptions, Options, PlacementOptions, ZoneOptions};
+pub use options::{AtomicOptions, FunctionOptions, KeyOptions, Options, PlacementOptions, ZoneOptions};
 pub use region::Region;
 pub use serve::{spawn, spawn_subsystem, spawn_with_faults};

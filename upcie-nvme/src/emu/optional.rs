@@ -16,12 +16,19 @@ use zerocopy::IntoBytes;
 const CHUNK: usize = 4096;
 /// Bytes that Write Uncorrectable counts for: it notes a range, whatever its length.
 const MARK_BYTES: u64 = 4096;
+/// The formats of source ranges, one bit each: of the namespace and of others, with guards of 16 bits and with wider ones.
+pub(super) const COPY_FORMATS: u16 = 0b1111;
 /// The most source ranges of a Copy, the most blocks of one, and the most blocks in all.
 pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
 pub(super) const COPY_BLOCKS: u32 = 8192;
 
 pub(super) const TOO_MUCH: Status = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
+
+/// Returns `true` for a Copy whose source ranges name namespaces: formats 2 and 3.
+pub(super) fn names_namespaces(dword: CopyDword12) -> bool {
+    matches!(dword.desfmt(), 2 | 3)
+}
 
 impl<M: Media> Io<M> {
     /// Returns an error if a block of these bytes is marked as uncorrectable.
@@ -111,12 +118,16 @@ impl<M: Media> Io<M> {
         }
     }
 
-    /// Copies blocks of the namespace, which have no metadata.
+    /// Copies blocks that have no metadata.
     pub(super) fn copy(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u64, Status> {
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
-        self.namespace(command.nsid)?;
+        let namespace = *self.namespace(command.nsid)?;
+        let dword = CopyDword12::from_bits(command.cdw12);
+        if names_namespaces(dword) {
+            return self.copy_blocks(host, &namespace, command);
+        }
         let mut all = [CopyRange::default(); COPY_RANGES];
-        let ranges = self.copy_ranges(host, data, CopyDword12::from_bits(command.cdw12), &mut all)?;
+        let ranges = self.copy_ranges(host, data, dword, &mut all)?;
         self.copy_to(command, ranges)
     }
 
@@ -149,24 +160,24 @@ impl<M: Media> Io<M> {
             return Ok(0);
         }
         let ranges = ranges.iter().map(|range| (range.slba, u64::from(range.nlb) + 1));
-        self.check_copy(command, &namespace, ranges.clone())?;
+        self.check_copy(command, &namespace, ranges.clone().map(|(slba, blocks)| (namespace, slba, blocks)))?;
         self.copy_pieces(command, ranges, 0)
     }
 
-    /// Checks the source ranges of a Copy, each the first block and the number of blocks, and its target: all before the first
-    /// block is copied.
+    /// Checks the source ranges of a Copy, each its namespace, the first block and the number of blocks, and its target: all
+    /// before the first block is copied.
     pub(super) fn check_copy(
         &self,
         command: &Command,
         namespace: &Namespace,
-        ranges: impl Iterator<Item = (u64, u64)>,
+        ranges: impl Iterator<Item = (Namespace, u64, u64)>,
     ) -> Result<(), Status> {
         let mut total = 0;
-        for (slba, blocks) in ranges {
+        for (source, slba, blocks) in ranges {
             if blocks > COPY_RANGE_BLOCKS.into() {
                 return Err(TOO_MUCH);
             }
-            let (offset, len) = namespace.range(slba, blocks)?;
+            let (offset, len) = source.range(slba, blocks)?;
             self.readable(offset, len)?;
             total += blocks;
         }

@@ -144,7 +144,7 @@ impl<M: Media> Core<M> {
         self.io.interrupt_erasures();
         self.io.reservations.reset(self.io.controller);
         self.io.note_reservations();
-        self.io.write_cache = true;
+        (self.io.write_cache, self.io.copy_formats) = (true, 0);
         if let Some(staging) = &mut self.staging {
             staging.untold.clear();
             staging.delays = false;

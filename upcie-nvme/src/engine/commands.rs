@@ -3,6 +3,7 @@
 use super::{
     Extent, Io, Refusal, Refused, Turn, Zeroes,
     common::{CLOSED, cold, first_words, refuse_blocks, refuse_namespace},
+    limits::DatasetLimits,
     metadata::submit_held,
     part::part_pointer,
     prp::DataPointer,
@@ -11,6 +12,10 @@ use super::{
 use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
+use zerocopy::IntoBytes;
+
+/// The attribute of a deallocation alone.
+const DEALLOCATE: DatasetDword11 = DatasetDword11::new().with_ad(true);
 
 impl<T> Turn<'_, T> {
     /// Submits a Flush: every write completed before this becomes durable (NVM, "Flush").
@@ -91,7 +96,7 @@ impl<T> Turn<'_, T> {
     /// # Errors
     /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if
     /// the controller does not have Dataset Management, [`Refusal::Length`] if `count` is 0, exceeds a
-    /// command's limit, or exceeds the ranges in the buffer.
+    /// command's limit, or exceeds the ranges in the buffer, [`Refusal::DatasetLimits`] if the ranges exceed the controller's limits.
     #[inline(always)]
     pub fn deallocate(
         &mut self,
@@ -100,11 +105,34 @@ impl<T> Turn<'_, T> {
         count: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.ranges(namespace.as_ref(), &ranges, 0, count) {
+        match self.ranges(namespace.as_ref(), DEALLOCATE, &ranges, 0, count) {
             Ok((words, list)) => self.push(words, ranges, tag, list),
             Err(reason) => return Err(Refused { reason, buffer: ranges, tag }),
         }
         Ok(())
+    }
+
+    /// Submits a Dataset Management like [`deallocate`](Self::deallocate), with any attributes: that the ranges are no longer
+    /// needed, or are read or written together (NVM, "Dataset Management"). Each range may have
+    /// [hints](DatasetRange::attributes) of its own.
+    ///
+    /// # Errors
+    /// Those of [`deallocate`](Self::deallocate).
+    pub fn manage_dataset(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        attributes: DatasetDword11,
+        ranges: DmaBuf,
+        count: usize,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        match self.ranges(namespace.as_ref(), attributes, &ranges, 0, count) {
+            Ok((words, list)) => {
+                self.push(words, ranges, tag, list);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: ranges, tag }),
+        }
     }
 
     /// Submits a command like [`deallocate`](Self::deallocate), with the ranges in the bytes `part` of `held`,
@@ -123,10 +151,31 @@ impl<T> Turn<'_, T> {
         part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.manage_dataset_held(namespace, DEALLOCATE, held, part, tag) }
+    }
+
+    /// Submits a command like [`manage_dataset`](Self::manage_dataset), with the ranges in the bytes `part` of `held`, which stays
+    /// with the caller.
+    ///
+    /// # Safety
+    /// The obligations are those of [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// Those of [`deallocate`](Self::deallocate), with the empty buffer.
+    #[inline(always)]
+    pub unsafe fn manage_dataset_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        attributes: DatasetDword11,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
         // A remainder of a range ends up in the top bits, above any limit.
         let len = part.end.wrapping_sub(part.start);
         let count = len.rotate_right(const { size_of::<DatasetRange>().trailing_zeros() });
-        match self.ranges(namespace.as_ref(), held, part.start, count) {
+        match self.ranges(namespace.as_ref(), attributes, held, part.start, count) {
             Ok((words, list)) => self.push(words, DmaBuf::empty(), tag, list),
             Err(reason) => return Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
         }
@@ -256,6 +305,7 @@ impl<T> Turn<'_, T> {
     fn ranges(
         &mut self,
         extent: &Extent,
+        attributes: DatasetDword11,
         held: &DmaBuf,
         start: usize,
         count: usize,
@@ -267,10 +317,10 @@ impl<T> Turn<'_, T> {
         if count.wrapping_sub(1) >= DatasetRange::MOST {
             return Err(Refusal::Length);
         }
+        check_ranges(self.queue.live.limits().dataset, held, start, count)?;
         let len = count * size_of::<DatasetRange>();
         let pointer = self.pointer(NvmOpcode::DATASET_MANAGEMENT, held, start, len)?;
-        let dwords =
-            (count - 1) as u64 | const { (DatasetDword11::new().with_ad(true).into_bits() as u64) << 32 };
+        let dwords = (count - 1) as u64 | u64::from(attributes.into_bits()) << 32;
         let words = first_words(NvmOpcode::DATASET_MANAGEMENT, extent) | pointer.psdt;
         Ok(([words, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
     }
@@ -302,5 +352,22 @@ impl<T> Turn<'_, T> {
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
         Ok(DataPointer { prp1, prp2, list: 0, psdt: 0 })
+    }
+}
+
+/// Checks the ranges from byte `start` on of `held` by the controller's limits. Bytes that are not in the buffer are refused by
+/// what makes the data pointer.
+#[inline(never)]
+fn check_ranges(limits: DatasetLimits, held: &DmaBuf, start: usize, count: usize) -> Result<(), Refusal> {
+    const SIZE: usize = size_of::<DatasetRange>();
+    let is_inside = start.checked_add(count * SIZE).is_some_and(|end| end <= held.len());
+    let range = |index: usize| {
+        let mut range = DatasetRange::default();
+        held.read_at(start + index * SIZE, range.as_mut_bytes());
+        range
+    };
+    match limits.refuse(count, (0..if is_inside { count } else { 0 }).map(range)) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! The part of a namespace that the submission path reads.
 
-use super::Refusal;
+use super::{CopyLimits, Refusal};
 use crate::{protection::BlockFormat, spec::OptionalCommands};
 
 /// The location of a namespace's blocks and the limits of one command: everything that a queue reads of a
@@ -42,6 +42,8 @@ pub struct Extent {
     pub(crate) keys: KeyLimits,
     /// Blocks that one Compare and Write may have; 0 if there is no such operation.
     pub(crate) fused: u32,
+    /// The limits of a Copy to the namespace.
+    pub(crate) copy: CopyLimits,
 }
 
 /// The zones of a namespace, as far as submission depends on them.

@@ -27,6 +27,12 @@ impl Dwords {
         Self(self.0 | flags.word())
     }
 
+    /// Returns the directive of a placement, if there is one ([`Io::placement`]).
+    pub(super) fn placed(placement: Option<u16>) -> Self {
+        placement
+            .map_or(Self::NONE, |identifier| Self::NONE.directed(DirectiveType::DATA_PLACEMENT, identifier))
+    }
+
     /// Sets the directive: DTYPE is bits 23:20 of dword 12, DSPEC bits 31:16 of dword 13.
     #[inline(always)]
     pub(crate) const fn directed(self, kind: DirectiveType, specific: u16) -> Self {

@@ -1,12 +1,12 @@
 //! State that tells queues and namespaces whether their controller is still running, since when, and owned by this
 //! process.
 
-use super::Windows;
+use super::{CommandLimits, Windows};
 use crate::{Error, Result};
 use std::{
     ptr::NonNull,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -88,6 +88,8 @@ pub(crate) struct Live {
     owner: Owner,
     /// The data that the controller takes in its own memory.
     pub(crate) device_memory: Windows,
+    /// Set once, when the controller has been identified.
+    limits: OnceLock<CommandLimits>,
 }
 
 impl Live {
@@ -99,8 +101,18 @@ impl Live {
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
         let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp, down: None });
         let (owner, device_memory) = (Owner::current(), Windows::default());
-        let (is_down, has_pci_error) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { controller, current, is_down, has_pci_error, owner, device_memory })
+        let (is_down, has_pci_error, limits) = (AtomicBool::new(false), AtomicBool::new(false), OnceLock::new());
+        Ok(Self { controller, current, is_down, has_pci_error, owner, device_memory, limits })
+    }
+
+    /// Notes the limits of commands, for good.
+    pub(crate) fn set_limits(&self, limits: CommandLimits) {
+        let _ = self.limits.set(limits);
+    }
+
+    /// Returns the limits of commands.
+    pub(crate) fn limits(&self) -> CommandLimits {
+        self.limits.get().copied().unwrap_or(CommandLimits::NONE)
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

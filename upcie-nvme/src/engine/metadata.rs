@@ -88,7 +88,7 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let at = submit(self.queue, at, self.namespaces, &io, (buffers, tag))?;
+        let at = submit(self.queue, at, self.namespaces, (io.direction.opcode(), &io), (buffers, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
     }
@@ -116,15 +116,16 @@ impl<T> Turn<'_, T> {
     }
 }
 
+/// Submits a command with its buffers. The opcode may differ from that of the direction.
 #[inline(never)]
-fn submit<T>(
+pub(super) fn submit<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    io: &Io<'_>,
+    command: (NvmOpcode, &Io<'_>),
     (buffers, tag): (WithMetadata, T),
 ) -> Result<Cursor, Refused<T>> {
-    match describe(queue, at, namespaces, io, &buffers) {
+    match describe(queue, at, namespaces, command, &buffers) {
         Ok((words, list)) => {
             let buffer = buffers.join();
             // SAFETY: `describe` has checked that the queue is not full; the caller's turn has lent it, with its cursors.
@@ -139,11 +140,10 @@ fn describe<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    io: &Io<'_>,
+    (opcode, io): (NvmOpcode, &Io<'_>),
     buffers: &WithMetadata,
 ) -> Result<([u64; 8], u32), Refusal> {
-    let Io { extent, direction, slba, flags, protect } = *io;
-    let opcode = direction.opcode();
+    let Io { extent, slba, flags, protect, .. } = *io;
     if extent.stamp != namespaces || namespaces == CLOSED || extent.max_blocks == 0 || queue.is_out(at) {
         return Err(refuse_namespace(extent, queue.live.controller, namespaces));
     }
@@ -172,8 +172,8 @@ fn describe<T>(
     Ok((words, list))
 }
 
-/// Submits a command for memory that stays with the caller: blocks with metadata, or with protection, or of a Compare.
-/// The opcode may differ from that of the direction.
+/// Submits a command for memory that stays with the caller: blocks with metadata, or with protection, or of a Compare or a Zone
+/// Append. The opcode may differ from that of the direction.
 #[inline(never)]
 pub(super) fn submit_held<T>(
     queue: &mut Queue<T>,

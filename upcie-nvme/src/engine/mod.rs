@@ -18,6 +18,7 @@
 //! suspended between that look and the write reaches the doorbell of a queue that does not exist: its id stays taken until
 //! the same thread recovers or closes the queue.
 
+mod append;
 mod cancel;
 mod closing;
 mod commands;
@@ -30,6 +31,7 @@ mod fused;
 mod io;
 mod key_value;
 mod lane;
+mod limits;
 mod live;
 mod metadata;
 mod optional;
@@ -57,7 +59,6 @@ use crate::error::Refusal;
 pub use cancel::Cancel;
 pub(crate) use closing::Retired;
 pub use completion::{Completion, Refused};
-#[cfg(feature = "async")]
 pub(crate) use copy::CopySources;
 pub use extent::Extent;
 pub(crate) use extent::{KeyLimits, ZoneLimits, parts};
@@ -69,6 +70,7 @@ pub use io::{Direction, Io, Zeroes};
 pub(crate) use key_value::KeyAction;
 pub use key_value::KeyCommand;
 pub use lane::{Completions, Lane, Slots, Submissions, Vacant};
+pub(crate) use limits::{CommandLimits, CopyLimits};
 pub(crate) use live::{Epoch, Live, unique};
 pub use metadata::WithMetadata;
 pub(crate) use overdue::Overdue;

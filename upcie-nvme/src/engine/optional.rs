@@ -4,17 +4,18 @@ use super::{
     Extent, Io, Refusal, Refused, Turn,
     common::{first_words, refuse_blocks},
     io::Dwords,
-    metadata::submit_held,
+    metadata::{WithMetadata, submit, submit_held},
     prp::DataPointer,
     slot::Cursor,
     slow::submit_slowly,
 };
 use crate::{
     protection::Protect,
-    spec::{CopyDword12, CopyRange, DirectiveType, NvmOpcode, OptionalCommands},
+    spec::{CopyDword12, CopyRange, NvmOpcode, OptionalCommands},
 };
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
+use zerocopy::IntoBytes;
 
 impl<T> Turn<'_, T> {
     /// Submits a Compare of all of `buffer`, a whole number of blocks, with the blocks from `slba` on (NVM, "Compare"). It
@@ -44,13 +45,43 @@ impl<T> Turn<'_, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
+        self.compare_with(Io::write(namespace, slba), buffer, tag)
+    }
+
+    /// Submits a Compare like [`compare`](Self::compare), with the place, the flags and the protection of `io`, whose direction
+    /// has no meaning. Protection information is checked, and not compared; controllers refuse the
+    /// [action](Protect::action).
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare); [`Refusal::Unprotected`] if `io` has protection and the namespace has none.
+    pub fn compare_with(&mut self, io: Io<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
+        let Io { extent, slba, flags, protect, .. } = io;
         if let Err(reason) = self.has(extent, OptionalCommands::COMPARE) {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::COMPARE, Dwords::NONE, None);
+        let kind = (NvmOpcode::COMPARE, flags, protect);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
+        (self.sqe, self.top) = (at.sqe, at.top);
+        Ok(())
+    }
+
+    /// Submits a Compare like [`compare_with`](Self::compare_with), of data and, apart from it, metadata.
+    ///
+    /// # Errors
+    /// Those of [`compare_with`](Self::compare_with) and of [`submit_with_metadata`](Self::submit_with_metadata), with both
+    /// buffers in one chain.
+    pub fn compare_with_metadata(
+        &mut self,
+        io: Io<'_>,
+        buffers: WithMetadata,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        if let Err(reason) = self.has(io.extent, OptionalCommands::COMPARE) {
+            return Err(Refused { reason, buffer: buffers.join(), tag });
+        }
+        let at = Cursor { sqe: self.sqe, top: self.top };
+        let at = submit(self.queue, at, self.namespaces, (NvmOpcode::COMPARE, &io), (buffers, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
     }
@@ -82,11 +113,11 @@ impl<T> Turn<'_, T> {
     }
 
     /// Submits a Verify of `blocks` blocks (1 to 65536) from `slba` on: the controller reads them, and transfers nothing
-    /// (NVM, "Verify"). Some controllers take fewer blocks at once (VSL of Identify), and complete the command with Invalid
-    /// Field if there are more.
+    /// (NVM, "Verify").
     ///
     /// # Errors
-    /// Those of [`compare`](Self::compare), with the empty buffer.
+    /// Those of [`compare`](Self::compare), with the empty buffer; [`Refusal::TooLong`] for more than the controller takes at once
+    /// (VSL of Identify).
     pub fn verify(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -128,7 +159,8 @@ impl<T> Turn<'_, T> {
     /// written (NVM, "Write Uncorrectable").
     ///
     /// # Errors
-    /// Those of [`compare`](Self::compare), with the empty buffer.
+    /// Those of [`compare`](Self::compare), with the empty buffer; [`Refusal::TooLong`] for more than the controller takes at once
+    /// (WUSL of Identify).
     pub fn write_uncorrectable(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -141,13 +173,13 @@ impl<T> Turn<'_, T> {
     }
 
     /// Submits a Copy of the blocks in the first `count` [`CopyRange`]s of `ranges` (1 to [`CopyRange::MOST`]), one after
-    /// the other, to the blocks from `slba` on (NVM, "Copy"). Identify Namespace has the limits (`mssrl`, `mcl`, `msrc`):
-    /// the controller fails a command beyond them, or beyond the namespace.
+    /// the other, to the blocks from `slba` on (NVM, "Copy"). Identify Namespace has the limits (`mssrl`, `mcl`, `msrc`). The
+    /// controller fails a command beyond the namespace.
     ///
     /// # Errors
     /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
     /// does not have the command, [`Refusal::Length`] if `count` is 0, exceeds a command's limit, or exceeds the ranges in
-    /// the buffer.
+    /// the buffer, [`Refusal::CopyLimits`] if the ranges exceed the namespace's limits.
     pub fn copy(
         &mut self,
         namespace: &impl AsRef<Extent>,
@@ -178,26 +210,6 @@ impl<T> Turn<'_, T> {
         self.push_owned(made, ranges, tag)
     }
 
-    /// Submits a Copy like [`copy`](Self::copy), or [`copy_placed`](Self::copy_placed), with the ranges at the beginning of
-    /// `held`, which stays with the caller.
-    ///
-    /// # Safety
-    /// The obligations are those of [`submit_held`](Self::submit_held).
-    ///
-    /// # Errors
-    /// Those of [`copy`](Self::copy), with the empty buffer.
-    pub(crate) unsafe fn copy_held(
-        &mut self,
-        extent: &Extent,
-        held: &DmaBuf,
-        count: usize,
-        (slba, placement): (u64, Option<u16>),
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        let made = self.copy_words(extent, held, count, slba, placement);
-        self.push_held(made, tag)
-    }
-
     /// Makes the words of a Copy to `slba`, which names `count` ranges, and their data pointer.
     fn copy_words(
         &mut self,
@@ -214,11 +226,18 @@ impl<T> Turn<'_, T> {
         if let Some(reason) = extent.misplaced(slba, 1) {
             return Err(reason);
         }
-        let directive = placement.map_or(Dwords::NONE, |identifier| {
-            Dwords::NONE.directed(DirectiveType::DATA_PLACEMENT, identifier)
-        });
+        if count * size_of::<CopyRange>() <= ranges.len() {
+            let range = |index: usize| {
+                let mut range = CopyRange::default();
+                ranges.read_at(index * size_of::<CopyRange>(), range.as_mut_bytes());
+                u64::from(range.nlb) + 1
+            };
+            if let Some(reason) = extent.copy.refuse((0..count).map(range)) {
+                return Err(reason);
+            }
+        }
         let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
-        let last = u64::from(last) | directive.word();
+        let last = u64::from(last) | Dwords::placed(placement).word();
         let words = [first_words(NvmOpcode::COPY, extent), 0, 0, 0, 0, slba, last, 0];
         Ok((words, self.pointer(NvmOpcode::COPY, ranges, 0, count * size_of::<CopyRange>())?))
     }
@@ -242,7 +261,11 @@ impl<T> Turn<'_, T> {
             return refused(reason, tag);
         }
         let last = blocks.wrapping_sub(1);
-        if last > u32::from(u16::MAX) || extent.misplaced(slba, blocks.into()).is_some() {
+        let most = self.queue.live.limits().named(opcode) / extent.format.data_size().max(1) as u64;
+        if last > u32::from(u16::MAX)
+            || u64::from(last) >= most
+            || extent.misplaced(slba, blocks.into()).is_some()
+        {
             let at = (self.queue.live.controller, self.namespaces, false);
             return refused(refuse_blocks(extent, at, slba, extent.bytes(blocks), false), tag);
         }

@@ -6,6 +6,7 @@ use super::{
     plan::{Plan, metadata_pointer},
     prp::{Place, TableRange},
 };
+use crate::spec::NvmOpcode;
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
@@ -13,6 +14,7 @@ use upcie_core::dma::DmaBuf;
 /// once, before the first piece.
 #[derive(Debug)]
 pub(crate) struct Pieces<'n> {
+    opcode: NvmOpcode,
     io: Io<'n>,
     /// The first byte in the buffer, and the number of bytes.
     start: usize,
@@ -26,7 +28,7 @@ pub(crate) struct Pieces<'n> {
 }
 
 impl<'n> Pieces<'n> {
-    /// Checks a transfer of the bytes `part` of all segments of `buffer`, for the controller of `live`, its address
+    /// Checks a Read, a Write or a Compare, whose opcode may differ from that of the direction, of the bytes `part` of all segments of `buffer`, for the controller of `live`, its address
     /// `space` and the forms of its data pointers. `metadata` is the buffer of metadata, if it has one of its own.
     ///
     /// # Errors
@@ -34,19 +36,18 @@ impl<'n> Pieces<'n> {
     pub(crate) fn new(
         live: &Live,
         (space, shape): (u64, Shape),
-        io: Io<'n>,
+        (opcode, io): (NvmOpcode, Io<'n>),
         buffer: &DmaBuf,
         part: Range<usize>,
         metadata: Option<&DmaBuf>,
     ) -> Result<Self, Refusal> {
-        let plan = Plan::new(io.extent, io.direction.opcode(), io.protect, metadata.is_some())?;
+        let plan = Plan::new(io.extent, opcode, io.protect, metadata.is_some())?;
         let Some(len) = part.end.checked_sub(part.start).filter(|_| part.end <= buffer.total_len()) else {
             return Err(Refusal::Length);
         };
         // No piece begins or ends within a dword if the whole does not, for they are whole blocks.
-        let reason =
-            misfit(live, space, (io.direction.opcode(), io.extent, io.slba), &plan, buffer, len, u64::MAX)
-                .or_else(|| shape.refuse(buffer, part.start..part.start + len));
+        let reason = misfit(live, space, (opcode, io.extent, io.slba), &plan, buffer, len, u64::MAX)
+            .or_else(|| shape.refuse(buffer, part.start..part.start + len));
         if let Some(reason) = reason {
             return Err(reason);
         }
@@ -57,14 +58,13 @@ impl<'n> Pieces<'n> {
                 if metadata.total_len() as u64 != whole {
                     return Err(Refusal::MetadataLength);
                 }
-                let opcode = io.direction.opcode();
                 if let Some(reason) = live.device_memory.refuse_with(opcode, buffer, metadata) {
                     return Err(reason);
                 }
                 metadata_pointer(metadata, space, 0, whole as usize)?
             }
         };
-        Ok(Self { io, start: part.start, len, sent: 0, place: None, plan, metadata })
+        Ok(Self { opcode, io, start: part.start, len, sent: 0, place: None, plan, metadata })
     }
 
     /// Goes back to the piece that was sent with `tag`, to send it and all after it again.
@@ -97,7 +97,7 @@ impl<'n> Pieces<'n> {
         turn: &mut Turn<'_, u64>,
         buffer: &DmaBuf,
     ) -> Result<bool, Refused<u64>> {
-        let Io { extent, direction, slba, flags, .. } = self.io;
+        let Io { extent, slba, flags, .. } = self.io;
         let mut len = self.most(extent).min(self.len - self.sent);
         if extent.is_zoned() {
             // No command may cross the end of a zone.
@@ -129,7 +129,7 @@ impl<'n> Pieces<'n> {
             size => self.metadata + before * size as u64,
         };
         let mut words = [
-            first_words(direction.opcode(), extent) | pointer.psdt,
+            first_words(self.opcode, extent) | pointer.psdt,
             0,
             metadata,
             pointer.prp1,

@@ -7,7 +7,7 @@ use crate::{
 };
 use upcie_core::dma::DmaBuf;
 
-/// Returns the protection that plain reads and writes have where metadata has a buffer of its own and is nothing but protection
+/// Returns the protection that plain reads, writes and appends have where metadata has a buffer of its own and is nothing but protection
 /// information: as Linux does it.
 fn implied(protection: &Protection) -> Protect {
     let protect = Protect::new().action().check(Checks::GUARD);
@@ -58,10 +58,15 @@ impl Plan {
         if protect.is_some() && format.protection().is_none() {
             return Err(Refusal::Unprotected);
         }
-        let moves = matches!(opcode, NvmOpcode::READ | NvmOpcode::WRITE);
+        // The controller can't insert or strip what it compares.
+        let moves = matches!(opcode, NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::ZONE_APPEND);
         let needs = format.is_separate() && !has_metadata;
         let implies = needs && moves && format.is_stripped();
         let protect = protect.or(format.protection().filter(|_| implies).map(implied));
+        let protect = match opcode {
+            NvmOpcode::ZONE_APPEND => protect.map(|protect| protect.of_append(format.protection())),
+            _ => protect,
+        };
         // The controller inserts or strips all of the metadata.
         if protect.is_some_and(|protect| protect.is_action()) && format.is_stripped() {
             return match has_metadata {

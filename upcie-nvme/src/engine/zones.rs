@@ -1,9 +1,6 @@
-//! Commands of the zoned command set that a turn submits: Zone Append, Zone Management Send and Receive.
+//! Commands of the zoned command set that a turn submits: Zone Management Send and Receive; Zone Append is in `append`.
 
-use super::{
-    Extent, Refusal, Refused, Turn, common::first_words, io::Dwords, plan::Plan, prp::DataPointer,
-    slot::Cursor, slow::submit_slowly,
-};
+use super::{Extent, Refusal, Refused, Turn, common::first_words, prp::DataPointer};
 use crate::spec::{NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
@@ -18,83 +15,6 @@ pub enum ZoneSelect {
 }
 
 impl<T> Turn<'_, T> {
-    /// Submits a Zone Append of all of `buffer`, a whole number of blocks, to the zone whose first block is `zone`: the
-    /// controller writes it at the zone's write pointer, and the completion tells where
-    /// ([`Completion::block`](super::Completion::block)). So several may be in flight for one zone, unlike writes.
-    ///
-    /// ```
-    /// # use upcie_nvme::{Controller, Wait};
-    /// # let controller = Controller::open("emu:size=1M,zoned=true,zone-size=64K")?;
-    /// # let namespace = controller.namespace(1)?;
-    /// # let mut queue = controller.queue_pair().create::<u64>()?;
-    /// let zone = namespace.zones()?.start_of(3);
-    /// queue.turn()?.append(&namespace, zone, controller.alloc(4096)?, 7)?;
-    /// # assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
-    /// let done = queue.turn()?.next().unwrap();
-    /// done.result()?;
-    /// assert_eq!(done.block(), zone); // the first blocks of the zone
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NotZoned`] for a namespace without
-    /// zones, [`Refusal::ZoneStart`] if `zone` is no first block of a zone, and [`Refusal::TooLong`] for more than one append
-    /// may write ([`Zones::max_append`](crate::Zones::max_append)).
-    pub fn append(
-        &mut self,
-        namespace: &impl AsRef<Extent>,
-        zone: u64,
-        buffer: DmaBuf,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
-        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|_| {
-            let blocks = extent.unit().blocks(buffer.total_len() as u64).ok_or(Refusal::Length)?;
-            if blocks > extent.zones.append.into() { Err(Refusal::TooLong) } else { Ok(()) }
-        });
-        if let Err(reason) = checked {
-            return Err(Refused { reason, buffer, tag });
-        }
-        let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::ZONE_APPEND, Dwords::NONE, None);
-        let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, zone, (buffer, tag))?;
-        (self.sqe, self.top) = (at.sqe, at.top);
-        Ok(())
-    }
-
-    /// Submits a Zone Append like [`append`](Self::append), of the bytes `part` of `held`, which stays with the caller.
-    ///
-    /// # Safety
-    /// The obligations are those of [`submit_held`](Self::submit_held).
-    ///
-    /// # Errors
-    /// Those of [`append`](Self::append), with the empty buffer.
-    pub unsafe fn append_held(
-        &mut self,
-        namespace: &impl AsRef<Extent>,
-        zone: u64,
-        held: &DmaBuf,
-        part: Range<usize>,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
-        let len = part.end.wrapping_sub(part.start);
-        let made = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
-            Plan::new(extent, NvmOpcode::ZONE_APPEND, None, false)?;
-            let blocks = extent.unit().blocks(len as u64).ok_or(Refusal::Length)?;
-            let most = extent.zones.append.min(extent.max_blocks);
-            if let Some(reason) = extent.misplaced_bytes(zone, len as u64) {
-                return Err(reason);
-            }
-            if blocks > most.into() {
-                return Err(Refusal::TooLong);
-            }
-            let words = [first_words(NvmOpcode::ZONE_APPEND, extent), 0, 0, 0, 0, zone, blocks - 1, 0];
-            Ok((words, self.pointer(NvmOpcode::ZONE_APPEND, held, part.start, len)?))
-        });
-        self.push_held(made, tag)
-    }
-
     /// Submits a Zone Management Send without data: opens, closes, finishes, resets or takes offline a zone, or all zones that
     /// the action applies to. [`ZoneAction::RESET`] loses the zone's data. With `random_writes`, [`ZoneAction::OPEN`] also gives
     /// an empty zone a random write area. [`ZoneAction::FLUSH_RANDOM_WRITE_AREA`] takes the last block to commit for the zone.
@@ -325,7 +245,7 @@ impl<T> Turn<'_, T> {
     }
 
     /// Returns the block that names the zones in a command, or the reason why the command can't be sent.
-    fn zone_of(&self, extent: &Extent, zones: ZoneSelect) -> Result<u64, Refusal> {
+    pub(super) fn zone_of(&self, extent: &Extent, zones: ZoneSelect) -> Result<u64, Refusal> {
         self.check_namespace(extent)?;
         match zones {
             _ if !extent.is_zoned() => Err(Refusal::NotZoned),

@@ -1,7 +1,7 @@
 //! The properties of an error that a program decides by: its kind, and whether to try again.
 
 use super::{Error, Failure};
-use crate::error::Refusal;
+use crate::{error::Refusal, spec::Status};
 use std::io;
 use upcie_core::ErrorKind;
 
@@ -38,15 +38,24 @@ impl Error {
         }
     }
 
+    /// Tells whether the path to the namespace failed the command: another controller of the NVM subsystem may carry it out.
+    /// [`Namespace::access_state`](crate::Namespace::access_state) tells what the controller says of its own path.
+    pub fn is_path_related(&self) -> bool {
+        self.status().is_some_and(Status::is_path_related)
+    }
+
     /// Tells whether the same call may succeed later, with nothing changed by the caller: the controller reported an error
-    /// without "do not retry" (DNR), the queue was full, something is busy, or the controller was reset during a call.
+    /// without "do not retry" (DNR), other than that it has lost the namespace for good (ANA Persistent Loss), the queue was full,
+    /// something is busy, or the controller was reset during a call.
     ///
     /// A write that is repeated writes again: the caller decides whether that is harmless. A timeout is not retryable, since
     /// the command may still be executed.
     pub fn is_retryable(&self) -> bool {
         match self.failure() {
             Failure::Core(error) => error.is_retryable(),
-            Failure::Status { status, .. } => !status.do_not_retry(),
+            Failure::Status { status, .. } => {
+                !status.do_not_retry() && *status != Status::ANA_PERSISTENT_LOSS
+            }
             Failure::Refused { reason, .. } => matches!(reason, Refusal::Full | Refusal::ListsInUse),
             Failure::Reset { qid } => qid.is_none(),
             _ => self.kind() == ErrorKind::Busy,
@@ -73,13 +82,18 @@ impl From<Error> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Controller, spec::Status};
+    use crate::Controller;
 
     #[test]
     fn a_retry_follows_the_controllers_dnr() {
         let failed = |status| Error::of_status("emu", "Read", status);
         assert!(failed(Status::INTERNAL_ERROR).is_retryable());
         assert!(!failed(Status::INTERNAL_ERROR.with_do_not_retry()).is_retryable());
+        // The path will not come back, whatever DNR says; one that is in transition will.
+        assert!(!failed(Status::ANA_PERSISTENT_LOSS).is_retryable());
+        assert!(failed(Status::ANA_TRANSITION).is_retryable());
+        assert!(failed(Status::ANA_TRANSITION).is_path_related());
+        assert!(!failed(Status::INTERNAL_ERROR).is_path_related());
         let full = |reason| Error::refused("emu", "Read", reason);
         assert!(full(Refusal::Full).is_retryable() && !full(Refusal::Length).is_retryable());
     }

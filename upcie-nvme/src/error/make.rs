@@ -134,6 +134,12 @@ impl Error {
         }
     }
 
+    /// Adds `text` to the operation that the error names: what was done before.
+    pub(crate) fn with_note(mut self, text: &str) -> Self {
+        self.0.operation.push_str(text);
+        self
+    }
+
     /// Notes in a [`Failure::Timeout`] that the controller keeps the caller's buffer.
     pub(crate) fn set_kept(&mut self) {
         if let Failure::Timeout { kept, .. } = &mut self.0.failure {

@@ -19,11 +19,22 @@ pub enum Refusal {
     /// or the ranges exceed the buffer; or there are more ranges than a command takes.
     Length,
     /// The transfer exceeds the controller's limit for one command (MDTS; 65536 blocks; for Write Zeroes
-    /// WZSL): split it.
+    /// WZSL, for Verify VSL, for Write Uncorrectable WUSL): split it.
     TooLong,
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
     NoCommand,
+    /// The controller takes no source ranges of this format in a Copy (CDFS): ranges of other namespaces need formats 2 and 3, which
+    /// [`ControllerBuilder::copy_between_namespaces`](crate::ControllerBuilder::copy_between_namespaces) turns on.
+    CopyFormat,
+    /// The source ranges of a Copy exceed the limits of the namespace that is written
+    /// ([`identify`](crate::Namespace::identify): `msrc`, `mssrl`, `mcl`): make several of it.
+    CopyLimits,
+    /// The ranges of a Dataset Management exceed the controller's limits (DMRL, DMRSL, DMSL of
+    /// [`IdentifyNvmController`](crate::spec::IdentifyNvmController)): make several of it.
+    DatasetLimits,
+    /// The controller does not write so many blocks there as a whole ([`AtomicUnit`](crate::AtomicUnit)).
+    NotAtomic,
     /// The controller does not have the fused operation Compare and Write
     /// ([`has_compare_and_write`](crate::spec::IdentifyController::has_compare_and_write)).
     NoFused,
@@ -100,6 +111,19 @@ impl fmt::Display for Refusal {
                 "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"
             }
             Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
+            Self::CopyFormat => {
+                "the controller takes no source ranges of this format (Identify, CDFS), or those of other namespaces are not turned \
+                 on (`ControllerBuilder::copy_between_namespaces`)"
+            }
+            Self::CopyLimits => {
+                "there are more source ranges, blocks of one, or blocks in all than a Copy to the namespace takes (Identify \
+                 Namespace: MSRC, MSSRL, MCL): make several of it"
+            }
+            Self::DatasetLimits => {
+                "there are more ranges, blocks of one, or blocks in all than the controller takes at once (DMRL, DMRSL, DMSL): \
+                 make several of it"
+            }
+            Self::NotAtomic => "the controller does not write so many blocks there as a whole (`Namespace::atomic_units`)",
             Self::NoFused => "the controller does not have the fused Compare and Write (Identify, FUSES)",
             Self::Small => "the queue can't hold both commands of a fused operation: make it with a depth of 3",
             Self::TooLong => "it is longer than one command may be: split it",

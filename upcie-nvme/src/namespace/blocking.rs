@@ -2,36 +2,33 @@
 
 use super::retries::Tries;
 use crate::{
-    Error, Failure, Refusal, Result,
+    Error, Failure, IoFlags, Refusal, Result,
     controller::{Inner, Limit, PRIORITY, create},
-    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
-    spec::{DatasetRange, Status},
+    engine::{Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
+    spec::{ALL_NAMESPACES, Command, NvmOpcode, Status},
 };
 use std::ops::Range;
 use upcie_core::{deadline::Backoff, dma::DmaBuf, gate::Pass};
-use zerocopy::IntoBytes;
 
 /// Names the call for messages; called only for a message.
 pub(super) type What<'w> = &'w dyn Fn() -> String;
 
 /// Entries of the rings: the most commands of one call in flight.
 const ENTRIES: u32 = 32;
-/// The bytes of a range of a Dataset Management command.
-const SIZE: usize = size_of::<DatasetRange>();
 
-/// Transfers the bytes `part` of `buffer`, split into commands.
+/// Transfers or compares the bytes `part` of `buffer`, split into commands.
 pub(super) fn transfer(
     controller: &Inner,
-    io: Io<'_>,
+    command: (NvmOpcode, Io<'_>),
     buffer: &mut DmaBuf,
     part: Range<usize>,
     what: What<'_>,
     limit: &mut Limit<'_>,
 ) -> Result<()> {
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
-    let pieces = Pieces::new(controller.live(), place, io, buffer, part, None);
+    let pieces = Pieces::new(controller.live(), place, command, buffer, part, None);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let how = (tries_of(controller, io), Order::of(io));
+    let how = (tries_of(controller, command.0), Order::of(command));
     run(controller, buffer, what, limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
@@ -41,20 +38,21 @@ pub(super) fn transfer(
     .map(drop)
 }
 
-/// Transfers all of `data` and `metadata`, split into commands.
+/// Transfers or compares all of `data` and `metadata`, split into commands.
 pub(super) fn transfer_with_metadata(
     controller: &Inner,
-    io: Io<'_>,
+    command: (NvmOpcode, Io<'_>),
     data: &mut DmaBuf,
     metadata: &mut DmaBuf,
     what: What<'_>,
 ) -> Result<()> {
     let len = data.total_len();
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
-    let pieces = Pieces::new(controller.live(), place, io, data, 0..len, Some(metadata));
+    let pieces = Pieces::new(controller.live(), place, command, data, 0..len, Some(metadata));
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let mut whole = WithMetadata { data: std::mem::take(data), metadata: std::mem::take(metadata) }.join();
-    let (how, mut limit) = ((tries_of(controller, io), Order::of(io)), controller.limit_for(len as u64));
+    let (how, mut limit) =
+        ((tries_of(controller, command.0), Order::of(command)), controller.limit_for(len as u64));
     let result = run(controller, &mut whole, what, &mut limit, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is the data and the metadata that were judged, in this order. It outlives the command: `run` gives it
@@ -66,12 +64,9 @@ pub(super) fn transfer_with_metadata(
     result.map(drop)
 }
 
-/// Returns the tries of a transfer: a write is sent once.
-fn tries_of(controller: &Inner, io: Io<'_>) -> Tries {
-    match io.direction() {
-        Direction::Read => Tries::of(controller),
-        Direction::Write => Tries::NONE,
-    }
+/// Returns the tries of a transfer: a write is sent once, and so is a Compare.
+fn tries_of(controller: &Inner, opcode: NvmOpcode) -> Tries {
+    if opcode == NvmOpcode::READ { Tries::of(controller) } else { Tries::NONE }
 }
 
 pub(super) fn flush(
@@ -84,12 +79,22 @@ pub(super) fn flush(
     run(controller, &mut none, what, limit, how, |turn, _, _| turn.flush(extent, 0).map(|()| false)).map(drop)
 }
 
+/// Flushes all namespaces. The caller has checked that the controller does.
+pub(super) fn flush_all(controller: &Inner, what: What<'_>, limit: &mut Limit<'_>) -> Result<()> {
+    let (mut none, how) = (DmaBuf::empty(), (Tries::of(controller), Order::Any));
+    run(controller, &mut none, what, limit, how, |turn, _, _| {
+        // SAFETY: a Flush moves no data, and is about no queue and no command; it changes no namespace.
+        unsafe { turn.submit_raw(&Command::flush(ALL_NAMESPACES), DmaBuf::empty(), 0) }.map(|()| false)
+    })
+    .map(drop)
+}
+
 /// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
 pub(super) fn zeroes(
     controller: &Inner,
     extent: &Extent,
-    slba: u64,
-    blocks: u64,
+    (slba, blocks): (u64, u64),
+    flags: IoFlags,
     what: What<'_>,
 ) -> Result<()> {
     let (mut sent, mut limit) = (0, controller.limit());
@@ -101,7 +106,7 @@ pub(super) fn zeroes(
         let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());
         let count = (blocks - sent).min(most);
         turn.write_zeroes(
-            Zeroes::new(extent, slba + sent, count as u32),
+            Zeroes::new(extent, slba + sent, count as u32).flags(flags),
             sent * extent.format.transfer_size() as u64,
         )?;
         sent += count;
@@ -110,44 +115,35 @@ pub(super) fn zeroes(
     .map(drop)
 }
 
-/// Deallocates `ranges` (at least one).
-pub(super) fn deallocate(
-    controller: &Inner,
-    extent: &Extent,
-    ranges: &[DatasetRange],
-    what: What<'_>,
-) -> Result<()> {
-    let (mut sent, mut limit) = (0, controller.limit());
-    limit.allow_seconds((ranges.len() / DatasetRange::MOST) as u64);
-    // Some controllers read the ranges' whole page, however few there are.
-    let mut buffer = controller.pages_with(ranges.as_bytes(), &mut limit)?;
-    run(controller, &mut buffer, what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
-        let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
-        // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
-        // in flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, 0) }?;
-        sent += count;
-        Ok(sent < ranges.len())
-    })
-    .map(drop)
-}
-
 /// The order in which a call sends its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Several at once.
+    /// Several at once, which change nothing; or a single one.
     Any,
+    /// Several at once, each tagged with the units of this name before it: if one fails, others may have changed something.
+    Parts(&'static str),
     /// One after the other, tagged with the bytes before it: the writes of a zone must arrive in the order of their blocks.
     OneByOne,
 }
 
 impl Order {
-    fn of(io: Io<'_>) -> Self {
-        if io.direction() == Direction::Write { Self::of_writes(io.extent) } else { Self::Any }
+    fn of((opcode, io): (NvmOpcode, Io<'_>)) -> Self {
+        if opcode == NvmOpcode::WRITE { Self::of_writes(io.extent) } else { Self::Any }
     }
 
     pub(super) fn of_writes(extent: &Extent) -> Self {
-        if extent.is_zoned() { Self::OneByOne } else { Self::Any }
+        if extent.is_zoned() { Self::OneByOne } else { Self::Parts("byte") }
+    }
+
+    /// Adds to `text`, which names a call, the place of the command that failed.
+    fn place(self, text: String, tag: u64) -> String {
+        match self {
+            Self::OneByOne if tag > 0 => format!("{text}, after the first {tag} bytes"),
+            Self::Parts(unit) => {
+                format!("{text}, in the part from {unit} {tag} on (other parts may have been carried out)")
+            }
+            Self::Any | Self::OneByOne => text,
+        }
     }
 }
 
@@ -166,20 +162,25 @@ pub(super) fn run(
         controller.check_owner(&what())?;
     }
     let _budget = limit.budget();
-    let mut again = None;
+    // The first of several commands was sent.
+    let (mut again, mut has_parts) = (None, false);
     loop {
-        let ended =
-            attempt(controller, buffer, what, limit, order, |turn, held| send(turn, held, again.take()))?;
+        let ended = attempt(controller, buffer, what, limit, order, |turn, held| {
+            let more = send(turn, held, again.take())?;
+            has_parts |= more;
+            Ok(more)
+        });
         let (status, tag) = match ended {
-            Ok(result) => return Ok(result),
-            Err(failed) => failed,
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(failed)) => failed,
+            Err(error) if has_parts && order != Order::Any => {
+                return Err(error.with_note(" (a part of it may have been carried out)"));
+            }
+            Err(error) => return Err(error),
         };
         if !tries.again(controller, (status, tag), limit, what)? {
-            let done = match order {
-                Order::OneByOne if tag > 0 => format!("{}, after the first {tag} bytes", what()),
-                _ => what(),
-            };
-            return Err(Error::of_status(controller.name(), done, status));
+            let text = if has_parts { order.place(what(), tag) } else { what() };
+            return Err(Error::of_status(controller.name(), text, status));
         }
         again = Some(tag);
     }
@@ -310,7 +311,7 @@ fn send_all(
             }
         }
         let progress = before != pending;
-        while result.is_ok() && more && (pending == 0 || order == Order::Any) {
+        while result.is_ok() && more && (pending == 0 || order != Order::OneByOne) {
             match send(&mut turn) {
                 Ok(rest) => {
                     // A fused operation is two commands.

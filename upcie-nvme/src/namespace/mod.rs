@@ -1,7 +1,10 @@
 //! A block view of a namespace.
 
+mod access;
+mod atomic;
 mod blocking;
 mod bytes;
+mod dataset;
 mod fused;
 mod key_limits;
 mod key_value;
@@ -19,6 +22,7 @@ mod zone_extensions;
 mod zone_limits;
 mod zones;
 
+pub use atomic::{AtomicUnit, AtomicUnits};
 pub use key_value::KeyValue;
 pub use placement::Placement;
 pub use reservations::Reservations;
@@ -29,7 +33,7 @@ use crate::{
     Controller, Error, IoFlags, Refusal, Result,
     controller::{Inner, Limit},
     engine::{Extent, Io},
-    spec::{Csi, DatasetRange, IdentifyNamespace, KeyValueNamespace, NvmOpcode, ZonedNamespace},
+    spec::{Csi, IdentifyNamespace, KeyValueNamespace, NvmOpcode, ZonedNamespace},
 };
 use blocking::refused;
 use std::{fmt, ops::Range, sync::Arc};
@@ -102,6 +106,28 @@ impl Controller {
         let ids = self.inner().active_namespaces(&mut limit)?;
         limit.allow_seconds(ids.len() as u64);
         ids.into_iter().map(|nsid| self.namespace_limited(nsid, &mut limit)).collect()
+    }
+
+    /// Flushes all namespaces that are attached to the controller, by one command: every write completed before this call
+    /// survives a loss of power.
+    ///
+    /// ```
+    /// let controller = upcie_nvme::Controller::open("emu:size=1M,namespaces=2")?;
+    /// controller.flush_all()?;
+    /// # Ok::<(), upcie_nvme::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes no I/O, [`Failure::Unsupported`](crate::Failure::Unsupported) if
+    /// it has no Flush of all namespaces (VWC bits 2:1): flush each of them then. Otherwise those of [`Namespace::flush`].
+    pub fn flush_all(&self) -> Result<()> {
+        let inner = self.inner();
+        inner.check_io()?;
+        if self.identify().vwc >> 1 & 3 != 3 {
+            let reason = "it does not flush all namespaces by one command (VWC bits 2:1): flush each (`Namespace::flush`)";
+            return Err(Error::unsupported(inner.name(), reason));
+        }
+        blocking::flush_all(inner, &|| format!("{} of all namespaces", NvmOpcode::FLUSH), &mut inner.limit())
     }
 }
 
@@ -204,8 +230,9 @@ impl Namespace {
 
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
     ///
-    /// To a namespace with [zones](Self::zones) the commands go one after the other, each within a zone; an error tells how many
-    /// bytes were written before it.
+    /// More bytes than one command [transfers](Self::max_transfer) are written by several at once. If one of them fails, the error
+    /// names the byte from which on it was to write, and the others may have written. To a namespace with [zones](Self::zones) the
+    /// commands go one after the other, each within a zone; an error tells how many bytes were written before it.
     ///
     /// # Errors
     /// Those of [`read`](Self::read).
@@ -259,6 +286,15 @@ impl Namespace {
     /// # Errors
     /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Write Zeroes.
     pub fn write_zeroes(&self, slba: u64, blocks: u64) -> Result<()> {
+        self.write_zeroes_with(slba, blocks, IoFlags::empty())
+    }
+
+    /// Zeroes blocks like [`write_zeroes`](Self::write_zeroes), with `flags`: [`IoFlags::DEALLOCATE`] lets the controller deallocate
+    /// them, if they read as zeros afterwards.
+    ///
+    /// # Errors
+    /// Those of [`write_zeroes`](Self::write_zeroes).
+    pub fn write_zeroes_with(&self, slba: u64, blocks: u64, flags: IoFlags) -> Result<()> {
         self.check_usable()?;
         let what = || {
             let (opcode, nsid) = (NvmOpcode::WRITE_ZEROES, self.nsid());
@@ -268,39 +304,7 @@ impl Namespace {
         if let Some(reason) = lacks.or_else(|| self.extent.misplaced(slba, blocks)) {
             return Err(refused(&self.controller, &what, reason));
         }
-        blocking::zeroes(&self.controller, &self.extent, slba, blocks, &what)
-    }
-
-    /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset
-    /// Management, attribute Deallocate), and waits for it. [`identify`](Self::identify) states the contents
-    /// of such blocks (`dlfeat`). There may be any number of ranges; each 256 make a command.
-    ///
-    /// ```
-    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
-    /// # let namespace = controller.namespace(1)?;
-    /// use upcie_nvme::spec::DatasetRange;
-    /// namespace.deallocate(&[DatasetRange::new(0, 8), DatasetRange::new(64, 8)])?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Dataset
-    /// Management; and its status for a range that exceeds the namespace or the controller's limits.
-    pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
-        self.check_usable()?;
-        let what = || {
-            let (opcode, count) = (NvmOpcode::DATASET_MANAGEMENT, ranges.len());
-            format!("{opcode} of {count} ranges of namespace {}", self.nsid())
-        };
-        let reason = match ranges.len() {
-            _ if !self.extent.deallocates => Some(Refusal::NoCommand),
-            0 => Some(Refusal::Length),
-            _ => None,
-        };
-        match reason {
-            None => blocking::deallocate(&self.controller, &self.extent, ranges, &what),
-            Some(reason) => Err(refused(&self.controller, &what, reason)),
-        }
+        blocking::zeroes(&self.controller, &self.extent, (slba, blocks), flags, &what)
     }
 
     fn transfer(&self, io: Io<'_>, buffer: &mut DmaBuf, part: Range<usize>) -> Result<()> {
@@ -318,12 +322,13 @@ impl Namespace {
     ) -> Result<()> {
         self.check_usable()?;
         let len = part.end.saturating_sub(part.start);
-        blocking::transfer(&self.controller, io, buffer, part, &|| self.what(io, len), limit)
+        let command = (io.direction().opcode(), io);
+        blocking::transfer(&self.controller, command, buffer, part, &|| self.what(command, len), limit)
     }
 
     /// Names a transfer, for messages.
-    fn what(&self, io: Io<'_>, len: usize) -> String {
-        let (opcode, nsid) = (io.direction().opcode(), self.nsid());
+    fn what(&self, (opcode, io): (NvmOpcode, Io<'_>), len: usize) -> String {
+        let nsid = self.nsid();
         format!("{opcode} of {len} bytes at block {} of namespace {nsid}", io.slba())
     }
 }

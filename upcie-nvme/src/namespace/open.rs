@@ -4,7 +4,7 @@ use super::{key_limits, zone_limits};
 use crate::{
     Error, Result,
     controller::{IDS, Inner, Limit, Shape},
-    engine::{Extent, KeyLimits, ZoneLimits, parts},
+    engine::{CopyLimits, Extent, KeyLimits, ZoneLimits, parts},
     protection::BlockFormat,
     spec::{
         Cns, Command, Csi, IdentifyNamespace, KeyValueNamespace, NvmNamespace, OptionalCommands,
@@ -128,6 +128,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
         keys: key_limits,
         format,
         fused: fused_blocks(controller, &identify),
+        copy: CopyLimits::of(&identify),
     };
     Ok(Known { extent, identify, unusable, command_set, zones, keys })
 }

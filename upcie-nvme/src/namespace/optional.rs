@@ -2,13 +2,13 @@
 
 use super::{
     Namespace,
-    blocking::{Order, refused, run},
+    blocking::{Order, What, refused, run, transfer, transfer_with_metadata},
     retries::Tries,
 };
 use crate::{
     Controller, IdentifyQuery, Refusal, Result,
     controller::Limit,
-    engine::{Refused, Turn},
+    engine::{CopySources, Io, Refused, Turn},
     protection::Protect,
     spec::{CopyRange, IdentifyNvmController, NvmOpcode, OptionalCommands, Status},
 };
@@ -32,35 +32,62 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Compare, [`Refusal::Metadata`] for
-    /// blocks with metadata apart from the data.
+    /// blocks with metadata apart from the data ([`compare_with_metadata`](Self::compare_with_metadata)).
     pub fn compare(&self, slba: u64, buffer: &mut DmaBuf) -> Result<bool> {
+        self.compare_with(Io::write(self, slba), buffer)
+    }
+
+    /// Compares like [`compare`](Self::compare), with the place, the flags and the protection of `io`, a command of this namespace
+    /// whose direction has no meaning. Protection information is checked, and not compared.
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare); [`Refusal::Unprotected`] if `io` has protection and the namespace has none; the status of
+    /// a failed check. Controllers refuse the [action](Protect::action).
+    pub fn compare_with(&self, io: Io<'_>, buffer: &mut DmaBuf) -> Result<bool> {
+        let (command, len) = ((NvmOpcode::COMPARE, io), buffer.total_len());
+        self.compared(&|| self.what(command, len), |what| {
+            let mut limit = self.controller.limit_for(len as u64);
+            transfer(&self.controller, command, buffer, 0..len, what, &mut limit)
+        })
+    }
+
+    /// Compares like [`compare_with`](Self::compare_with), with metadata apart from the data, of as many blocks.
+    ///
+    /// ```
+    /// # use upcie_nvme::{Controller, Io};
+    /// // Blocks of 512 bytes, and 8 bytes of metadata apart from them.
+    /// let controller = Controller::open("emu:size=1M,ms=8")?;
+    /// let namespace = controller.namespace(1)?;
+    /// let (mut data, mut metadata) = (controller.alloc(4 * 512)?, controller.alloc(4 * 8)?);
+    /// let io = Io::write(&namespace, 0);
+    /// assert!(namespace.compare_with_metadata(io, &mut data, &mut metadata)?);
+    /// metadata.write_at(31, &[1]);
+    /// assert!(!namespace.compare_with_metadata(io, &mut data, &mut metadata)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`compare_with`](Self::compare_with) and of [`run_with_metadata`](Self::run_with_metadata).
+    pub fn compare_with_metadata(
+        &self,
+        io: Io<'_>,
+        data: &mut DmaBuf,
+        metadata: &mut DmaBuf,
+    ) -> Result<bool> {
+        let (command, len) = ((NvmOpcode::COMPARE, io), data.total_len());
+        self.compared(&|| self.what(command, len), |what| {
+            transfer_with_metadata(&self.controller, command, data, metadata, what)
+        })
+    }
+
+    /// Runs a comparison, if the controller has Compare; returns `false` if it finds a difference.
+    fn compared(&self, what: What<'_>, run: impl FnOnce(What<'_>) -> Result<()>) -> Result<bool> {
         self.check_usable()?;
-        let (controller, extent, len) = (&self.controller, &self.extent, buffer.total_len());
-        let what = || {
-            let (opcode, nsid) = (NvmOpcode::COMPARE, self.nsid());
-            format!("{opcode} of {len} bytes at block {slba} of namespace {nsid}")
-        };
-        let lacks = !extent.optional.contains(OptionalCommands::COMPARE);
-        let lacks = lacks.then_some(Refusal::NoCommand);
-        if let Some(reason) = lacks.or_else(|| extent.misplaced_bytes(slba, len as u64)) {
-            return Err(refused(controller, &what, reason));
+        if !self.extent.optional.contains(OptionalCommands::COMPARE) {
+            return Err(refused(&self.controller, what, Refusal::NoCommand));
         }
-        let (most, block) = (extent.max_transfer(), extent.block_size());
-        let mut sent = 0;
-        let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit_for(len as u64));
-        let result = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
-            let first = slba + (sent / block) as u64;
-            // A command stays within a zone.
-            let left = usize::try_from(extent.left_in_zone(first)).unwrap_or(usize::MAX);
-            let part = (len - sent).min(most).min(left.saturating_mul(block));
-            // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
-            // in flight, or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.compare_held(extent, first, held, sent..sent + part, sent as u64) }?;
-            sent += part;
-            Ok(sent < len)
-        });
-        match result {
-            Ok(_) => Ok(true),
+        match run(what) {
+            Ok(()) => Ok(true),
             Err(error) if error.status() == Some(Status::COMPARE_FAILURE) => Ok(false),
             Err(error) => Err(error),
         }
@@ -111,7 +138,9 @@ impl Namespace {
     }
 
     /// Copies the blocks in `ranges` (1 to [`CopyRange::MOST`]), one after the other, to the blocks from `slba` on, within the
-    /// controller, and waits for it: by one command, whose limits [`identify`](Self::identify) has (`mssrl`, `mcl`, `msrc`).
+    /// controller, and waits for it: by one command, whose limits [`identify`](Self::identify) has (`mssrl`, `mcl`, `msrc`). A range
+    /// may name [another namespace](CopyRange::of_namespace) of the controller, if that was opened with
+    /// [`copy_between_namespaces`](crate::ControllerBuilder::copy_between_namespaces), and the blocks have the same format.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -123,7 +152,8 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of [`write`](Self::write); [`Refusal::NoCommand`] if the controller does not have Copy, [`Refusal::Length`] for no
-    /// range or too many, and the controller's status for ranges beyond its limits.
+    /// range or too many, [`Refusal::CopyFormat`] for another namespace where that is not turned on, and the controller's status for
+    /// ranges beyond its limits or blocks of another format.
     pub fn copy(&self, ranges: &[CopyRange], slba: u64) -> Result<()> {
         self.copy_to(ranges, slba, None)
     }
@@ -147,14 +177,15 @@ impl Namespace {
         if count > CopyRange::MOST {
             return Err(refused(controller, &what, Refusal::Length));
         }
-        let bytes: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
         let blocks: u64 = ranges.iter().map(|range| u64::from(range.nlb) + 1).sum();
         let mut limit = controller.limit_for(blocks * extent.format.transfer_size() as u64);
-        let mut buffer = controller.pages_with(&bytes, &mut limit)?;
+        let mut buffer = controller.whole_pages(count * CopySources::SIZE, &mut limit)?;
+        let sources = CopySources::plain(extent, ranges, &mut buffer);
+        let sources = sources.map_err(|reason| refused(controller, &what, reason))?;
         run(controller, &mut buffer, &what, &mut limit, (Tries::NONE, Order::Any), |turn, held, _| {
             // SAFETY: `held` has the ranges. It outlives the command: `run` gives it back or frees it only when nothing is in
             // flight, or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.copy_held(extent, held, count, (slba, placement), 0) }.map(|()| false)
+            unsafe { turn.copy_sources_held(extent, sources, held, (slba, placement), 0) }.map(|()| false)
         })
         .map(drop)
     }

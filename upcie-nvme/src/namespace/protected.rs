@@ -44,6 +44,8 @@ impl Namespace {
     pub fn run_with_metadata(&self, io: Io<'_>, data: &mut DmaBuf, metadata: &mut DmaBuf) -> Result<()> {
         self.check_usable()?;
         let len = data.total_len();
-        blocking::transfer_with_metadata(&self.controller, io, data, metadata, &|| self.what(io, len))
+        let command = (io.direction().opcode(), io);
+        let what = || self.what(command, len);
+        blocking::transfer_with_metadata(&self.controller, command, data, metadata, &what)
     }
 }

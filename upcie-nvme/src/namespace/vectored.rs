@@ -40,7 +40,11 @@ impl Namespace {
         let total = buffers.iter().map(DmaBuf::total_len).sum();
         if let Some(number) = buffers.iter().position(DmaBuf::is_empty) {
             let reason = Refusal::Segment { number: number as u32, fault: SegmentFault::Length };
-            return Err(Error::refused(self.controller.name(), self.what(io, total), reason));
+            return Err(Error::refused(
+                self.controller.name(),
+                self.what((io.direction().opcode(), io), total),
+                reason,
+            ));
         }
         let counts: Vec<usize> = buffers.iter().map(|buffer| buffer.segments().count()).collect();
         let mut chain = DmaBuf::gather(buffers.iter_mut().map(std::mem::take));

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Error, Result,
     controller::Limit,
-    engine::ZoneSelect,
+    engine::{Io, ZoneSelect},
     spec::{NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter, ZoneReportHeader, ZonedNamespace},
 };
 use upcie_core::dma::DmaBuf;
@@ -272,9 +272,18 @@ impl Zones {
     /// Those of [`Namespace::write`]; a refusal as of [`Turn::append`](crate::Turn::append), when nothing is sent;
     /// [`Failure::Protocol`](crate::Failure::Protocol) if the controller names a block that is not in the zone.
     pub fn append(&self, zone: u64, buffer: &mut DmaBuf) -> Result<u64> {
+        self.append_with(Io::write(&self.namespace, zone), buffer)
+    }
+
+    /// Appends like [`append`](Self::append), with the flags, the directive and the protection of `io`, a write of this namespace
+    /// whose block is the first one of the zone ([`Turn::append_with`](crate::Turn::append_with)).
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append).
+    pub fn append_with(&self, io: Io<'_>, buffer: &mut DmaBuf) -> Result<u64> {
         let namespace = &self.namespace;
         namespace.check_usable()?;
-        let (controller, extent, len) = (&namespace.controller, &namespace.extent, buffer.total_len());
+        let (controller, zone, len) = (&namespace.controller, io.slba(), buffer.total_len());
         let what = || {
             format!(
                 "{} of {len} bytes to the zone of block {zone} of namespace {}",
@@ -286,7 +295,7 @@ impl Zones {
         let block = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
             // SAFETY: `held` is `buffer`. It outlives the command: `run` gives it back or frees it only when nothing is in flight,
             // or once the queue has been deleted, and leaks it otherwise.
-            unsafe { turn.append_held(extent, zone, held, 0..len, 0) }.map(|()| false)
+            unsafe { turn.append_held_with(io, held, 0..len, 0) }.map(|()| false)
         })?;
         let end = zone.saturating_add(self.zone_blocks());
         if !(zone..end).contains(&block) {

@@ -1,7 +1,7 @@
 //! The protection of one command: the action of the controller, its checks, and the tags.
 
 use super::{BlockFormat, Protection, ProtectionType};
-use crate::spec::{ApplicationTagDword15, BlockTagDwords, CopyDword12, ProtectionControl};
+use crate::spec::{ApplicationTagDword15, BlockTagDwords, CopyDword12, ProtectionControl, REMAP_PROTECTION};
 
 bitflags::bitflags! {
     /// The fields of protection information that are checked.
@@ -41,6 +41,8 @@ pub struct Protect {
     application_mask: u16,
     reference_tag: Option<u64>,
     storage_tag: u64,
+    /// The reference tag of an append is that of its zone's first block; the controller counts it on (PIREMAP).
+    remaps: bool,
 }
 
 impl Default for Protect {
@@ -59,6 +61,7 @@ impl Protect {
             application_mask: u16::MAX,
             reference_tag: None,
             storage_tag: 0,
+            remaps: false,
         }
     }
 
@@ -109,6 +112,13 @@ impl Protect {
         self
     }
 
+    /// Describes the same of a Zone Append, which names the first block of its zone: with type 1 the controller makes the
+    /// reference tags those of the blocks that it chooses.
+    pub(crate) fn of_append(mut self, protection: Option<&Protection>) -> Self {
+        self.remaps = protection.is_some_and(|protection| protection.kind() == ProtectionType::Type1);
+        self
+    }
+
     /// Returns the checks.
     pub const fn checks(&self) -> Checks {
         self.checks
@@ -144,7 +154,7 @@ impl Protect {
         let dword15 =
             ApplicationTagDword15::new().with_lbat(tags.application).with_lbatm(tags.mask).into_bits();
         words[1] = u64::from(dword2) | u64::from(dword3) << 32;
-        words[6] |= u64::from(self.control().dword12());
+        words[6] |= u64::from(self.control().dword12()) | u64::from(self.remaps) << REMAP_PROTECTION;
         words[7] = u64::from(dword14) | u64::from(dword15) << 32;
     }
 

@@ -233,3 +233,19 @@ fn exempt_blocks_pass_and_masked_bits_are_not_compared() {
     assert_eq!((error.expected, error.found), (0x1205, 0x120a));
     assert_eq!(error.to_string(), "block 3: the application tag is 0x120a, and 0x1205 was expected");
 }
+
+/// Without the bit the reference tags of type 1 would be those of the zone's first block, which the controller refuses.
+#[test]
+fn an_append_of_type_1_has_its_reference_tags_remapped() {
+    for (kind, wanted) in
+        [(ProtectionType::Type1, true), (ProtectionType::Type2, false), (ProtectionType::Type3, false)]
+    {
+        let protection = Protection::new(kind, Guard::Crc16);
+        let format = BlockFormat::new(512, 8, false).with_protection(protection).unwrap();
+        let mut words = [0; 8];
+        let protect = Protect::new().action().check(Checks::GUARD);
+        protect.of_append(format.protection()).put(&mut words, &format, 0x1000, 0);
+        // PRACT is bit 29 of dword 12, the check of the guard bit 28, PIREMAP bit 25.
+        assert_eq!(words[6], 1 << 29 | 1 << 28 | u64::from(wanted) << 25, "{kind:?}");
+    }
+}

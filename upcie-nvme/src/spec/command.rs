@@ -3,9 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::dwords::{
-    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11,
-    FeaturesDword10, IdentifyDword10, IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority,
-    ReadWriteDword12,
+    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
+    IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
 };
 use super::features::{FeatureId, FeatureSelect};
 use super::identify::{Cns, Csi};

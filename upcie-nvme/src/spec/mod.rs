@@ -45,6 +45,7 @@ mod opcode;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod placement;
 mod protection;
+mod ranges;
 mod registers;
 mod reservation_report;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
@@ -68,10 +69,9 @@ pub use command::{ALL_NAMESPACES, Command};
 pub use completion::CompletionEntry;
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
-    AbortDword10, CancelDword10, CancelDword11, CancelResult, CopyDword12, CopyRange, CreateCqDword11,
-    CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11, DatasetRange, FeaturesDword10,
-    IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11, QueuePriority,
-    ReadWriteDword12, WideCopyRange,
+    AbortDword10, CancelDword10, CancelDword11, CancelResult, CreateCqDword11, CreateQueueDword10,
+    CreateSqDword11, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10,
+    LogPageDword11, QueuePriority, ReadWriteDword12,
 };
 pub use events::{
     CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, OneShotEvent, SmartEvent,
@@ -85,7 +85,9 @@ pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use placement::{HandleStatus, HandleStatusHeader, PlacementEventAttributes, PlacementEventSetting};
 pub use protection::{
     ApplicationTagDword15, BlockTagDwords, ProtectionControl, ProtectionField, ProtectionFormat,
+    REMAP_PROTECTION,
 };
+pub use ranges::{CopyDword12, CopyRange, DatasetDword10, DatasetDword11, DatasetRange, WideCopyRange};
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, BootPartitionProperty, BootPartitionSelect, BootReadStatus,
     Capabilities, CommandSet, Configuration, ControllerStatus, NSSR_SIGNATURE, ReadyTimeouts,

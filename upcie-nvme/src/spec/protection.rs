@@ -3,9 +3,13 @@
 
 use bitfield_struct::bitfield;
 
-use super::dwords::CopyDword12;
 use super::macros::named_values;
+use super::ranges::CopyDword12;
 use super::status::Status;
+
+/// The bit of dword 12 of a Zone Append by which the controller counts the reference tag on from that of the zone's first block
+/// to the block that it chooses (ZNS, "Zone Append command", PIREMAP). Type 1 needs it, and type 3 can't have it.
+pub const REMAP_PROTECTION: u32 = 25;
 
 bitflags::bitflags! {
     /// Protection information field of dword 12 (PRINFO, bits 29:26), and the check of the storage tag (STC, bit 24).

@@ -1,4 +1,5 @@
-//! Copy at a namespace whose blocks have metadata: source ranges of both formats, checks of what is read and of what is written.
+//! Copy at a namespace whose blocks have metadata, or of blocks of other namespaces: source ranges of all formats, checks of what is
+//! read and of what is written.
 
 use super::{
     buffers::{Blocks, INVALID_FIELD},
@@ -12,16 +13,19 @@ use crate::{
         io::{Io, PIECE},
         media::Media,
         namespace::Namespace,
-        optional::{COPY_RANGES, TOO_MUCH},
+        optional::{COPY_RANGES, TOO_MUCH, names_namespaces},
         rest::Left,
     },
-    spec::{Command, CopyDword12, CopyRange, ProtectionControl, ProtectionFormat, Status, WideCopyRange},
+    spec::{
+        Command, CopyDword12, CopyRange, NvmOpcode, ProtectionControl, ProtectionFormat, Status,
+        WideCopyRange,
+    },
 };
 use zerocopy::FromBytes;
 
 impl<M: Media> Io<M> {
-    /// Copies blocks of the namespace with their metadata. Nothing is written unless all that is read passes its checks.
-    pub(super) fn copy_blocks(
+    /// Copies blocks with their metadata, if they have some. Nothing is written unless all that is read passes its checks.
+    pub(in crate::emu) fn copy_blocks(
         &mut self,
         host: &mut impl HostMemory,
         namespace: &Namespace,
@@ -35,7 +39,15 @@ impl<M: Media> Io<M> {
             return Err(INVALID_FIELD);
         }
         let sources = self.sources(host, namespace, command, dword)?;
-        self.check_copy(command, namespace, sources.iter().map(|source| (source.slba, source.blocks)))?;
+        if !self.media.moves_data() {
+            self.copied = 0;
+            return Ok(0);
+        }
+        let mut ranges = Vec::with_capacity(sources.len());
+        for source in &sources {
+            ranges.push((self.source_namespace(namespace, source)?, source.slba, source.blocks));
+        }
+        self.check_copy(command, namespace, ranges.into_iter())?;
         let copying = Copying { sources, at: (0, 0), done: 0, writes: false };
         self.go_on_copying(command, Box::new(copying))
     }
@@ -89,9 +101,11 @@ impl<M: Media> Io<M> {
     ) -> Result<Blocks, Status> {
         let read = ProtectionControl::of_copy_source(CopyDword12::from_bits(command.cdw12));
         let protection = source.protection(namespace, read)?;
-        let (offset, len) = namespace.range(source.slba + begun, part)?;
+        // It may have changed since the last piece.
+        let from = self.source_namespace(namespace, source)?;
+        let (offset, len) = from.range(source.slba + begun, part)?;
         self.readable(offset, len)?;
-        let mut blocks = self.load(namespace, source.slba + begun, part)?;
+        let mut blocks = self.load(&from, source.slba + begun, part)?;
         self.check(&mut blocks, protection.as_ref(), source.slba, begun)?;
         match Protection::of(namespace.layout, command)? {
             Some(write) if write.is_action() => blocks.insert(&write, first),
@@ -109,7 +123,21 @@ impl<M: Media> Io<M> {
         Ok(blocks)
     }
 
-    /// Reads the source ranges of a command: of format 1 with guards of 32 and 64 bits, of format 0 otherwise.
+    /// Returns the namespace of a source range of a Copy to `namespace`.
+    ///
+    /// # Errors
+    /// It takes no commands, a reservation keeps the host from reading it, or its blocks have another format.
+    fn source_namespace(&self, namespace: &Namespace, source: &Source) -> Result<Namespace, Status> {
+        self.check_command(NvmOpcode::READ, source.nsid)?;
+        let from = *self.namespace(source.nsid)?;
+        match from.layout == namespace.layout {
+            true => Ok(from),
+            false => Err(Status::INCOMPATIBLE_NAMESPACE_OR_FORMAT.with_do_not_retry()),
+        }
+    }
+
+    /// Reads the source ranges of a command: of format 1 or 3 with guards of 32 and 64 bits, of format 0 or 2 otherwise. Formats 2 and
+    /// 3 name a namespace, and are taken if the host has turned them on.
     fn sources(
         &mut self,
         host: &mut impl HostMemory,
@@ -119,7 +147,10 @@ impl<M: Media> Io<M> {
     ) -> Result<Vec<Source>, Status> {
         let (layout, count) = (namespace.layout, usize::from(dword.nr()) + 1);
         let is_wide = layout.protection != 0 && layout.format().form != ProtectionFormat::GUARD_16;
-        if dword.desfmt() != u8::from(is_wide) {
+        let names = names_namespaces(dword);
+        if dword.desfmt() != u8::from(is_wide) | u8::from(names) << 1
+            || names && self.copy_formats >> dword.desfmt() & 1 == 0
+        {
             return Err(INVALID_FIELD);
         }
         if count > COPY_RANGES {
@@ -128,12 +159,20 @@ impl<M: Media> Io<M> {
         let size = if is_wide { size_of::<WideCopyRange>() } else { size_of::<CopyRange>() };
         let mut bytes = vec![0; count * size];
         let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
+        if !self.media.moves_data() {
+            data.check(self.page, (bytes.len() as u64, false))?;
+            return Ok(Vec::new());
+        }
         data.fetch(host, self.page, &mut bytes)?;
         let each = bytes.chunks_exact(size);
-        Ok(if is_wide {
+        let mut sources: Vec<Source> = if is_wide {
             each.filter_map(|range| WideCopyRange::read_from_bytes(range).ok()).map(Source::from).collect()
         } else {
             each.filter_map(|range| CopyRange::read_from_bytes(range).ok()).map(Source::from).collect()
-        })
+        };
+        if !names {
+            sources.iter_mut().for_each(|source| source.nsid = command.nsid);
+        }
+        Ok(sources)
     }
 }

@@ -1,4 +1,4 @@
-//! A Copy of blocks with metadata that is under way.
+//! A Copy of blocks with metadata, or of other namespaces, that is under way.
 
 use crate::{
     emu::{checks::Protection, namespace::Namespace},
@@ -11,6 +11,8 @@ use crate::{
 /// A source range: its blocks, and the tags that they are checked for.
 #[derive(Debug)]
 pub(super) struct Source {
+    /// The namespace of the blocks.
+    pub(super) nsid: u32,
     pub(super) slba: u64,
     pub(super) blocks: u64,
     tags: u128,
@@ -21,7 +23,7 @@ impl From<CopyRange> for Source {
     fn from(range: CopyRange) -> Self {
         let (slba, blocks, tags) = (range.slba, u64::from(range.nlb) + 1, range.eilbrt.into());
         let application = ApplicationTagDword15::new().with_lbat(range.elbat).with_lbatm(range.elbatm);
-        Self { slba, blocks, tags, application }
+        Self { nsid: range.nsid, slba, blocks, tags, application }
     }
 }
 
@@ -29,7 +31,7 @@ impl From<WideCopyRange> for Source {
     fn from(range: WideCopyRange) -> Self {
         let (slba, blocks, tags) = (range.slba, u64::from(range.nlb) + 1, range.tags());
         let application = ApplicationTagDword15::new().with_lbat(range.elbat).with_lbatm(range.elbatm);
-        Self { slba, blocks, tags, application }
+        Self { nsid: range.nsid, slba, blocks, tags, application }
     }
 }
 

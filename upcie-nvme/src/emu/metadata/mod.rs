@@ -244,7 +244,9 @@ impl<M: Media> Io<M> {
         let (offset, _) = namespace.range(slba, count)?;
         let (data, metadata) = (blocks.data.len(), blocks.metadata.len());
         self.media.read(&mut Bytes(&mut blocks.data), offset, 0, data)?;
-        self.media.read(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)?;
+        if metadata > 0 {
+            self.media.read(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)?;
+        }
         blocks.invert();
         Ok(blocks)
     }
@@ -255,7 +257,10 @@ impl<M: Media> Io<M> {
         let (data, metadata) = (blocks.data.len(), blocks.metadata.len());
         let (offset, _) = namespace.range(slba, (data >> namespace.shift) as u64)?;
         self.media.write(&mut Bytes(&mut blocks.data), offset, 0, data)?;
-        self.media.write(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)
+        match metadata {
+            0 => Ok(()),
+            _ => self.media.write(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata),
+        }
     }
 
     /// Writes the metadata of zeroed blocks: zeros, and protection information as PRACT says. `range` are the blocks, counted

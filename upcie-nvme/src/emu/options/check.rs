@@ -49,6 +49,7 @@ impl Options {
             return bad(format!("ana={}", access::text(state)), reason);
         }
         let block = self.largest_block();
+        self.atomic.check(block)?;
         match self.size {
             Some(size) if size % block != 0 => bad(
                 format!("size={}", Bytes(size)),

@@ -1,6 +1,7 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
 mod access;
+mod atomic;
 mod check;
 mod controllers;
 mod derived;
@@ -15,6 +16,7 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+pub use atomic::AtomicOptions;
 pub use functions::FunctionOptions;
 pub use key_value::KeyOptions;
 pub use placement::PlacementOptions;
@@ -149,6 +151,8 @@ pub struct Options {
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`. The identifiers of namespaces in memory
     /// (NGUID, EUI64, UUID) follow from it if it is another one; those of a file follow from the file's path, too.
     pub serial: String,
+    /// Atomic writes.
+    pub atomic: Box<AtomicOptions>,
     /// Zoned namespaces.
     pub zones: Box<ZoneOptions>,
     /// Flexible data placement.
@@ -197,6 +201,7 @@ impl Default for Options {
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
+            atomic: Box::default(),
             zones: Box::default(),
             placement: Box::default(),
             keys: Box::default(),
@@ -341,6 +346,7 @@ impl Options {
             _ if self.zones.set(key, value)?
                 || self.placement.set(key, value)?
                 || self.keys.set(key, value)?
+                || self.atomic.set(key, value)?
                 || self.functions.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }

@@ -1,7 +1,7 @@
 use super::Options;
 
 /// Options in the order in which they print: each of them but `faults=` is in one.
-const TEXTS: [&str; 23] = [
+const TEXTS: [&str; 24] = [
     "",
     "size=64M",
     "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
@@ -24,6 +24,7 @@ const TEXTS: [&str; 23] = [
     "namespaces=2,kv=false+true,kv-key=8,kv-value=4K,kv-keys=100",
     "namespaces=2,zoned=true+false,kv=false+true",
     "size=1M,vfs=2",
+    "awun=2048,awupf=8,nawun=16,nawupf=4,nabsn=64,nabspf=32,nabo=5",
     "vf=8,serial=shared",
     "populate=true",
 ];
@@ -60,6 +61,10 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("ms=64", "no format"),
         ("ms=8,pi=1,guard=64", "guard=64"),
         ("pi=4", "a type 1 to 3"),
+        ("awun=65537", "0 to 65536 blocks"),
+        ("awun=2049", "1 MiB"),
+        ("lba=4096,nawupf=257", "1 MiB"),
+        ("nabo=8,nabsn=8", "nabsn="),
         ("pi=1", "no format"),
         ("pi-first=1", "true or false"),
         ("guard=8", "16, 32 or 64"),

@@ -91,7 +91,7 @@ impl fmt::Display for Options {
         put(self.pmr != 0, "pmr", &Bytes(self.pmr))?;
         put(self.boot_partitions != 0, "boot-partitions", &Bytes(self.boot_partitions))?;
         let more = self.zones.text().into_iter().chain(self.placement.text()).chain(self.keys.text());
-        for (key, value) in more.chain(self.functions.text()) {
+        for (key, value) in more.chain(self.functions.text()).chain(self.atomic.text()) {
             put(true, key, &value)?;
         }
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;

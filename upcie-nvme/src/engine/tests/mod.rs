@@ -7,11 +7,15 @@ mod model;
 mod noise;
 
 use super::*;
-use crate::{Failure, spec::DirectiveType};
+use crate::{
+    Failure,
+    spec::{DatasetRange, DirectiveType, IdentifyNvmController, OptionalCommands},
+};
 pub(super) use model::heap;
 use model::{Device, EXTENT, Flight, Model, PAGE, page};
 use std::{collections::VecDeque, sync::Arc};
 use upcie_core::{dma::Heap, mmio::Register, testing::Random};
+use zerocopy::FromZeros;
 
 #[test]
 fn completions_in_any_order_return_their_payloads() {
@@ -175,4 +179,28 @@ fn a_directive_stands_beside_the_flags() {
     assert_eq!(Io::read(&EXTENT, 0).placement(3).flags, Dwords::NONE, "a read has none");
     let zeroes = Zeroes::new(&EXTENT, 0, 1).placement(u16::MAX).deallocate();
     assert_eq!(zeroes.flags.word(), 1 << 25 | 2 << 20 | 0xffff << 48);
+}
+
+/// The controller failed what exceeds its limits, whatever it had done before.
+#[test]
+fn commands_beyond_the_limits_are_refused() {
+    let mut model = Model::new(8);
+    let mut id = IdentifyNvmController::new_zeroed();
+    // One range, and two pages of blocks.
+    (id.dmrl, id.vsl) = (1, 1);
+    model.queue.live.set_limits(CommandLimits::of(&id, PAGE as u64));
+    let extent = Extent { deallocates: true, optional: OptionalCommands::all(), ..EXTENT };
+    let tag = || (0, model.tags.clone());
+    let mut ranges = model.heap.alloc_aligned(PAGE, PAGE).unwrap();
+    for at in 0..2 {
+        ranges.write_at(at * 16, &DatasetRange::new(8 * at as u64, 8).to_bytes());
+    }
+    let mut turn = model.queue.turn().unwrap();
+    let refused = turn.deallocate(&extent, ranges, 2, tag()).unwrap_err();
+    assert_eq!(refused.reason, Refusal::DatasetLimits);
+    turn.deallocate(&extent, refused.buffer, 1, tag()).unwrap();
+    assert_eq!(turn.verify(&extent, 0, 17, tag()).unwrap_err().reason, Refusal::TooLong);
+    turn.verify(&extent, 0, 16, tag()).unwrap();
+    turn.write_uncorrectable(&extent, 0, 17, tag()).unwrap();
+    assert_eq!(turn.len(), 3);
 }

@@ -1,7 +1,7 @@
 //! A device that the test controls, and the state that its queue must have.
 
 use crate::{
-    engine::{BufferLists, Extent, KeyLimits, ListPool, Live, Parts, Queue, ZoneLimits},
+    engine::{BufferLists, CopyLimits, Extent, KeyLimits, ListPool, Live, Parts, Queue, ZoneLimits},
     error::Refusal,
 };
 use nix::{sys::memfd, unistd::ftruncate};
@@ -34,6 +34,7 @@ pub(super) const EXTENT: Extent = Extent {
     zones: ZoneLimits { blocks: 0, append: 0, extension: 0 },
     keys: KeyLimits { key: 0, value: 0, transfer: 0 },
     fused: 0,
+    copy: CopyLimits::NONE,
     format: crate::protection::BlockFormat::new(512, 0, false),
 };
 /// The number of lists that a queue has memory for.

@@ -191,6 +191,8 @@ statuses! {
         COMMAND_SIZE_LIMIT_EXCEEDED = 0x83, "Command Size Limit Exceeded",
             "more blocks than the controller takes in such a command";
         INVALID_COMMAND_ID = 0x84, "Invalid Command ID", "a Cancel can't end itself";
+        INCOMPATIBLE_NAMESPACE_OR_FORMAT = 0x85, "Incompatible Namespace or Format",
+            "the blocks of the source and of the target differ in their format";
         INVALID_ZONE_OPERATION = 0xb6, "Invalid Zone Operation Request",
             "the zone's random write area, or the lack of one, doesn't allow this";
         NO_RANDOM_WRITE_AREA = 0xb7, "ZRWA Resources Unavailable", "no random write area is left";

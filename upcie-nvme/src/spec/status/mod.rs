@@ -81,6 +81,13 @@ impl Status {
         self.type_and_code() == 0
     }
 
+    /// Returns `true` if the path to the namespace failed the command, which another controller of the NVM subsystem may carry out
+    /// (status code type 3h).
+    #[must_use]
+    pub const fn is_path_related(self) -> bool {
+        self.code_type().0 == StatusType::PATH.0
+    }
+
     /// Returns `true` if the same command would fail again (DNR).
     #[must_use]
     pub const fn do_not_retry(self) -> bool {

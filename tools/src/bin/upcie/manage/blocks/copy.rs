@@ -17,7 +17,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use upcie_nvme::{
-    Namespace,
+    Namespace, Refusal,
     protection::Protect,
     spec::{CopyRange, IdentifyNamespace, NvmOpcode, Status, WideCopyRange},
 };
@@ -170,12 +170,12 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
     let (said, count) = (number(blocks, "block"), number(ranges.len() as u64, "range"));
     let said = format!("{said} in {count} to block {to} of namespace {nsid}");
     let what = format!("{} of {said}", NvmOpcode::COPY);
-    let status = match protection(args, &namespace, &ranges)? {
+    let sent = match protection(args, &namespace, &ranges)? {
         Some((sources, target)) => {
             let memory = controller.alloc(sources.len() * size_of::<WideCopyRange>())?;
             send(&args.which, &controller, &what, |turn| {
                 turn.copy_protected(&namespace, &sources, memory, to, target, ())
-            })?
+            })
         }
         None => {
             let listed: Vec<u8> = ranges.iter().flat_map(|range| range.to_bytes()).collect();
@@ -183,8 +183,15 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<Outcome> {
             send(&args.which, &controller, &what, |turn| match args.placement {
                 Some(identifier) => turn.copy_placed(&namespace, memory, ranges.len(), to, identifier, ()),
                 None => turn.copy(&namespace, memory, ranges.len(), to, ()),
-            })?
+            })
         }
+    };
+    let status = match sent {
+        Err(error) if matches!(error.downcast_ref(), Some(Refusal::CopyLimits)) => {
+            let limits = limits(namespace.identify());
+            return Err(error.context(format!("{}: {what} is too long{limits}", controller.name())));
+        }
+        sent => sent?,
     };
     let limits = match status {
         Err(status) if status == Status::COMMAND_SIZE_LIMIT_EXCEEDED => limits(namespace.identify()),

@@ -47,10 +47,10 @@ impl<M: Media> Machine<M> {
     pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
         #[cfg(feature = "fault-files")]
         if let Some(path) = &options.faults {
-            let plan = faults::load(path)?;
+            let (plan, text) = faults::load(path)?;
             return self.inject(&plan, place).map_err(|error| Error::File {
                 path: path.clone(),
-                reason: error.to_string(),
+                reason: faults::located(&text, &error),
                 source: None,
             });
         }

@@ -14,4 +14,4 @@ pub use plan::{Fault, FaultPlan, FaultRule, Watched};
 pub(super) use check::{Place, check};
 pub(super) use injector::{Effects, Id, Injector, random};
 #[cfg(feature = "fault-files")]
-pub(super) use text::load;
+pub(super) use text::{load, located};

@@ -121,6 +121,11 @@ pub enum Op {
         /// Waits for the event.
         take: bool,
     },
+    /// Makes all namespace handles stale, and tries an old one.
+    Stale {
+        /// Place of the queue that is to refuse it, beside a blocking call.
+        queue: usize,
+    },
     /// Lets the controller take some actions.
     Idle {
         /// The most actions.
@@ -175,6 +180,7 @@ impl fmt::Display for Op {
                 write!(f, "{kind}{then}")
             }
             Self::Wait { queue, timeout } => write!(f, "queue {queue}: wait {timeout:?}"),
+            Self::Stale { queue } => write!(f, "queue {queue}: stale handle"),
             Self::Blocking(io) => write!(f, "blocking {io}"),
             Self::Idle { actions } => write!(f, "idle for {actions} actions"),
             Self::PowerCut => f.write_str("power cut"),
@@ -258,6 +264,7 @@ fn op(random: &mut Random, class: Class, events: bool) -> Op {
         75..83 => Op::Blocking(io(random, &[1, 1, 2, 3, 8, 17, 32, 33, 48, 64])),
         83..86 if class == Class::Power => Op::PowerCut,
         86..90 if events => Op::Event { notice: random.one_in(2), take: !random.one_in(4) },
+        90..92 => Op::Stale { queue },
         _ => Op::Idle { actions: random.below(20) },
     }
 }

@@ -170,6 +170,7 @@ impl<'c> Run<'c> {
             Op::Busy { queue } => self.busy(*queue),
             Op::Reset => self.reset(),
             Op::Event { notice, take } => self.event(*notice, *take),
+            Op::Stale { queue } => self.try_stale(*queue),
             Op::Blocking(io) => self.blocking(*io),
             Op::Idle { actions } => {
                 self.world.act(*actions);

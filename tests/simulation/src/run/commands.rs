@@ -84,7 +84,7 @@ impl Run<'_> {
                 // Lists of long transfers come from a pool that may run out.
                 Err(refused) if matches!(refused.reason, Refusal::ListsInUse) => break,
                 // A notice has arrived.
-                Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) && self.case.events => {
+                Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) && self.may_be_stale() => {
                     self.is_stale = true;
                     break;
                 }
@@ -100,6 +100,11 @@ impl Run<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Returns `true` if a notice may have made the namespace handle stale, or the last new one was not to be had.
+    fn may_be_stale(&self) -> bool {
+        self.case.events || self.is_stale
     }
 
     /// Returns the version that a command writes.
@@ -196,7 +201,7 @@ impl Run<'_> {
         if writes(io) && (success || self.case.class == Class::Failing) {
             self.model.written((io.lba, io.blocks), version, since, success);
         }
-        if result.as_ref().is_err_and(|error| self.case.events && is_stale(error)) {
+        if result.as_ref().is_err_and(|error| self.may_be_stale() && is_stale(error)) {
             self.is_stale = true;
             return self.renew_namespace();
         }

@@ -1,9 +1,13 @@
-//! Asynchronous events: one that the controller raises arrives, before a reset and after it.
+//! Asynchronous events: one that the controller raises arrives, before a reset and after it. Stale namespace handles.
 
 use super::{Broken, Run};
+use crate::stamp::BLOCK;
 use std::time::Duration;
 use upcie_core::dma::DmaBuf;
-use upcie_nvme::spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, LogPageId, NoticeEvent};
+use upcie_nvme::{
+    QueuePair, Refusal,
+    spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, LogPageId, NoticeEvent},
+};
 
 /// The embedded controller's own command: raises an event.
 const RAISE: AdminOpcode = AdminOpcode(0xc0);
@@ -60,6 +64,34 @@ impl Run<'_> {
 
     fn without_event(&self) -> Result<(), Broken> {
         self.excuse(&std::io::Error::other(format!("no event arrived in {ARRIVAL:?}")))
+    }
+
+    /// Makes the namespace handle stale, and checks that neither a blocking call nor queue pair `at` takes it.
+    pub(super) fn try_stale(&mut self, at: usize) -> Result<(), Broken> {
+        let Some((controller, namespace)) = &self.open else { return Ok(()) };
+        controller.invalidate_namespaces();
+        self.is_stale = true;
+        if namespace.read_at(0, &mut [0; BLOCK]).is_ok() {
+            return Err("a blocking call takes a stale handle".into());
+        }
+        let mut trouble = None;
+        match self.queues[at].as_mut().map(QueuePair::turn) {
+            Some(Ok(mut turn)) => {
+                self.next += 1;
+                let buffer = controller.alloc(BLOCK).map_err(|error| error.to_string())?;
+                match turn.read(namespace, 0, buffer, self.ledger.issue(self.next)) {
+                    Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) => {}
+                    Err(refused) => return Err(format!("a stale handle was refused: {}", refused.reason)),
+                    Ok(()) => return Err("a queue takes a stale handle".into()),
+                }
+            }
+            Some(Err(error)) => trouble = Some(error),
+            None => {}
+        }
+        if let Some(error) = trouble {
+            self.trouble(at, &error)?;
+        }
+        if self.is_down { Ok(()) } else { self.renew_namespace() }
     }
 
     /// Gets a new namespace handle if a notice may have made the old one stale.

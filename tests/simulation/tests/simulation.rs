@@ -45,8 +45,12 @@ fn seeds_reach_every_class_and_what_it_is_for() {
         (Class::Power, "power cut"),
         (Class::Lying, "was not in flight"),
         (Class::Dying, "fatal status"),
+        (Class::Admin, "emu:simulated"),
         // Of the parts that any class may have.
         (Class::Failing, "controller reset"),
+        (Class::Hanging, "reset by Function"),
+        (Class::Power, "reset by Subsystem"),
+        (Class::Healthy, "stale handle"),
         (Class::Power, "was given back"),
         (Class::Hanging, "and stays in flight"),
     ] {

@@ -49,6 +49,8 @@ fn seeds_reach_every_class_and_what_it_is_for() {
         // Of the parts that any class may have.
         (Class::Failing, "controller reset"),
         (Class::Hanging, "reset by Function"),
+        (Class::Hanging, "fault: drop strikes at"),
+        (Class::Admin, "of sq 0, opcode"),
         (Class::Power, "reset by Subsystem"),
         (Class::Healthy, "stale handle"),
         (Class::Power, "was given back"),

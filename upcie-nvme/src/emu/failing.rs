@@ -2,7 +2,7 @@
 
 use super::{
     Error, FaultPlan, Machine, Media, Options, Region,
-    faults::{self, Fault, Injector, Place},
+    faults::{self, Fault, Injector, Place, Strike},
     namespace::Change,
     staged::{LastingFaults, Staging},
 };
@@ -62,6 +62,11 @@ impl<M: Media> Machine<M> {
     pub(super) fn writes_late(&self) -> bool {
         let staging = self.core.staging.as_ref();
         staging.and_then(|staging| staging.faults.as_ref()).is_some_and(Injector::writes_late)
+    }
+
+    /// Returns the faults that have struck since the last call, as far as they are kept.
+    pub(super) fn take_strikes(&mut self) -> Vec<Strike> {
+        self.faults().map_or_else(Vec::new, |faults| faults.struck.drain(..).collect())
     }
 
     pub(super) fn lasting_faults(&mut self) -> Option<&mut LastingFaults> {

@@ -9,6 +9,7 @@ mod tests;
 #[cfg(feature = "fault-files")]
 mod text;
 
+pub use injector::Strike;
 pub use plan::{Fault, FaultPlan, FaultRule, Watched};
 
 pub(super) use check::{Place, check};

@@ -52,8 +52,8 @@ pub fn check(workspace: &Workspace, seconds: u64) -> Result<()> {
     let server = format!("file={},size=256M", disk.display());
     let mut command = Command::new(workspace.bin(false).join("upcie"));
     command.args(["soak", "--server", &server, "--faults"]).arg(&plan).args(["--kill", "2", "--verify"]);
-    // Most workers live long enough to reset the controller for a command that is late.
-    command.args(["--time", &seconds.to_string(), "--timeout", "1"]);
+    // Many workers live long enough to reset the controller for a command that is late.
+    command.args(["--time", &seconds.to_string(), "--timeout", "2"]);
     command.args(["--length", "64M", "--destructive", "--log=off"]);
     // The last kill may come while a busy machine still starts the worker.
     let limit = Duration::from_secs(2 * seconds + 300);

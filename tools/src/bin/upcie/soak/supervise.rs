@@ -138,7 +138,8 @@ fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
 
 /// Finds the tested range, and the load that the controller can have.
 fn fit(args: &SoakArgs, target: &Target) -> anyhow::Result<(Range, Load)> {
-    let controller = target.open(Controller::builder().timeout(args.timeout))?;
+    // Nobody tries this again.
+    let controller = target.open(Controller::builder().timeout(args.timeout.max(GRACE)))?;
     let namespace = target::data_namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
     check_any_order(controller.name(), &namespace, "soak")?;

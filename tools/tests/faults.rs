@@ -26,7 +26,9 @@ fn a_wrong_plan_is_named_by_line_and_key() {
         (None, &["can't be read"][..]),
         (Some("[[fault]]\nkind = \"explode\"\n"), &["line 2", "kind", "explode"]),
         (Some("seed = 1\n[[fault]]\nkind = \"resize-namespace\"\n"), &["line 2", "blocks"]),
-        (Some("[[fault]]\nkind = \"remove-namespace\"\ntarget = 3\n"), &["rule 1", "target"]),
+        (Some("[[fault]]\nkind = \"remove-namespace\"\ntarget = 3\n"), &["line 3", "target"]),
+        (Some("[[fault]]\nkind = \"drop\"\nopcode = \"read\"\nqueue = \"admin\"\n"), &["line 4", "queue"]),
+        (Some("[[fault]]\nkind = \"drop\"\nlba = 4096\n"), &["line 3", "lba"]),
     ] {
         let _ = fs::remove_file(&plan);
         if let Some(text) = text {

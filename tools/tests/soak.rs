@@ -1,4 +1,4 @@
-//! `upcie soak`: it finds wrong data, and kills that lose nothing.
+//! `upcie soak`: it finds wrong data; kills and resets lose nothing.
 
 mod program;
 
@@ -37,6 +37,21 @@ fn faults_that_are_reported_lose_nothing() {
 }
 
 #[test]
+fn late_commands_come_back_by_resets() {
+    let directory = Dir::made("soak-late");
+    let plan = directory.path("plan.toml");
+    fs::write(
+        &plan,
+        "[[fault]]\nkind = \"drop\"\nopcode = \"write\"\nafter = 100\ncount = 3\n\
+         [[fault]]\nkind = \"lost-interrupt\"\nprobability = 0.001\n",
+    )
+    .unwrap();
+    let text = text(&format!("soak emu:size=64M --faults {plan} --verify --time 5 --timeout 3 --log=off"));
+    assert!(text.contains("no block is wrong") && !text.contains("opened the controller again"), "{text}");
+    assert!(text.contains("given back by resets, each once") && count(&text, "command") > 0, "{text}");
+}
+
+#[test]
 fn wrong_data_is_found() {
     let directory = Dir::made("soak-wrong");
     let plan = directory.path("plan.toml");
@@ -57,9 +72,8 @@ fn killed_workers_and_servers_lose_nothing_durable() {
     let plan = directory.path("plan.toml");
     fs::write(&plan, "cache = \"1M\"\n").unwrap();
     let disk = directory.path("disk");
-    let server = format!("file={disk},size=64M,faults={plan}");
-    let text =
-        text(&format!("soak --server {server} --time 15 --kill 0.5 --length 16M --destructive --log=off"));
+    let server = format!("--server file={disk},size=64M --faults {plan}");
+    let text = text(&format!("soak {server} --time 15 --kill 0.5 --length 16M --destructive --log=off"));
     assert!(text.contains("no block is wrong"), "{text}");
     assert!(count(&text, "worker") > 0 && count(&text, "server") > 0 && count(&text, "blocks") > 0, "{text}");
 }
@@ -73,6 +87,8 @@ fn impossible_soaks_are_refused() {
         ("soak emu --offset 2T", "below the 1 GiB"),
         ("soak emu:queues=1 --threads 2", "the device granted 1"),
         ("soak emu:depth=2 --depth 2", "at most 1 command in a queue"),
+        ("soak vfio-user:/none --faults plan.toml", "takes no plan"),
+        ("soak emu:faults=one.toml --faults plan.toml", "have a plan already"),
         ("soak --server colour=red --kill 1", "\"colour\" is not an option"),
     ] {
         let message = fails(1, run(arguments));

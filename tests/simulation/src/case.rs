@@ -3,13 +3,14 @@
 use std::{fmt, time::Duration};
 use upcie_core::testing::Random;
 use upcie_nvme::{
+    ResetKind,
     emu::{Fault, FaultPlan, FaultRule},
     queue::OnTimeout,
     spec::{NvmOpcode, Status},
 };
 
 /// The version of the generator: a seed means the same case only within one version.
-pub const GENERATOR: u32 = 3;
+pub const GENERATOR: u32 = 4;
 
 /// Blocks of the namespace: few, so that commands meet.
 pub const BLOCKS: u64 = 64;
@@ -61,6 +62,8 @@ pub enum Class {
     Lying,
     /// The controller dies.
     Dying,
+    /// Admin commands fail, are late or are never completed, and some of the others too.
+    Admin,
 }
 
 /// A step of the driver's part.
@@ -113,13 +116,21 @@ pub enum Op {
     /// Makes a blocking call.
     Blocking(Io),
     /// Resets the controller.
-    Reset,
+    Reset {
+        /// The means.
+        kind: ResetKind,
+    },
     /// Makes the controller raise an asynchronous event.
     Event {
         /// A notice that a namespace has changed; otherwise a vendor's event.
         notice: bool,
         /// Waits for the event.
         take: bool,
+    },
+    /// Makes all namespace handles stale, and tries an old one.
+    Stale {
+        /// Place of the queue that is to refuse it, beside a blocking call.
+        queue: usize,
     },
     /// Lets the controller take some actions.
     Idle {
@@ -168,13 +179,14 @@ impl fmt::Display for Op {
             }
             Self::Spin { queue, time } => write!(f, "queue {queue}: empty turns for {time:?}"),
             Self::Busy { queue } => write!(f, "queue {queue}: busy turns"),
-            Self::Reset => f.write_str("reset"),
+            Self::Reset { kind } => write!(f, "reset by {kind:?}"),
             Self::Event { notice, take } => {
                 let (kind, then) =
                     (if *notice { "notice" } else { "vendor event" }, if *take { ", wait" } else { "" });
                 write!(f, "{kind}{then}")
             }
             Self::Wait { queue, timeout } => write!(f, "queue {queue}: wait {timeout:?}"),
+            Self::Stale { queue } => write!(f, "queue {queue}: stale handle"),
             Self::Blocking(io) => write!(f, "blocking {io}"),
             Self::Idle { actions } => write!(f, "idle for {actions} actions"),
             Self::PowerCut => f.write_str("power cut"),
@@ -187,7 +199,23 @@ impl Case {
     /// with an early phase tag, or with the id of a command that was not fetched yet, from an honest one.
     pub fn is_honest(&self) -> bool {
         let lies = |rule: &FaultRule| rule.fault.writes_late();
-        self.class != Class::Dying && !self.plan.rules.iter().any(lies)
+        // A queue that the controller did not delete goes on.
+        !matches!(self.class, Class::Dying | Class::Admin) && !self.plan.rules.iter().any(lies)
+    }
+
+    /// Returns `true` if the faults explain any error.
+    pub fn may_fail_anywhere(&self) -> bool {
+        matches!(self.class, Class::Lying | Class::Dying | Class::Admin)
+    }
+
+    /// Returns `true` if the driver waits for the controller several times in one step.
+    pub fn is_slow(&self) -> bool {
+        self.class == Class::Admin || self.has(|fault| fault == Fault::AlwaysReady)
+    }
+
+    /// Returns `true` if a rule has such a fault.
+    pub fn has(&self, wanted: impl Fn(Fault) -> bool) -> bool {
+        self.plan.rules.iter().any(|rule| wanted(rule.fault))
     }
 
     /// Returns `true` if every command comes back in the end.
@@ -199,19 +227,21 @@ impl Case {
     pub fn generate(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x7570_6369_6500_0000);
         random.next();
-        let class = match random.below(12) {
+        let class = match random.below(13) {
             0..2 => Class::Healthy,
             2..5 => Class::Failing,
             5..7 => Class::Hanging,
             7..10 => Class::Power,
             10 => Class::Lying,
-            _ => Class::Dying,
+            11 => Class::Dying,
+            _ => Class::Admin,
         };
-        let plan = plan(&mut random, class);
-        let vectors = if random.one_in(4) { "vectors=0,intx=true" } else { "vectors=4" };
+        let (has_messages, events) = (!random.one_in(4), random.one_in(4));
+        let plan = plan(&mut random, class, has_messages, events);
+        let vectors = if has_messages { "vectors=4" } else { "vectors=0,intx=true" };
         let options = format!("size={}K,queues=4,depth=16,mdts=16K,{vectors}", BLOCKS / 2);
         let laziness = 1 + random.below(4) * random.below(4);
-        let (retries, events) = (random.below(3) as u32, random.one_in(4));
+        let retries = random.below(3) as u32;
         let count = 10 + random.below(40);
         let mut ops = vec![create(&mut random, class, 0)];
         ops.extend((0..count).map(|_| op(&mut random, class, events)));
@@ -224,7 +254,8 @@ fn depth(random: &mut Random) -> u32 {
 }
 
 fn create(random: &mut Random, class: Class, queue: usize) -> Op {
-    let is_timed = if class == Class::Hanging { !random.one_in(4) } else { random.one_in(8) };
+    let hangs = matches!(class, Class::Hanging | Class::Admin);
+    let is_timed = if hangs { !random.one_in(4) } else { random.one_in(8) };
     let limit = is_timed.then(|| {
         let policy = match random.below(8) {
             0..3 => OnTimeout::Report,
@@ -246,7 +277,10 @@ fn op(random: &mut Random, class: Class, events: bool) -> Op {
             let commands = (0..random.below(7)).map(|_| io(random, &[1, 1, 2, 3, 8, 17, 32])).collect();
             Op::Turn { queue, commands, reset: random.one_in(40) }
         }
-        58..60 => Op::Reset,
+        58..60 => {
+            let kinds = [ResetKind::Controller, ResetKind::Function, ResetKind::Subsystem];
+            Op::Reset { kind: kinds[random.below(kinds.len())] }
+        }
         60..62 if class == Class::Hanging => Op::Busy { queue },
         62..64 if class == Class::Hanging => Op::Spin { queue, time: Duration::from_millis(250) },
         64..69 if class == Class::Hanging => {
@@ -257,6 +291,7 @@ fn op(random: &mut Random, class: Class, events: bool) -> Op {
         75..83 => Op::Blocking(io(random, &[1, 1, 2, 3, 8, 17, 32, 33, 48, 64])),
         83..86 if class == Class::Power => Op::PowerCut,
         86..90 if events => Op::Event { notice: random.one_in(2), take: !random.one_in(4) },
+        90..92 => Op::Stale { queue },
         _ => Op::Idle { actions: random.below(20) },
     }
 }
@@ -275,7 +310,7 @@ fn io(random: &mut Random, sizes: &[u32]) -> Io {
     Io { opcode, lba: random.within(0..limit.min(BLOCKS - u64::from(blocks) + 1)), blocks }
 }
 
-fn plan(random: &mut Random, class: Class) -> FaultPlan {
+fn plan(random: &mut Random, class: Class, has_messages: bool, events: bool) -> FaultPlan {
     let mut plan = FaultPlan::new(random.next());
     if class == Class::Power || random.one_in(3) {
         plan = plan.cache([2048, 16 << 10, 1 << 20][random.below(3)]);
@@ -290,11 +325,12 @@ fn plan(random: &mut Random, class: Class) -> FaultPlan {
                 1 => Fault::Delay(micros(random, 100)),
                 _ => break,
             },
-            Class::Failing => match random.below(6) {
+            Class::Failing => match random.below(7) {
                 0 => Fault::Delay(micros(random, 2000)),
                 1 => Fault::Reorder(micros(random, 500)),
-                2 => Fault::LostInterrupt,
-                3 => Fault::SpuriousInterrupts(1 + random.below(3) as u32),
+                2 if has_messages => Fault::LostInterrupt,
+                3 if has_messages => Fault::SpuriousInterrupts(1 + random.below(3) as u32),
+                4 if events => Fault::EventStorm(1 + random.below(20) as u32),
                 _ => {
                     let status =
                         [Status::INTERNAL_ERROR, Status::WRITE_FAULT, Status::UNRECOVERED_READ_ERROR];
@@ -319,14 +355,26 @@ fn plan(random: &mut Random, class: Class) -> FaultPlan {
                 5 => Fault::EarlyPhase(micros(random, 100)),
                 _ => Fault::HalfWritten(micros(random, 100)),
             },
-            Class::Dying => match random.below(4) {
+            Class::Dying => match random.below(6) {
                 0 => Fault::Fatal,
                 1 => Fault::AllOnes(None),
-                2 => Fault::NeverReady,
+                2 => Fault::AllOnes(Some(Duration::from_millis(random.within(1..3000)))),
+                3 => Fault::NeverReady,
+                4 => Fault::AlwaysReady,
                 _ => Fault::ChangingRegisters,
+            },
+            Class::Admin => match random.below(4) {
+                0 => Fault::Drop,
+                1 => Fault::LoseCompletion,
+                2 => Fault::Delay(Duration::from_millis(random.within(100..4000))),
+                _ => Fault::Status(Status::INTERNAL_ERROR),
             },
         };
         let mut rule = FaultRule::new(fault).after(random.within(0..12));
+        if class == Class::Admin && !random.one_in(4) {
+            // Beyond the commands of the bring-up in most cases.
+            rule = rule.queue(0).after(random.within(0..40));
+        }
         if !fault.is_of_the_controller() {
             rule = match random.below(3) {
                 0 => rule.count(1 + random.within(0..3)),

@@ -121,3 +121,23 @@ fn play(seed: u64, trace: bool, brief: bool) -> ExitCode {
     println!("replay: cargo xtask simulate --seed {GENERATOR}:{seed} --trace");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_of_another_version_says_so() {
+        assert_eq!(parse_seed("17"), Ok(17));
+        assert_eq!(parse_seed(&format!("{GENERATOR}:17")), Ok(17));
+        let error = parse_seed(&format!("{}:17", GENERATOR - 1)).unwrap_err();
+        assert!(error.contains(&format!("version {}", GENERATOR - 1)), "{error}");
+        assert!(
+            error.contains(&format!("has version {GENERATOR}")) && error.contains("check out"),
+            "{error}"
+        );
+        for wrong in ["", "x", "4:", ":17", "4:x", "-1"] {
+            assert!(parse_seed(wrong).unwrap_err().contains("VERSION:NUMBER"), "{wrong}");
+        }
+    }
+}

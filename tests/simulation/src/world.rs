@@ -78,6 +78,9 @@ impl World {
             }
             drop(schedule);
             self.device.act(action, now);
+            for strike in self.device.take_strikes() {
+                self.schedule().note(now, &format_args!("  fault: {strike}"), true);
+            }
             self.now.fetch_add(took, Ordering::Relaxed);
         }
     }

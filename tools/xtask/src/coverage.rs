@@ -13,7 +13,9 @@ use crate::process::{self, log};
 use crate::suites::nightly::Nightly;
 
 /// The sources that count.
-const LIBRARIES: [&str; 2] = ["upcie-core/src", "upcie-nvme/src"];
+const LIBRARIES: [&str; 3] = ["upcie-core/src", "upcie-nvme/src", "upcie-c/src"];
+/// The library that C programs are linked with, if it was built.
+const SHARED: &str = "libupcie.so";
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -49,8 +51,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     process::run(merge.args(["merge", "--sparse", "--failure-mode=warn", "-o"]).arg(&merged).arg(&profiles))?;
     let mut export = Command::new(tools.join("llvm-cov"));
     export.args(["export", "--format=lcov", "--instr-profile"]).arg(&merged);
+    let mut programs = programs(&executables, &objects)?;
+    let shared = nightly.built().join(SHARED);
+    programs.extend(shared.exists().then(|| shared.display().to_string()));
     // The first program has no option before it.
-    for (index, program) in programs(&executables, &objects)?.iter().enumerate() {
+    for (index, program) in programs.iter().enumerate() {
         if index > 0 {
             export.arg("--object");
         }

@@ -10,7 +10,7 @@ use crate::checks::{planted, simulation};
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
-    after_help = "Examples:\n  cargo xtask simulate --seeds 100000\n  cargo xtask simulate --seed 3:4711 --trace\n  cargo xtask simulate --planted          # plant bugs, and see them found\n  cargo xtask simulate --planted phase    # those whose name contains it\n  cargo xtask simulate --help             # all options"
+    after_help = "Examples:\n  cargo xtask simulate --seeds 100000\n  cargo xtask simulate --seed 4:4711 --trace\n  cargo xtask simulate --planted          # plant bugs, and see them found\n  cargo xtask simulate --planted phase    # those whose name contains it\n  cargo xtask simulate --help             # all options"
 )]
 pub struct Args {
     /// Plant bugs in a copy of the sources, and check that the simulation finds each

@@ -41,10 +41,12 @@ pub enum Error {
         reason: String,
     },
     /// A rule of a fault plan can't work.
-    #[error("rule {rule} of the fault plan: {reason}")]
+    #[error("rule {rule} of the fault plan: {key}: {reason}")]
     FaultRule {
         /// The rule's number, from 1 on.
         rule: usize,
+        /// The key in a file that is wrong.
+        key: &'static str,
         /// The problem.
         reason: &'static str,
     },

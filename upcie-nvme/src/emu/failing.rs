@@ -2,7 +2,7 @@
 
 use super::{
     Error, FaultPlan, Machine, Media, Options, Region,
-    faults::{self, Fault, Injector, Place},
+    faults::{self, Fault, Injector, Place, Strike},
     namespace::Change,
     staged::{LastingFaults, Staging},
 };
@@ -47,10 +47,10 @@ impl<M: Media> Machine<M> {
     pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
         #[cfg(feature = "fault-files")]
         if let Some(path) = &options.faults {
-            let plan = faults::load(path)?;
+            let (plan, text) = faults::load(path)?;
             return self.inject(&plan, place).map_err(|error| Error::File {
                 path: path.clone(),
-                reason: error.to_string(),
+                reason: faults::located(&text, &error),
                 source: None,
             });
         }
@@ -62,6 +62,11 @@ impl<M: Media> Machine<M> {
     pub(super) fn writes_late(&self) -> bool {
         let staging = self.core.staging.as_ref();
         staging.and_then(|staging| staging.faults.as_ref()).is_some_and(Injector::writes_late)
+    }
+
+    /// Returns the faults that have struck since the last call, as far as they are kept.
+    pub(super) fn take_strikes(&mut self) -> Vec<Strike> {
+        self.faults().map_or_else(Vec::new, |faults| faults.struck.drain(..).collect())
     }
 
     pub(super) fn lasting_faults(&mut self) -> Option<&mut LastingFaults> {

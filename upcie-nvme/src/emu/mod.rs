@@ -186,7 +186,7 @@ pub use actions::Action;
 pub use data::Sgls;
 pub use emulator::Emulator;
 pub use error::Error;
-pub use faults::{Fault, FaultPlan, FaultRule, Watched};
+pub use faults::{Fault, FaultPlan, FaultRule, Strike, Watched};
 pub use host::{Host, HostMemory, Interrupts};
 pub use keys::KEYS;
 pub use lockstep::Lockstep;

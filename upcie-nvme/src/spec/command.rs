@@ -11,6 +11,7 @@ use super::identify::{Cns, Csi};
 use super::log::LogPageId;
 use super::macros::assert_size;
 use super::opcode::{AdminOpcode, NvmOpcode};
+use super::ranges::{DatasetDword10, DatasetDword11};
 
 /// The namespace identifier that stands for all namespaces, where a command allows it.
 pub const ALL_NAMESPACES: u32 = 0xffff_ffff;

@@ -7,7 +7,7 @@ use crate::{
 };
 use upcie_core::{clock::Clock, dma::DmaBuf};
 use upcie_nvme::{
-    Completion, Controller, Failure, QueuePair, Refusal, Zeroes,
+    Completion, Controller, Failure, QueuePair, Refusal, ResetKind, Zeroes,
     queue::OnTimeout,
     spec::{DatasetRange, NvmOpcode, Status},
 };
@@ -84,7 +84,7 @@ impl Run<'_> {
                 // Lists of long transfers come from a pool that may run out.
                 Err(refused) if matches!(refused.reason, Refusal::ListsInUse) => break,
                 // A notice has arrived.
-                Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) && self.case.events => {
+                Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) && self.may_be_stale() => {
                     self.is_stale = true;
                     break;
                 }
@@ -92,7 +92,7 @@ impl Run<'_> {
             }
         }
         if reset {
-            let is_up = self.reset();
+            let is_up = self.reset(ResetKind::Controller);
             drop(turn);
             is_up?;
             if self.is_strict() && self.world.is_rung(qid).map_err(|error| error.to_string())? {
@@ -100,6 +100,12 @@ impl Run<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Returns `true` if the namespace handle may be stale: by a notice, since no new one was to be had, or by a reset in which the
+    /// controller did not say that the namespace is as it was.
+    fn may_be_stale(&self) -> bool {
+        self.case.events || self.is_stale || self.case.may_fail_anywhere()
     }
 
     /// Returns the version that a command writes.
@@ -182,7 +188,9 @@ impl Run<'_> {
         self.open = Some((controller, namespace));
         self.world.note(format_args!("  {}", if result.is_ok() { "ok" } else { "failed" }));
         let fetched = self.world.fetched_beside(&known) - fetched;
-        if io.opcode == NvmOpcode::WRITE && fetched > u64::from(io.blocks.div_ceil(MOST)) {
+        // A queue that the controller did not delete goes on.
+        let is_alone = self.case.class != Class::Admin;
+        if is_alone && io.opcode == NvmOpcode::WRITE && fetched > u64::from(io.blocks.div_ceil(MOST)) {
             return Err(format!("it was sent as {fetched} commands"));
         }
         let success = result.is_ok();
@@ -196,7 +204,7 @@ impl Run<'_> {
         if writes(io) && (success || self.case.class == Class::Failing) {
             self.model.written((io.lba, io.blocks), version, since, success);
         }
-        if result.as_ref().is_err_and(|error| self.case.events && is_stale(error)) {
+        if result.as_ref().is_err_and(|error| self.may_be_stale() && is_stale(error)) {
             self.is_stale = true;
             return self.renew_namespace();
         }

@@ -1,6 +1,6 @@
 //! Deadlines of commands: none is missed without the reaction that the queue was made with.
 
-use super::{Broken, Class, Io, Limit, Run};
+use super::{Broken, Io, Limit, Run};
 use std::{collections::BTreeSet, time::Duration};
 use upcie_core::clock::Clock;
 use upcie_nvme::{queue::OnTimeout, spec::NvmOpcode};
@@ -49,7 +49,7 @@ impl Run<'_> {
     }
 
     pub(super) fn is_strict(&self) -> bool {
-        !matches!(self.case.class, Class::Lying | Class::Dying)
+        !self.case.may_fail_anywhere()
     }
 
     /// Opens turns that find nothing to do, for `time`.

@@ -1,18 +1,18 @@
 //! Resets of the controller: every command comes back once, from a queue that takes commands again.
 
-use super::{Broken, Class, QUEUES, Run};
+use super::{Broken, QUEUES, Run};
 use crate::ledger::Ticket;
 use upcie_core::Chain;
 use upcie_nvme::{
-    Error, Failure,
+    Error, Failure, ResetKind,
     queue::{OnTimeout, Returned},
 };
 
 impl Run<'_> {
     /// Resets the controller.
-    pub(super) fn reset(&mut self) -> Result<(), Broken> {
+    pub(super) fn reset(&mut self, kind: ResetKind) -> Result<(), Broken> {
         let Some((controller, _)) = &self.open else { return Ok(()) };
-        let done = controller.reset();
+        let done = controller.reset_by(kind);
         self.over = [true; QUEUES];
         self.world.note("  controller reset");
         done.or_else(|error| self.excuse(&error))
@@ -20,7 +20,7 @@ impl Run<'_> {
 
     /// Goes on after an error of a queue, if the case explains it.
     pub(super) fn trouble(&mut self, at: usize, error: &Error) -> Result<(), Broken> {
-        if matches!(self.case.class, Class::Lying | Class::Dying) {
+        if self.case.may_fail_anywhere() {
             return match error.failure() {
                 Failure::Reset { .. } => self.recover(at),
                 _ => self.excuse(error),

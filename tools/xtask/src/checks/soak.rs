@@ -35,6 +35,11 @@ probability = 0.001
 [[fault]]
 kind = \"lost-interrupt\"
 probability = 0.001
+
+[[fault]]
+kind = \"drop\"
+opcode = \"write\"
+probability = 0.0001
 ";
 
 /// Runs it for so many seconds.
@@ -44,9 +49,11 @@ pub fn check(workspace: &Workspace, seconds: u64) -> Result<()> {
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     let (plan, disk, log) = (directory.join("plan.toml"), directory.join("disk.img"), directory.join("log"));
     fs::write(&plan, PLAN)?;
-    let server = format!("file={},size=256M,faults={}", disk.display(), plan.display());
+    let server = format!("file={},size=256M", disk.display());
     let mut command = Command::new(workspace.bin(false).join("upcie"));
-    command.args(["soak", "--server", &server, "--time", &seconds.to_string(), "--kill", "2"]);
+    command.args(["soak", "--server", &server, "--faults"]).arg(&plan).args(["--kill", "2", "--verify"]);
+    // Many workers live long enough to reset the controller for a command that is late.
+    command.args(["--time", &seconds.to_string(), "--timeout", "2"]);
     command.args(["--length", "64M", "--destructive", "--log=off"]);
     // The last kill may come while a busy machine still starts the worker.
     let limit = Duration::from_secs(2 * seconds + 300);

@@ -15,7 +15,7 @@ use crate::suites::run::{SUITES, name};
 const DEADLINE: Duration = Duration::from_secs(1800);
 
 /// The packages whose unit tests run.
-const LIBRARIES: [&str; 2] = ["upcie-core", "upcie-nvme"];
+const LIBRARIES: [&str; 3] = ["upcie-core", "upcie-nvme", "upcie-c"];
 
 /// Beginnings of suites' names that can't run instrumented, and the reasons.
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -28,6 +28,12 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("no_allocation", "it counts allocations, and the instrumentation's would count"),
     ("no_syscalls", "it counts system calls, and the instrumentation's would count"),
 ];
+
+/// Beginnings of suites' names that can't run under a sanitizer, beside those, and the reason.
+const NOT_SANITIZED: &[(&str, &str)] = {
+    const REASON: &str = "the C compiler does not link the sanitizer into its programs";
+    &[("abi", REASON), ("c_programs", REASON), ("xnvme", REASON)]
+};
 
 /// A build of the tests in a target directory of its own.
 #[derive(Debug)]
@@ -57,6 +63,11 @@ impl Nightly {
     /// Returns the directory of the build.
     pub fn directory(&self) -> &Path {
         &self.workspace.target
+    }
+
+    /// Returns the directory of the programs and libraries.
+    pub fn built(&self) -> PathBuf {
+        self.directory().join(&self.triple).join("debug")
     }
 
     /// Returns the directory of LLVM's tools.
@@ -129,18 +140,20 @@ impl Nightly {
     ) -> Result<bool> {
         let output = self.directory().join("suite.log");
         let mut rows = Vec::new();
+        let more = if self.rustflags.contains("sanitizer") { NOT_SANITIZED } else { &[] };
         for executable in executables.iter().filter(|executable| executable.test) {
             let name = name(executable);
             if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
                 continue;
             }
-            if let Some((_, reason)) = LEFT_OUT.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+            let left_out = LEFT_OUT.iter().chain(more).find(|(prefix, _)| name.starts_with(prefix));
+            if let Some((_, reason)) = left_out {
                 log!("left out: {name}: {reason}");
                 continue;
             }
             let mut command = self.workspace.command(executable);
             command.envs(environment.iter().map(|(name, value)| (name, value)));
-            command.env("UPCIE_BIN", self.directory().join(&self.triple).join("debug"));
+            command.env("UPCIE_BIN", self.built());
             let started = Instant::now();
             let (status, text) = process::captured(&mut command, &output, DEADLINE, false)?;
             let code = status.map(|status| status.code().unwrap_or(128));

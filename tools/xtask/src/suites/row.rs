@@ -144,6 +144,15 @@ fn lacks(text: &str) -> Vec<String> {
     all
 }
 
+/// Prefix of a suite's line of a table that is to be seen although the suite passes.
+const TABLE: &str = "upcie-test: table: ";
+
+/// Returns the tables in a suite's output.
+pub fn tables(text: &str) -> String {
+    let lines = text.lines().filter_map(|line| Some(line.split_once(TABLE)?.1.trim_end()));
+    lines.map(|line| format!("  {line}\n")).collect()
+}
+
 /// Formats the table of all steps without a mode, and of all failures.
 pub fn table(rows: &[Row]) -> String {
     let rows = || rows.iter().filter(|row| row.mode.is_none() || row.problem.is_some());
@@ -161,7 +170,7 @@ pub fn table(rows: &[Row]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{Row, lacks};
+    use super::{Row, lacks, tables};
 
     const TEXT: &str = "running 4 tests\n\
         test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
@@ -181,6 +190,12 @@ mod tests {
         assert!(problem(Some(0), "", false).is_some(), "silence passes");
         assert!(problem(Some(101), TEXT, false).is_some(), "a bad exit code passes");
         assert!(problem(None, TEXT, false).is_some(), "a deadline passes");
+    }
+
+    #[test]
+    fn a_table_of_a_suite_that_passes_is_found() {
+        let text = "test a ... \nupcie-test: table: one  two \ntest b ... upcie-test: table: three\nok\n";
+        assert_eq!(tables(text), "  one  two\n  three\n");
     }
 
     #[test]

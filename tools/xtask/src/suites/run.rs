@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::cargo::{Executable, Workspace};
 use crate::lab::fio;
 use crate::process::{self, log};
-use crate::suites::row::Row;
+use crate::suites::row::{self, Row};
 
 /// Package of the suites that run over every transport.
 pub const SUITES: &str = "upcie-tests";
@@ -95,8 +95,10 @@ impl Run<'_> {
         // Use a shell's exit code for signals: 128 and the signal.
         let code = status.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         let row = Row::of(name, "host", started.elapsed(), code, &text, harness, self.strict);
-        if row.problem.is_some() && !self.choice.verbose {
-            println!("{}", text.trim_end());
+        match row.problem {
+            _ if self.choice.verbose => {}
+            Some(_) => println!("{}", text.trim_end()),
+            None => print!("{}", row::tables(&text)),
         }
         Ok(row)
     }

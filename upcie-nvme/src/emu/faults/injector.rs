@@ -2,7 +2,31 @@
 
 use super::{Fault, FaultPlan, FaultRule};
 use crate::spec::{Command, Status};
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt, time::Duration};
+
+/// The most strikes that are kept for [`Lockstep::take_strikes`](crate::emu::Lockstep::take_strikes).
+const STRIKES: usize = 64;
+
+/// A fault of a plan that has struck, and the command that it has struck at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Strike {
+    /// The fault.
+    pub fault: Fault,
+    /// The command's submission queue; 0 is the admin queue.
+    pub sq: u16,
+    /// The command's identifier.
+    pub cid: u16,
+    /// The command's opcode.
+    pub opcode: u8,
+}
+
+impl fmt::Display for Strike {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, sq, cid, opcode } = self;
+        write!(f, "{} strikes at {cid:#x} of sq {sq}, opcode {opcode:#x}", fault.name())
+    }
+}
 
 /// The effects of all rules on one command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,12 +72,15 @@ pub struct Injector {
     rules: Vec<Armed>,
     /// The controller's faults that have struck and are to be carried out, in order, and the namespace that the command named.
     pub due: VecDeque<(Fault, u32)>,
+    /// The last strikes.
+    pub struck: VecDeque<Strike>,
 }
 
 impl Injector {
     pub fn new(plan: &FaultPlan) -> Self {
         let armed = |rule: &FaultRule| Armed { rule: rule.clone(), seen: 0, struck: 0 };
-        Self { state: plan.seed, rules: plan.rules.iter().map(armed).collect(), due: VecDeque::new() }
+        let rules = plan.rules.iter().map(armed).collect();
+        Self { state: plan.seed, rules, due: VecDeque::new(), struck: VecDeque::new() }
     }
 
     /// Returns `true` if a rule [writes late](Fault::writes_late).
@@ -72,6 +99,10 @@ impl Injector {
         for armed in &mut self.rules {
             if armed.applies(sq, command, &mut self.state) {
                 let fault = armed.rule.fault;
+                if self.struck.len() == STRIKES {
+                    self.struck.pop_front();
+                }
+                self.struck.push_back(Strike { fault, sq, cid: command.cid, opcode: command.opcode });
                 if fault.is_of_the_controller() {
                     self.due.push_back((fault, command.nsid));
                 } else {

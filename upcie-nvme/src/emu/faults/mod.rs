@@ -9,9 +9,10 @@ mod tests;
 #[cfg(feature = "fault-files")]
 mod text;
 
+pub use injector::Strike;
 pub use plan::{Fault, FaultPlan, FaultRule, Watched};
 
 pub(super) use check::{Place, check};
 pub(super) use injector::{Effects, Id, Injector, random};
 #[cfg(feature = "fault-files")]
-pub(super) use text::load;
+pub(super) use text::{load, located};

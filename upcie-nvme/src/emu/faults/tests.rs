@@ -1,7 +1,7 @@
 use super::{Fault, FaultPlan, FaultRule, Watched};
 use crate::{
     emu::{Emulator, Error},
-    spec::{AdminOpcode, NvmOpcode, Status},
+    spec::{ALL_NAMESPACES, AdminOpcode, NvmOpcode, Status},
 };
 use std::time::Duration;
 
@@ -136,6 +136,9 @@ fn a_wrong_file_is_an_error_with_line_and_key() {
         ("[[fault]]\nkind = \"drop\"\nopcode = 256", 3, &["opcode", "256"]),
         ("[[fault]]\nkind = \"drop\"\nopcode = \"reed\"", 3, &["opcode", "reed", "read"]),
         ("[[fault]]\nkind = \"drop\"\nopcode = \"abort\"\nqueue = 1", 4, &["queue", "admin"]),
+        ("[[fault]]\nkind = \"drop\"\nopcode = \"read\"\nqueue = \"admin\"", 4, &["queue", "I/O queues"]),
+        ("[[fault]]\nkind = \"drop\"\nqueue = 0\nopcode = \"flush\"", 3, &["queue", "I/O queues"]),
+        ("[[fault]]\nkind = \"drop\"\nqueue = \"io\"\nopcode = \"format\"", 3, &["queue", "the admin queue"]),
         ("[[fault]]\nkind = \"drop\"\nqueue = \"all\"", 3, &["queue", "all"]),
         ("[[fault]]\nkind = \"drop\"\nqueue = 65536", 3, &["queue", "65536"]),
         ("[[fault]]\nkind = \"drop\"\nlba = \"8-\"", 3, &["lba", "8-"]),
@@ -168,8 +171,10 @@ fn a_file_that_can_not_be_used_is_named() {
     for (text, part) in [
         (None, "can't be read"),
         (Some("seed = 1\n\nkind = 2"), "line 3: kind"),
-        (Some("cache = 0"), "cache"),
-        (Some("[[fault]]\nkind = \"drop\"\ncount = 0"), "rule 1"),
+        (Some("seed = 1\ncache = 0"), "line 2: cache: 0 bytes"),
+        (Some("[[fault]]\nkind = \"drop\"\ncount = 0"), "line 3: count: 0 never strikes"),
+        (Some("[[fault]]\nkind = \"drop\"\n\n[[fault]]\nkind = \"drop\"\nqueue = 65"), "line 6: queue: "),
+        (Some("[[fault]]\nkind = \"offline-zone\"\nzone = 1"), "line 1: target: "),
     ] {
         let _ = std::fs::remove_file(&path);
         if let Some(text) = text {
@@ -181,6 +186,32 @@ fn a_file_that_can_not_be_used_is_named() {
     std::fs::write(&path, "[[fault]]\nkind = \"drop\"").unwrap();
     Emulator::new(&options).unwrap();
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn rules_for_what_the_controller_lacks_are_refused() {
+    let drop = FaultRule::new(Fault::Drop);
+    for (options, rule, wanted) in [
+        ("size=1M,queues=4", drop.clone().queue(4), None),
+        ("size=1M,queues=4", drop.clone().queue(5), Some("queue")),
+        ("size=1M,namespaces=2", drop.clone().namespace(2), None),
+        ("size=1M,namespaces=2", drop.clone().namespace(ALL_NAMESPACES), None),
+        ("size=1M,namespaces=2", drop.clone().namespace(3), Some("namespace")),
+        ("size=1M,namespaces=2,nn=3", drop.clone().namespace(3), None),
+        ("size=1M", drop.clone().lba(2047..=9999), None),
+        ("size=1M", drop.lba(2048..=9999), Some("lba")),
+        ("size=1M,vectors=0,intx=true", FaultRule::new(Fault::LostInterrupt), Some("kind")),
+        ("size=1M,vectors=0,msi=4", FaultRule::new(Fault::SpuriousInterrupts(1)), Some("kind")),
+        ("size=1M,vectors=2", FaultRule::new(Fault::LostInterrupt), None),
+    ] {
+        let said = format!("{options} {rule:?}");
+        let mut emulator = Emulator::new(&options.parse().unwrap()).unwrap();
+        match (emulator.inject(&FaultPlan::new(1).rule(rule)), wanted) {
+            (Ok(()), None) => {}
+            (Err(Error::FaultRule { rule: 1, key, .. }), Some(wanted)) => assert_eq!(key, wanted, "{said}"),
+            (other, _) => panic!("{said}: {other:?}"),
+        }
+    }
 }
 
 /// Any text is a plan or an error with a line of the text.

@@ -47,8 +47,8 @@ const OPCODES: [(&str, bool, u8); 16] = [
     ("format", true, AdminOpcode::FORMAT_NVM.0),
 ];
 
-/// Reads a plan from a file.
-pub fn load(path: &Path) -> Result<FaultPlan, Error> {
+/// Reads a plan from a file; returns it with the file's text.
+pub fn load(path: &Path) -> Result<(FaultPlan, String), Error> {
     let bad = |reason: String, source| Error::File { path: path.into(), reason, source };
     let unreadable = |error| bad("the fault plan can't be read".into(), Some(error));
     // Without the flag, a pipe that nobody writes to would keep this call waiting.
@@ -65,10 +65,37 @@ pub fn load(path: &Path) -> Result<FaultPlan, Error> {
         return Err(bad(reason, None));
     }
     let text = String::from_utf8(text).map_err(|error| unreadable(io::Error::other(error)))?;
-    text.parse::<FaultPlan>().map_err(|error| match error {
-        Error::FaultPlan { line, reason } => bad(format!("line {line}: {reason}"), None),
-        other => other,
-    })
+    match text.parse::<FaultPlan>() {
+        Ok(plan) => Ok((plan, text)),
+        Err(Error::FaultPlan { line, reason }) => Err(bad(format!("line {line}: {reason}"), None)),
+        Err(other) => Err(other),
+    }
+}
+
+/// Says which line and key of a plan's text an error of the plan is about.
+pub fn located(text: &str, error: &Error) -> String {
+    let (rule, key, reason) = match *error {
+        Error::FaultRule { rule, key, reason } => (Some(rule), key, reason),
+        Error::FaultCache { reason } => (None, "cache", reason),
+        _ => return error.to_string(),
+    };
+    // The text was a plan before.
+    let at = offset_of(text, rule, key).unwrap_or(0);
+    format!("line {}: {key}: {reason}", line(text, at))
+}
+
+/// Returns the place of a key of a rule, of the rule if it lacks the key; without a rule, of the plan.
+fn offset_of(text: &str, rule: Option<usize>, key: &'static str) -> Option<usize> {
+    let parsed = DeTable::parse(text).ok()?;
+    let top = Keys::of(parsed.get_ref(), parsed.span());
+    let Some(rule) = rule else { return Some(top.at(key)) };
+    let table = top.find("fault")?.get_ref().as_array()?.iter().nth(rule - 1)?;
+    Some(Keys::of(table.get_ref().as_table()?, table.span()).at(key))
+}
+
+/// Returns the line, from 1 on, of a place in a text.
+fn line(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 impl FromStr for FaultPlan {
@@ -79,10 +106,7 @@ impl FromStr for FaultPlan {
     /// # Errors
     /// [`Error::FaultPlan`] with the line and the key.
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map_err(|(at, reason)| {
-            let before = text.get(..at).unwrap_or(text);
-            Error::FaultPlan { line: before.matches('\n').count() + 1, reason }
-        })
+        parse(text).map_err(|(at, reason)| Error::FaultPlan { line: line(text, at), reason })
     }
 }
 
@@ -124,22 +148,21 @@ fn parse(text: &str) -> Result<FaultPlan, Fail> {
 
 fn parse_rule(keys: &Keys<'_, '_>) -> Result<FaultRule, Fail> {
     let mut rule = FaultRule::new(parse_fault(keys)?);
-    if let Some(opcode) = keys.find("opcode") {
-        let (admin, opcode) = parse_opcode(opcode)?;
-        rule.opcode = Some(opcode);
-        if admin {
-            rule.queue = Watched::One(0);
-        }
-        let by_name = admin;
-        rule.queue = match (keys.find("queue"), by_name) {
-            (Some(queue), true) if parse_queue(queue)? != Watched::One(0) => {
-                return Err((queue.span().start, "queue: this opcode is one of the admin queue".into()));
-            }
-            _ => rule.queue,
-        };
+    let mut of_admin = None;
+    if let Some(value) = keys.find("opcode") {
+        let (by_name, opcode) = parse_opcode(value)?;
+        (rule.opcode, of_admin) = (Some(opcode), by_name);
     }
-    if let Some(queue) = keys.find("queue") {
-        rule.queue = parse_queue(queue)?;
+    if of_admin == Some(true) {
+        rule.queue = Watched::One(0);
+    }
+    if let Some(value) = keys.find("queue") {
+        rule.queue = parse_queue(value)?;
+        let is_admin = rule.queue == Watched::One(0);
+        if of_admin.is_some_and(|of_admin| of_admin != is_admin) {
+            let queues = if is_admin { "I/O queues" } else { "the admin queue" };
+            return Err((value.span().start, format!("queue: this opcode is one of {queues}")));
+        }
     }
     rule.namespace = keys.integer("namespace")?;
     rule.lba = match keys.find("lba") {
@@ -231,7 +254,8 @@ fn parse_status(keys: &Keys<'_, '_>) -> Result<Status, Fail> {
     Ok(Status::from_bits(status | crd << 11 | u16::from(more) << 13 | u16::from(dnr) << 14))
 }
 
-fn parse_opcode(value: &Spanned<DeValue<'_>>) -> Result<(bool, u8), Fail> {
+/// Parses an opcode; one by name is of the admin queue, or is not.
+fn parse_opcode(value: &Spanned<DeValue<'_>>) -> Result<(Option<bool>, u8), Fail> {
     let fail = || {
         let names: Vec<_> = OPCODES.iter().map(|(name, ..)| *name).collect();
         let at = value.span().start;
@@ -239,9 +263,9 @@ fn parse_opcode(value: &Spanned<DeValue<'_>>) -> Result<(bool, u8), Fail> {
     };
     if let Some(name) = value.get_ref().as_str() {
         let found = OPCODES.iter().find(|(known, ..)| *known == name);
-        return found.map(|&(_, admin, opcode)| (admin, opcode)).ok_or_else(fail);
+        return found.map(|&(_, admin, opcode)| (Some(admin), opcode)).ok_or_else(fail);
     }
-    integer(value).and_then(|number| u8::try_from(number).ok()).map(|opcode| (false, opcode)).ok_or_else(fail)
+    integer(value).and_then(|number| u8::try_from(number).ok()).map(|opcode| (None, opcode)).ok_or_else(fail)
 }
 
 fn parse_queue(value: &Spanned<DeValue<'_>>) -> Result<Watched, Fail> {

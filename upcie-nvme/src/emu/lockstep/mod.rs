@@ -5,7 +5,7 @@ mod wiring;
 
 use super::{
     Action, FaultPlan, Machine, Media, Options, Region, Storage,
-    faults::Place,
+    faults::{Place, Strike},
     layout::REGISTER_BAR,
     msix::MSIX_BAR,
     name,
@@ -134,6 +134,11 @@ impl<M: Media + 'static> Lockstep<M> {
     pub fn act(&self, action: Action, now: Duration) {
         let State { machine, host } = &mut *self.state();
         machine.act_once(host, action, now);
+    }
+
+    /// Returns the faults of the plan that have struck since the last call, in order: the last 64 of them.
+    pub fn take_strikes(&self) -> Vec<Strike> {
+        self.state().machine.take_strikes()
     }
 
     /// Returns the number of memory ranges that are mapped for the controller.

@@ -316,7 +316,7 @@ fn rules_that_can_not_work_are_refused() {
         (FaultRule::new(Fault::Drop).count(0), "never strikes"),
         (FaultRule::new(Fault::Drop).probability(0.0), "never strikes"),
         (FaultRule::new(Fault::EarlyCompletion(DELAY)).opcode(NvmOpcode::WRITE.0), "early-completion"),
-        (FaultRule::new(Fault::Status(Status::SUCCESS)), "status 0"),
+        (FaultRule::new(Fault::Status(Status::SUCCESS)), "status: 0"),
     ] {
         let plan = FaultPlan::new(0).rule(FaultRule::new(Fault::Drop)).rule(rule);
         let error = crate::emu::spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap_err();

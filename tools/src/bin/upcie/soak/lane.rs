@@ -1,17 +1,13 @@
-//! One thread's blocks: random reads, writes and flushes on them, and the check of each read.
+//! One thread's queue pairs: random reads, writes and flushes on its blocks, resets of the controller that they lead to, and the
+//! check of all blocks.
 
-use super::record::{Counts, Entry, Record};
-use crate::{
-    contents,
-    perf::{
-        random::{Rng, scale},
-        verify,
-    },
-    signal,
+use super::{
+    book::{Book, Sent},
+    record::{Entry, Record},
 };
+use crate::{perf::random::scale, signal};
 use anyhow::Context;
 use std::{
-    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -19,39 +15,18 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Refused, Turn, Wait, spec::Status};
+use upcie_nvme::{Controller, DmaBuf, Error, Failure, Namespace, QueuePair, Wait, queue::OnTimeout};
 
 /// Most bytes of one command.
 pub const MOST: usize = 64 << 10;
 /// Commands after which a lane deletes its queue pair and makes another.
 const QUEUE_LIFE: u64 = 20_000;
-/// Tries of a read that verifies, beside the first.
+/// Tries of a read that verifies, beside the first, and of a recovery.
 const TRIES: u32 = 100;
-/// Commands between two updates of the counts in the record.
-const COUNT_EVERY: u64 = 256;
-
-/// The content of a block that can't be there.
-#[derive(Debug)]
-pub struct Wrong {
-    lba: u64,
-    /// Versions that can be there.
-    wanted: Range<u32>,
-    found: String,
-}
-
-impl std::error::Error for Wrong {}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lba, wanted, found } = self;
-        let (least, most) = (wanted.start, wanted.end - 1);
-        if least == most {
-            write!(f, "block {lba} must hold version {least}, but {found}")
-        } else {
-            write!(f, "block {lba} must hold one of the versions {least} to {most}, but {found}")
-        }
-    }
-}
+/// Tries of a read that verifies and is late, beside the first.
+const LATE_TRIES: u32 = 3;
+/// Time beyond the timeout of a command after which a wait must have led to a reset.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Properties of a lane.
 pub struct Plan {
@@ -60,6 +35,8 @@ pub struct Plan {
     pub blocks: Range<u64>,
     pub depth: u32,
     pub timeout: Duration,
+    /// True to check all blocks after each queue pair, too.
+    pub verify: bool,
     /// Start of the random numbers.
     pub seed: u64,
     /// End of the run; `None`: until a signal.
@@ -84,34 +61,6 @@ pub struct Lane<'a> {
     book: Book<'a>,
 }
 
-/// A command in flight.
-enum Tag {
-    Read {
-        first: usize,
-        count: usize,
-    },
-    Write {
-        first: usize,
-        count: usize,
-    },
-    /// With the blocks that were written before, and their versions.
-    Flush(Vec<(usize, u32)>),
-}
-
-/// Record of the blocks of a lane.
-struct Book<'a> {
-    record: &'a Record,
-    plan: &'a Plan,
-    entries: Vec<Entry>,
-    /// True for blocks with a command in flight.
-    busy: Vec<bool>,
-    /// Blocks written since the last Flush was sent.
-    dirty: Vec<usize>,
-    idle: Vec<DmaBuf>,
-    counts: Counts,
-    rng: Rng,
-}
-
 impl<'a> Lane<'a> {
     pub fn new(
         controller: &'a Controller,
@@ -119,18 +68,12 @@ impl<'a> Lane<'a> {
         record: &'a Record,
         plan: &'a Plan,
     ) -> anyhow::Result<Self> {
-        let length = (plan.blocks.end - plan.blocks.start) as usize;
-        let book = Book {
-            record,
+        Ok(Self {
+            controller,
+            namespace,
             plan,
-            entries: record.entries(plan.blocks.start, length)?,
-            busy: vec![false; length],
-            dirty: Vec::new(),
-            idle: Vec::new(),
-            counts: record.counts(plan.number)?,
-            rng: Rng::new(plan.seed),
-        };
-        Ok(Self { controller, namespace, plan, book })
+            book: Book::new(record, plan.number, &plan.blocks, plan.seed)?,
+        })
     }
 
     /// Reads all blocks that were ever written, and makes what they hold the only content that they may have.
@@ -138,7 +81,6 @@ impl<'a> Lane<'a> {
         let book = &mut self.book;
         let block = self.namespace.block_size();
         let most = MOST.min(self.namespace.max_transfer()) / block;
-        let mut buffer = self.controller.alloc(most * block)?;
         let mut first = 0;
         while first < book.entries.len() && !signal::interrupted() && !self.plan.stop.load(Ordering::Relaxed)
         {
@@ -147,10 +89,7 @@ impl<'a> Lane<'a> {
                 first += count;
                 continue;
             }
-            let mut piece = if count < most { buffer.slice(0..count * block) } else { buffer };
-            let slba = book.lba(first);
-            read(self.namespace, slba, &mut piece)?;
-            let data = piece.to_vec();
+            let data = read(self.controller, self.namespace, book.lba(first), count * block)?.to_vec();
             for (at, data) in (first..).zip(data.chunks_exact(block)) {
                 let entry = book.entries[at];
                 if entry.last == 0 {
@@ -162,12 +101,10 @@ impl<'a> Lane<'a> {
                 book.entries[at] = Entry { durable, acked: version, started: version, last: entry.last };
                 book.counts.verified += 1;
             }
-            book.record
-                .set_entries(self.plan.blocks.start + first as u64, &book.entries[first..first + count])?;
-            buffer = whole(piece);
+            book.save(first, count)?;
             first += count;
         }
-        book.record.set_counts(self.plan.number, book.counts)
+        book.save_counts()
     }
 
     /// Reads, writes and flushes until an end is asked for. Makes a new queue pair now and then.
@@ -177,28 +114,58 @@ impl<'a> Lane<'a> {
         for _ in 0..self.plan.depth {
             self.book.idle.push(self.controller.alloc(most)?);
         }
+        // Some ways to a function have no interrupts.
+        let vectors = self.controller.vectors().unwrap_or(0);
         while !self.plan.has_ended() {
-            let depth = 2 + scale(self.book.rng.draw(), u64::from(self.plan.depth)) as u32;
-            // A PRP list for each command: parts of buffers have none of their own, and a refusal for want of lists would end the
-            // lane, and with it the content of an embedded controller.
-            let lists = depth as usize * 4096;
-            let mut queue = self.controller.queue_pair().depth(depth).list_memory(lists).create()?;
+            let mut queue = self.create(vectors)?;
             self.fill_and_drain(&mut queue)?;
             queue.close()?;
+            if self.plan.verify {
+                self.verify(false)?;
+            }
         }
-        self.book.record.set_counts(self.plan.number, self.book.counts)
+        self.book.save_counts()
+    }
+
+    /// Makes a queue pair of a random depth, and by chance with one of `vectors` interrupts.
+    fn create(&mut self, vectors: u16) -> anyhow::Result<QueuePair<Sent>> {
+        let depth = 2 + scale(self.book.rng.draw(), u64::from(self.plan.depth)) as u32;
+        // A PRP list for each command: parts of buffers have none of their own, and a refusal for want of lists would end the
+        // lane, and with it the content of an embedded controller.
+        let lists = depth as usize * 4096;
+        let mut builder = self.controller.queue_pair().depth(depth).list_memory(lists);
+        builder = builder.command_timeout(self.plan.timeout).on_timeout(OnTimeout::Reset);
+        if vectors > 0 && self.book.rng.draw().is_multiple_of(2) {
+            // Vector 0 is shared with the admin queue: it is used only if there is no other.
+            let others = vectors - 1;
+            builder = builder.interrupt(if others > 0 { 1 + self.plan.number as u16 % others } else { 0 });
+        }
+        let mut tries = 0;
+        loop {
+            match builder.clone().create() {
+                // Another lane has reset the controller meanwhile.
+                Err(error) if tries < TRIES && error.is_retryable() => tries += 1,
+                result => return Ok(result?),
+            }
+        }
     }
 
     /// Keeps a queue pair busy for its life, and waits for its last command.
-    fn fill_and_drain(&mut self, queue: &mut QueuePair<Tag>) -> anyhow::Result<()> {
+    fn fill_and_drain(&mut self, queue: &mut QueuePair<Sent>) -> anyhow::Result<()> {
+        let how = if queue.completion_fd().is_some() { Wait::Interrupt } else { Wait::Poll };
         let mut sent = 0;
         loop {
             let stop = sent >= QUEUE_LIFE || self.plan.has_ended();
             let before = queue.in_flight();
-            let mut turn = queue.turn()?;
+            let Ok(mut turn) = queue.turn() else {
+                if let Err(error) = queue.turn().map(drop) {
+                    self.recover(queue, error)?;
+                }
+                continue;
+            };
             for done in turn.by_ref() {
-                let (tag, result, buffer) = done.into_parts();
-                self.book.end(tag, result, buffer, self.namespace.block_size())?;
+                let (command, result, buffer) = done.into_parts();
+                self.book.end(command, Some(result), buffer, self.namespace.block_size())?;
             }
             // Fill up by a random share, so that depths and batches vary.
             let goal = 1 + scale(self.book.rng.draw(), turn.room() as u64 + 1) as usize;
@@ -209,176 +176,58 @@ impl<'a> Lane<'a> {
             }
             drop(turn);
             if stop && queue.in_flight() == 0 {
-                return Ok(());
+                return Ok(self.book.check_all_back()?);
             }
-            if queue.in_flight() == before && !queue.wait(Wait::Poll, self.plan.timeout)? {
-                anyhow::bail!("no completion within {:?}: {}", self.plan.timeout, queue.diagnose());
+            if queue.in_flight() == before {
+                let patience = self.plan.timeout.saturating_add(LATE);
+                match queue.wait(how, patience) {
+                    Ok(true) => {}
+                    Ok(false) => anyhow::bail!("no completion within {patience:?}: {}", queue.diagnose()),
+                    Err(error) => self.recover(queue, error)?,
+                }
             }
         }
     }
-}
 
-impl Book<'_> {
-    fn lba(&self, at: usize) -> u64 {
-        self.record.range.slba + self.plan.blocks.start + at as u64
-    }
-
-    /// Sends a random command; returns false if there is no buffer, or all blocks that it tried are in use.
-    fn send(&mut self, turn: &mut Turn<'_, Tag>, namespace: &Namespace) -> anyhow::Result<bool> {
-        let draw = self.rng.draw() % 1000;
-        if draw < 4 {
-            let mut dirty = std::mem::take(&mut self.dirty);
-            dirty.sort_unstable();
-            dirty.dedup();
-            let written = dirty.into_iter().map(|at| (at, self.entries[at].acked)).collect();
-            turn.flush(namespace, Tag::Flush(written)).map_err(refused)?;
-            return Ok(true);
+    /// Brings a queue back that takes no turns after `error`, if a reset of the controller can help, and takes its commands back.
+    fn recover(&mut self, queue: &mut QueuePair<Sent>, error: Error) -> anyhow::Result<()> {
+        match error.failure() {
+            Failure::Reset { .. } => {}
+            Failure::ForgedCompletion { .. } | Failure::Fatal { .. } => self.controller.reset()?,
+            _ => return Err(error.into()),
         }
-        let Some(buffer) = self.idle.pop() else { return Ok(false) };
-        let block = namespace.block_size();
-        let most = (buffer.len() / block).min(self.entries.len());
-        // Small commands are the most frequent.
-        let count = 1 + scale(self.rng.draw(), (most as u64).min(1 << (self.rng.draw() % 8))) as usize;
-        let free = (0..8).find_map(|_| {
-            let first = scale(self.rng.draw(), (self.entries.len() - count + 1) as u64) as usize;
-            (!self.busy[first..first + count].contains(&true)).then_some(first)
-        });
-        let Some(first) = free else {
-            self.idle.push(buffer);
-            return Ok(false);
+        tracing::warn!(%error, "recovering a queue pair");
+        let mut tries = 0;
+        let all = loop {
+            match queue.recover() {
+                // Another lane has reset the controller meanwhile.
+                Err(error) if tries < TRIES && matches!(error.failure(), Failure::Reset { .. }) => tries += 1,
+                result => break result?,
+            }
         };
-        let mut buffer = if count * block < buffer.len() { buffer.slice(0..count * block) } else { buffer };
-        self.busy[first..first + count].fill(true);
-        let slba = self.lba(first);
-        if draw < 500 {
-            turn.read(namespace, slba, buffer, Tag::Read { first, count }).map_err(refused)?;
-            return Ok(true);
+        for returned in all {
+            let (command, result, buffer) = returned.into_parts();
+            self.book.end(command, result, buffer, self.namespace.block_size())?;
         }
-        contents::change(&mut buffer, |data| {
-            for (at, data) in (first..).zip(data.chunks_exact_mut(block)) {
-                let entry = &mut self.entries[at];
-                entry.last += 1;
-                entry.started = entry.last;
-                verify::fill(
-                    data,
-                    self.record.range.slba + self.plan.blocks.start + at as u64,
-                    self.record.range.seed,
-                    entry.last,
-                );
-            }
-        });
-        // Before the device can write: a killed worker's successor has to know what may be there.
-        self.save(first, count)?;
-        turn.write(namespace, slba, buffer, Tag::Write { first, count }).map_err(refused)?;
-        Ok(true)
-    }
-
-    /// Ends a command.
-    fn end(
-        &mut self,
-        tag: Tag,
-        result: Result<(), Status>,
-        buffer: DmaBuf,
-        block: usize,
-    ) -> anyhow::Result<()> {
-        match tag {
-            Tag::Read { first, count } => {
-                self.busy[first..first + count].fill(false);
-                self.counts.reads += 1;
-                self.counts.bytes += (count * block) as u64;
-                if result.is_ok() {
-                    let data = contents::of(&buffer);
-                    for (at, data) in (first..).zip(data.chunks_exact(block)) {
-                        if self.entries[at].last > 0 {
-                            self.check(at, data, self.entries[at].acked)?;
-                        }
-                    }
-                }
-                self.idle.push(whole(buffer));
-            }
-            Tag::Write { first, count } => {
-                self.busy[first..first + count].fill(false);
-                self.counts.writes += 1;
-                self.counts.bytes += (count * block) as u64;
-                if result.is_ok() {
-                    for at in first..first + count {
-                        self.entries[at].acked = self.entries[at].started;
-                        self.dirty.push(at);
-                    }
-                    self.save(first, count)?;
-                }
-                self.idle.push(whole(buffer));
-            }
-            Tag::Flush(written) => {
-                self.counts.flushes += 1;
-                if result.is_ok() {
-                    for &(at, version) in &written {
-                        self.entries[at].durable = self.entries[at].durable.max(version);
-                    }
-                    for run in written.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
-                        self.save(run[0].0, run.len())?;
-                    }
-                } else {
-                    self.dirty.extend(written.iter().map(|&(at, _)| at));
-                }
-            }
-        }
-        self.counts.errors += u64::from(result.is_err());
-        if (self.counts.reads + self.counts.writes).is_multiple_of(COUNT_EVERY) {
-            self.record.set_counts(self.plan.number, self.counts)?;
-        }
-        Ok(())
-    }
-
-    /// Writes entries to the record.
-    fn save(&self, first: usize, count: usize) -> anyhow::Result<()> {
-        self.record.set_entries(self.plan.blocks.start + first as u64, &self.entries[first..first + count])
-    }
-
-    /// Checks that a block holds a version from `least` on; returns it.
-    fn check(&self, at: usize, data: &[u8], least: u32) -> anyhow::Result<u32> {
-        let entry = self.entries[at];
-        let lba = self.lba(at);
-        let found = verify::version(data, lba, self.record.range.seed);
-        match found {
-            Some(version) if (least..=entry.started).contains(&version) => Ok(version),
-            // The content from before the first write.
-            None if least == 0 => Ok(0),
-            _ => Err(Wrong {
-                lba,
-                wanted: least..entry.started + 1,
-                found: match found {
-                    Some(version) => format!("it holds version {version}"),
-                    None if data.iter().all(|&byte| byte == 0) => "it is all zeros".to_owned(),
-                    None => "it holds other data".to_owned(),
-                },
-            }
-            .into()),
-        }
+        Ok(self.book.check_all_back()?)
     }
 }
 
 /// Reads blocks to verify them; tries again what may succeed then, since a fault plan may be at work.
-fn read(namespace: &Namespace, slba: u64, buffer: &mut DmaBuf) -> anyhow::Result<()> {
+fn read(controller: &Controller, namespace: &Namespace, slba: u64, bytes: usize) -> anyhow::Result<DmaBuf> {
     let mut tries = 0;
     loop {
-        match namespace.read(slba, buffer) {
-            Err(error) if tries < TRIES && error.is_retryable() => tries += 1,
-            result => return result.with_context(|| format!("verifying from block {slba} on")),
+        // The controller keeps the buffer of a command that is late.
+        let mut buffer = controller.alloc(bytes)?;
+        let Err(error) = namespace.read(slba, &mut buffer) else { return Ok(buffer) };
+        let most = match error.failure() {
+            Failure::Timeout { .. } => LATE_TRIES,
+            _ if error.is_retryable() => TRIES,
+            _ => 0,
+        };
+        if tries >= most {
+            return Err(error).with_context(|| format!("verifying from block {slba} on"));
         }
+        tries += 1;
     }
-}
-
-/// Returns the buffer that a part was cut from.
-fn whole(mut buffer: DmaBuf) -> DmaBuf {
-    loop {
-        match buffer.try_reunite() {
-            Ok(larger) => buffer = larger,
-            Err(all) => return all,
-        }
-    }
-}
-
-fn refused(refused: Refused<Tag>) -> anyhow::Error {
-    refused.reason.into()
 }

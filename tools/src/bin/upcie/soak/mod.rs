@@ -1,6 +1,7 @@
 //! `upcie soak`: reads, writes and flushes at random, kills its worker and its server, and checks after each time that every block
 //! holds what it must.
 
+mod book;
 mod lane;
 mod load;
 mod record;
@@ -27,7 +28,7 @@ use upcie_nvme::Address;
 pub const EXAMPLES: &str = "\
 Examples:
   upcie soak emu --time 10m
-  upcie soak emu:size=1G,faults=plan.toml --time 1h
+  upcie soak emu:size=1G --faults plan.toml --verify --time 1h
   upcie soak 0000:01:00.0 --time 1h --kill 5 --destructive
   upcie soak --server file=disk.img,size=1G --time 1h --kill 2 --destructive
 
@@ -36,7 +37,8 @@ versions it may hold: from the last one that was completed (after a power cut: f
 last one that was flushed) to the newest that was sent. With --kill a worker process is
 killed (SIGKILL) about so often, and with --server the server as well. The next worker
 opens the controller again, checks every block, and goes on. Commands that fail are counted;
-without a fault plan in the address they end the run with exit code 3.";
+without a fault plan they end the run with exit code 3. A command that is late has the
+controller reset: each command in flight must come back once.";
 
 /// Arguments of `upcie soak`.
 #[derive(Debug, Args)]
@@ -48,6 +50,12 @@ pub struct SoakArgs {
     /// is killed
     #[arg(long, value_name = "OPTIONS", conflicts_with = "address")]
     server: Option<String>,
+    /// Let the embedded controller, or the server, fail as the plan in this file says (its option `faults=`)
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// Check all blocks after each queue pair of a thread, too, not only when a worker begins and at the end
+    #[arg(long)]
+    verify: bool,
     /// Run for this long
     #[arg(long, short, value_name = "TIME", default_value = "60", value_parser = units::parse_time)]
     time: Duration,
@@ -73,7 +81,7 @@ pub struct SoakArgs {
     /// Seed of the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Give up a command that does not complete for this long, and open the controller again
+    /// Reset the controller for a command that does not complete for this long; open it again if it does not help
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
     #[command(flatten)]
@@ -101,13 +109,13 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<Outcome> {
     cli::print(text(&sum, outcome).as_bytes())?;
     // Those of a fault plan are wanted.
     let planned = args.address.as_ref().map(Address::to_string).or_else(|| args.server.clone());
-    let planned = planned.is_some_and(|options| options.contains("faults="));
+    let planned = args.faults.is_some() || planned.is_some_and(|options| options.contains("faults="));
     Ok(if sum.counts.errors > 0 && outcome == Outcome::Done && !planned { Outcome::Faults } else { outcome })
 }
 
 /// Formats the result.
 fn text(sum: &supervise::Sum, outcome: Outcome) -> String {
-    let Counts { reads, writes, flushes, errors, bytes, verified, reopened } = sum.counts;
+    let Counts { reads, writes, flushes, errors, bytes, verified, reopened, given_back } = sum.counts;
     let mut lines = vec![
         format!(
             "{} reads, {} writes, {} flushes: {}, in {:.0} s",
@@ -127,11 +135,14 @@ fn text(sum: &supervise::Sum, outcome: Outcome) -> String {
     if errors > 0 {
         lines.push(format!("{} with an error status", units::number(errors, "command")));
     }
+    if given_back > 0 {
+        lines.push(format!("{} given back by resets, each once", units::number(given_back, "command")));
+    }
     if reopened > 0 {
         lines.push(format!("opened the controller again {} after an error", units::number(reopened, "time")));
     }
     lines.push(match outcome {
-        Outcome::Faults => "WRONG DATA: see above".to_owned(),
+        Outcome::Faults => "WRONG DATA, or a command that was lost: see above".to_owned(),
         Outcome::Interrupted => "interrupted: the blocks were not checked at the end".to_owned(),
         _ => "no block is wrong".to_owned(),
     });

@@ -48,16 +48,19 @@ pub struct Counts {
     pub verified: u64,
     /// Times that a worker had to open the controller again.
     pub reopened: u64,
+    /// Commands that a reset of the controller gave back, of which it is not known whether they were executed.
+    pub given_back: u64,
 }
 
 impl Counts {
     fn words(self) -> [u64; COUNTERS] {
-        let Self { reads, writes, flushes, errors, bytes, verified, reopened } = self;
-        [reads, writes, flushes, errors, bytes, verified, reopened, 0]
+        let Self { reads, writes, flushes, errors, bytes, verified, reopened, given_back } = self;
+        [reads, writes, flushes, errors, bytes, verified, reopened, given_back]
     }
 
-    fn of([reads, writes, flushes, errors, bytes, verified, reopened, _]: [u64; COUNTERS]) -> Self {
-        Self { reads, writes, flushes, errors, bytes, verified, reopened }
+    fn of(words: [u64; COUNTERS]) -> Self {
+        let [reads, writes, flushes, errors, bytes, verified, reopened, given_back] = words;
+        Self { reads, writes, flushes, errors, bytes, verified, reopened, given_back }
     }
 
     /// Returns the sum of two.
@@ -212,8 +215,7 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let range = Range { seed: 7, slba: 64, blocks: 100, block_size: 512 };
         let entry = Entry { durable: 1, acked: 2, started: 3, last: 4 };
-        let counts =
-            Counts { reads: 1, writes: 2, flushes: 3, errors: 4, bytes: 5, verified: 6, reopened: 7 };
+        let counts = Counts::of([1, 2, 3, 4, 5, 6, 7, 8]);
         {
             let record = Record::create(&path, range).unwrap();
             assert!(Record::create(&path, range).is_err(), "another's record is not overwritten");

@@ -78,9 +78,12 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<(Sum, Outcome)> {
         "--kill needs data that outlives the process: use file= with size= for the embedded controller"
     );
     args.consent.check(&medium, args.namespace, "this overwrites")?;
-    let mut server = match &args.server {
-        Some(options) => Some(Server::start(options, scratch.0.join("socket"))?),
-        None => None,
+    let mut server = match (&args.server, &medium.address) {
+        // With the plan of --faults.
+        (Some(_), Address::Emulated(options)) => {
+            Some(Server::start(&options.to_string(), scratch.0.join("socket"))?)
+        }
+        _ => None,
     };
     let target = match &server {
         Some(server) => Target { address: server.address()? },
@@ -112,9 +115,9 @@ pub fn run(args: &SoakArgs) -> anyhow::Result<(Sum, Outcome)> {
     Ok((sum, outcome))
 }
 
-/// Returns the target whose data is overwritten.
+/// Returns the target whose data is overwritten, with the plan of `--faults`.
 fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
-    let address = match (&args.server, &args.address) {
+    let mut address = match (&args.server, &args.address) {
         (Some(options), _) => {
             let text = format!("emu:{options}");
             target::parse_address(&text).map_err(|error| anyhow::anyhow!("--server {options}: {error}"))?
@@ -122,12 +125,21 @@ fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
         (None, Some(address)) => address.clone(),
         (None, None) => bail!("an address is missing"),
     };
+    if let Some(plan) = &args.faults {
+        let shown = plan.display();
+        let Address::Emulated(options) = &mut address else {
+            bail!("--faults {shown}: {address} takes no plan: use emu, or --server");
+        };
+        ensure!(options.faults.is_none(), "--faults {shown}: the options have a plan already (faults=)");
+        options.faults = Some(plan.clone());
+    }
     Ok(Target { address })
 }
 
 /// Finds the tested range, and the load that the controller can have.
 fn fit(args: &SoakArgs, target: &Target) -> anyhow::Result<(Range, Load)> {
-    let controller = target.open(args.lists.builder().timeout(args.timeout))?;
+    // Nobody tries this again.
+    let controller = target.open(args.lists.builder().timeout(args.timeout.max(GRACE)))?;
     let namespace = target::data_namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
     check_any_order(controller.name(), &namespace, "soak")?;
@@ -232,6 +244,9 @@ fn worker(
     }
     if args.lists.sgl {
         command.arg("--sgl");
+    }
+    if args.verify {
+        command.arg("--verify");
     }
     command.args(log_option());
     Ok(Process(command.stdin(Stdio::null()).spawn().context("starting a worker")?))

@@ -2,7 +2,8 @@
 
 use super::{
     SoakArgs,
-    lane::{Lane, Plan, Wrong},
+    book::Wrong,
+    lane::{Lane, Plan},
     load::{Load, Unfit},
     record::Record,
 };
@@ -113,6 +114,7 @@ fn once(
             blocks: number as u64 * share..(number as u64 + 1) * share,
             depth: job.load.depth,
             timeout: args.timeout,
+            verify: args.verify,
             seed: mix(mix(args.seed ^ mix(job.life)) ^ mix(attempt) ^ number as u64),
             until: job.until,
             stop: Arc::clone(&stop),

@@ -68,7 +68,26 @@ pub const MUTANTS: &[Mutant] = &[
         before: "unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };",
         after: "",
     },
+    // What a missing barrier before the doorbell lets happen. After the phase tag: "completes commands before their data".
+    Mutant {
+        name: "a command is stored after its doorbell",
+        file: FILL,
+        before: "unsafe { at.sqe.cast::<[u64; SQE_WORDS]>().write(words) };",
+        // An entry of an I/O queue comes with the queue's next one.
+        after: "std::thread_local! {\n        static LATE: std::cell::Cell<Option<(*mut u64, [u64; 8])>> = \
+                const { std::cell::Cell::new(None) };\n    }\n    if queue.qid == 0 {\n        \
+                unsafe { at.sqe.cast::<[u64; SQE_WORDS]>().write(words) };\n    } else {\n        \
+                if let Some((late, words)) = LATE.take().filter(|(late, _)| (queue.sq..queue.sq_end).contains(late)) {\n            \
+                unsafe { late.cast::<[u64; SQE_WORDS]>().write(words) };\n        }\n        \
+                LATE.set(Some((at.sqe, words)));\n    }",
+    },
     // Commands and their ids.
+    Mutant {
+        name: "a stale namespace handle is believed",
+        file: TURN,
+        before: "(extent.stamp ^ self.namespaces)",
+        after: "0_u64",
+    },
     Mutant {
         name: "a command's id is used again at once",
         file: TURN,

@@ -1,9 +1,13 @@
 //! Every fault over both ways in to the emulator: the driver ends each wait, loses no block, and goes on or says that it can't.
-//! docs/faults.md has the outcomes in a table, which this suite compares with what it sees.
+//! docs/faults.md has the outcomes in a table, which this suite compares with what it sees. It prints what it sees.
+
+mod admin;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
     path::Path,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -20,7 +24,7 @@ use upcie_tests::{
     process::{Directory, within},
 };
 
-const DOCUMENT: &str = include_str!("../../docs/faults.md");
+const DOCUMENT: &str = include_str!("../../../docs/faults.md");
 const HEADING: &str = "## The driver under each fault";
 
 const BLOCKS: u64 = 8;
@@ -223,6 +227,10 @@ fn outcome(fault: Fault, way: &str) -> String {
     };
     let (allowed, mut seen) = seen;
     check(&file, &allowed, fault, &mut seen);
+    shown(seen)
+}
+
+fn shown(mut seen: BTreeSet<&'static str>) -> String {
     if seen.is_empty() {
         seen.insert("nothing");
     }
@@ -231,18 +239,19 @@ fn outcome(fault: Fault, way: &str) -> String {
 
 type Seen = (BTreeMap<u64, BTreeSet<u8>>, BTreeSet<&'static str>);
 
-fn first(fault: Fault, is_emu: bool, options: &str) -> Seen {
-    let builder = || Controller::builder().timeout(deadline());
-    let (controller, bent);
+/// Opens a controller that fails as `plan` says, in this process or behind a server.
+fn open(plan: &FaultPlan, is_emu: bool, options: &str, timeout: Duration) -> (Controller, Option<Bent>) {
+    let builder = Controller::builder().timeout(timeout);
     if is_emu {
-        let device = emu::spawn_with_faults(&options.parse().unwrap(), &plan(fault)).unwrap();
-        controller = builder().from_device(device as std::sync::Arc<dyn Device>).unwrap();
-        bent = None;
-    } else {
-        let server = Bent::planned(options, &plan(fault));
-        controller = builder().open(server.address()).unwrap();
-        bent = Some(server);
+        let device: Arc<dyn Device> = emu::spawn_with_faults(&options.parse().unwrap(), plan).unwrap();
+        return (builder.from_device(device).unwrap(), None);
     }
+    let server = Bent::planned(options, plan);
+    (builder.open(server.address()).unwrap(), Some(server))
+}
+
+fn first(fault: Fault, is_emu: bool, options: &str) -> Seen {
+    let (controller, bent) = open(&plan(fault), is_emu, options, deadline());
     let mut user = User::new(controller);
     if user.rounds(fault).is_ok() {
         // The last versions were read back.
@@ -291,7 +300,13 @@ fn documented() -> BTreeMap<&'static str, Vec<&'static str>> {
     rows.map(row).collect()
 }
 
-fn run(way: &str) {
+/// Prints a row of the table, also if the test passes: not by a macro, whose lines the harness captures.
+fn print_row(name: &str, io: &str, admin: &str) {
+    let line = format!("\nupcie-test: table: {name:20} {io:22} {admin}\n");
+    std::io::stdout().lock().write_all(line.as_bytes()).expect("standard output");
+}
+
+fn run(way: &'static str) {
     let documented = documented();
     // Those that end by a deadline wait beside each other.
     let waits = |fault: &Fault| {
@@ -301,16 +316,17 @@ fn run(way: &str) {
         )
     };
     let (long, short): (Vec<_>, Vec<_>) = faults().into_iter().partition(waits);
+    let both = |fault| (fault, outcome(fault, way), admin::outcome(fault, way));
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let waiting: Vec<_> =
-            long.into_iter().map(|fault| (fault, scope.spawn(move || outcome(fault, way)))).collect();
-        let outcomes: Vec<_> = short.into_iter().map(|fault| (fault, outcome(fault, way))).collect();
-        let waited = waiting.into_iter().map(|(fault, thread)| (fault, thread.join().expect("an outcome")));
+        let waiting: Vec<_> = long.into_iter().map(|fault| scope.spawn(move || both(fault))).collect();
+        let outcomes: Vec<_> = short.into_iter().map(both).collect();
+        let waited = waiting.into_iter().map(|thread| thread.join().expect("an outcome"));
         outcomes.into_iter().chain(waited).collect()
     });
     let mut wrong = Vec::new();
-    for (fault, seen) in outcomes {
-        println!("{:20} {seen}", fault.name());
+    print_row(&format!("over {way}"), "an I/O command", "an admin command");
+    for (fault, seen, of_admin) in outcomes {
+        print_row(fault.name(), &seen, &of_admin);
         if !documented.get(fault.name()).is_some_and(|all| all.contains(&seen.as_str())) {
             wrong.push(format!("| `{}` | {seen} |", fault.name()));
         }

@@ -1,10 +1,11 @@
 //! Errors in the options, or in the files and memory that they name.
 
 use super::keys::KEYS;
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
+use upcie_core::Chain;
 
 /// The reason why there is no embedded controller.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No option has this name.
@@ -82,6 +83,12 @@ pub enum Error {
     /// Doorbells or the connection to it failed.
     #[error(transparent)]
     Core(#[from] upcie_core::Error),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }
 
 impl From<Error> for crate::Error {

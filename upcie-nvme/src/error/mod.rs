@@ -4,6 +4,8 @@ mod kind;
 mod make;
 mod no_io;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use crate::spec::Status;
 pub use no_io::NoIo;

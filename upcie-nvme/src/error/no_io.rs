@@ -1,10 +1,11 @@
 //! The reasons why a controller takes no I/O.
 
 use crate::spec::Status;
+use std::fmt;
 
 /// The reason why a controller takes no I/O, though it is up and admin commands work. Queue pairs and the
 /// blocking calls are refused with it, and [`Controller::check_io`](crate::Controller::check_io) returns it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIo {
     /// CAP.CSS has bit 7 and neither bit 0 nor bit 6.
@@ -33,4 +34,10 @@ pub enum NoIo {
         /// The status of the command.
         status: Status,
     },
+}
+
+impl fmt::Debug for NoIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

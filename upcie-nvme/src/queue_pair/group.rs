@@ -193,7 +193,6 @@ impl QueueGroup {
 }
 
 /// A member of a [`QueueGroup`] that can't be waited for.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct GroupError {
     /// Index of the member; `None` if the system can't wait for all of them together.
@@ -203,6 +202,12 @@ pub struct GroupError {
 }
 
 impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }

@@ -162,9 +162,7 @@ pub(super) fn run(
     (mut tries, order): (Tries, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf, Option<u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<u64> {
-    if controller.is_inherited() {
-        controller.check_owner(&what())?;
-    }
+    controller.check_owner_of(what)?;
     let _budget = limit.budget();
     let mut again = None;
     loop {

@@ -67,8 +67,8 @@ impl Namespace {
     pub(super) fn write_at_limited(&self, offset: u64, bytes: &[u8], limit: &mut Limit<'_>) -> Result<()> {
         self.check_bytes(NvmOpcode::WRITE, offset, bytes.len())?;
         let block = self.block_size();
-        let what = self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
-        self.controller.check_owner(&what)?;
+        let what = || self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
+        self.controller.check_owner_of(&what)?;
         let _alone = self.controller.enter_edges(limit, &what)?;
         let mut written = 0;
         while written < bytes.len() {

@@ -216,7 +216,7 @@ fn a_controller_without_io_opens_and_says_why() {
         Failure::NoIo { reason, .. } => *reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80 });
+    assert!(matches!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80, .. }));
     assert_eq!(reason("depth=1"), NoIo::QueueEntries);
 }
 

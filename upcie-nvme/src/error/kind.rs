@@ -101,6 +101,9 @@ mod tests {
         let error = namespace.read(u64::MAX, &mut controller.alloc(512).unwrap()).unwrap_err();
         assert_eq!((error.kind(), error.device()), (ErrorKind::Refused, Some(controller.name())));
         assert!(error.operation().is_some_and(|operation| operation.contains("of 512 bytes at block")));
+        let beyond = namespace.read_at(1 << 20, &mut [0; 8]).unwrap_err();
+        assert_eq!(beyond.operation(), Some("Read (02h) of 8 bytes at byte 1048576 of namespace 1"));
+        assert!(beyond.to_string().ends_with("of namespace 1: the namespace has 1048576 bytes"), "{beyond}");
         let missing = Controller::open("vfio-user:/nowhere/at/all").unwrap_err();
         assert!(missing.device().is_some_and(|device| device.contains("/nowhere/at/all")), "{missing:?}");
     }

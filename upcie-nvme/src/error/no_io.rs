@@ -10,6 +10,7 @@ use std::fmt;
 pub enum NoIo {
     /// CAP.CSS has bit 7 and neither bit 0 nor bit 6.
     #[error("it has no I/O command set: CAP.CSS is {css:#04x}, so it takes admin commands only")]
+    #[non_exhaustive]
     AdminOnly {
         /// CAP.CSS.
         css: u8,
@@ -21,6 +22,7 @@ pub enum NoIo {
     #[error(
         "it requires queue entries of 2^{sqes} and 2^{cqes} bytes (SQES, CQES), and this driver's have 2^6 and 2^4"
     )]
+    #[non_exhaustive]
     EntrySizes {
         /// Log2 of the least bytes of a submission queue entry.
         sqes: u8,
@@ -30,6 +32,7 @@ pub enum NoIo {
     /// The controller refused Set Features (Number of Queues), as degraded controllers do. The SMART log and
     /// the error log may tell more.
     #[error("it grants no I/O queues: Set Features (Number of Queues) failed: {status}")]
+    #[non_exhaustive]
     NoQueues {
         /// The status of the command.
         status: Status,

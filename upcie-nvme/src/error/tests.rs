@@ -8,7 +8,7 @@ use crate::{
     spec::{Key, ProtectionField, Status},
 };
 use std::error::Error as AnyError;
-use upcie_core::{Chain, dma::DmaBuf};
+use upcie_core::{Chain, ErrorKind, dma::DmaBuf};
 
 /// Returns a value of each public error type.
 fn all() -> Vec<Box<dyn AnyError>> {
@@ -48,4 +48,21 @@ fn errors_print_in_main_as_in_the_tools() {
         format!("emu: Read (02h) failed: {}", Status::WRITE_FAULT),
         "the causes are part of it"
     );
+}
+
+#[test]
+fn errors_of_groups_and_options_tell_their_kind() {
+    let error = Error::of_status("emu", "Read (02h)", Status::INTERNAL_ERROR);
+    let group = GroupError { member: Some(1), error };
+    assert_eq!((group.kind(), group.device(), group.is_retryable()), (ErrorKind::Status, Some("emu"), true));
+    #[cfg(feature = "emu")]
+    {
+        let option = crate::emu::Error::option("colour=red", "no colours");
+        assert_eq!(
+            (option.kind(), option.device(), option.is_retryable()),
+            (ErrorKind::Argument, None, false)
+        );
+        let below = crate::emu::Error::Core(upcie_core::Error::gone("vfio-user:/socket", "serving"));
+        assert_eq!((below.kind(), below.device()), (ErrorKind::Gone, Some("vfio-user:/socket")));
+    }
 }

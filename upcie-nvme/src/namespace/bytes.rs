@@ -111,7 +111,6 @@ impl Namespace {
             return Ok(());
         }
         let operation = self.bytes_text(opcode, offset, len);
-        let reason = format!("{operation}: the namespace has {size} bytes");
-        Err(Error::argument(self.controller.name(), reason))
+        Err(Error::argument_of(self.controller.name(), operation, format!("the namespace has {size} bytes")))
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     wait::{LOOK, Outcome, SpinPolicy, Wait, Waiting, wait},
 };
 use std::{error, fmt, time::Duration};
-use upcie_core::{clock::SharedClock, deadline::Stopwatch, irq::PollSet};
+use upcie_core::{ErrorKind, clock::SharedClock, deadline::Stopwatch, irq::PollSet};
 
 /// Waits until any of several queue pairs has a completion, by polling, by interrupts or adaptively.
 ///
@@ -199,6 +199,23 @@ pub struct GroupError {
     pub member: Option<usize>,
     /// The reason.
     pub error: Error,
+}
+
+impl GroupError {
+    /// Returns the [classification](Error::kind) of the reason.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind()
+    }
+
+    /// Returns the name of the member's [controller](Error::device).
+    pub fn device(&self) -> Option<&str> {
+        self.error.device()
+    }
+
+    /// Tells whether the same wait [may succeed later](Error::is_retryable).
+    pub fn is_retryable(&self) -> bool {
+        self.error.is_retryable()
+    }
 }
 
 impl fmt::Display for GroupError {

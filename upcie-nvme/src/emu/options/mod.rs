@@ -282,7 +282,7 @@ impl Options {
                 };
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
-            "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
+            "sgl" => self.sgl = value.parse().map_err(|_| bad("true, dwords or false"))?,
             "hmb" => {
                 let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;
                 self.hmb = bytes(fits, "a multiple of 64K up to 1G")?;

@@ -10,7 +10,7 @@ use upcie_core::vfio_user::{
     VfioUserDevice,
     server::{Backend, CONFIG_REGION, Client, Layout, Server},
 };
-use upcie_nvme::{Controller, Result, emu::Emulator};
+use upcie_nvme::{Controller, ControllerBuilder, Result, emu::Emulator};
 
 /// Changes each access to the registers, which are accessed by message.
 pub trait Registers: Send + 'static {
@@ -90,6 +90,22 @@ impl<R: Registers> Backend for Odd<R> {
 /// # Panics
 /// Panics if the controller can't be made or connected to.
 pub fn open(emu: &str, registers: impl Registers, timeout: Duration) -> Result<Controller> {
+    open_by(Controller::builder().timeout(timeout), emu, registers, timeout)
+}
+
+/// Brings up a controller like [`open`], by a builder. The server answers each message within `timeout`.
+///
+/// # Errors
+/// Fails as bring-up does.
+///
+/// # Panics
+/// Panics like [`open`].
+pub fn open_by(
+    builder: ControllerBuilder,
+    emu: &str,
+    registers: impl Registers,
+    timeout: Duration,
+) -> Result<Controller> {
     let inner = Emulator::new(&emu.parse().expect("options")).expect("a controller");
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     thread::spawn(move || {
@@ -98,5 +114,5 @@ pub fn open(emu: &str, registers: impl Registers, timeout: Duration) -> Result<C
         let _ = Server::new().serve_stream(theirs, &mut Odd { inner, registers }, &never);
     });
     let client = VfioUserDevice::with_deadline(ours, "odd", None, timeout).expect("a server");
-    Controller::builder().timeout(timeout).from_device(Arc::new(client))
+    builder.from_device(Arc::new(client))
 }

@@ -12,7 +12,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
-use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, soak, words};
+use crate::checks::{
+    assembly, examples, instructions, layers, licences, package, planted, simulation, soak, words,
+};
 use crate::lab::c_programs;
 use crate::lab::fio;
 use crate::lab::install;
@@ -235,6 +237,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     run.step("features", features)?;
     run.step("layers", layers::check)?;
     run.step("words", words::check)?;
+    run.step("examples", examples::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
     run.step("simulation", simulation::check)?;

@@ -53,7 +53,7 @@ impl Namespace {
     /// Writes all of `bytes` at a byte offset, and waits for it, as long as [`write`](Self::write) does at most. Offset and length
     /// are arbitrary. A block that is written in part is read first, and written back. No other `write_at` of this process on the
     /// same controller can come between, and the wait for it counts; if a [`write`](Self::write), a command on a queue or another
-    /// host writes that block meanwhile, its data is lost.
+    /// host writes that block meanwhile, its data is lost. It takes no flags: [`flush`](Self::flush) makes the data durable.
     ///
     /// # Errors
     /// The range exceeds the namespace (nothing is written then). Otherwise those of [`write`](Self::write),

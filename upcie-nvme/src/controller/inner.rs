@@ -29,8 +29,9 @@ use upcie_core::{
     gate::{Gate, Pass},
 };
 
-/// A controller that is up: parts with fields and invariants of their own. Its methods are those that need several parts, in
-/// files by subject: `commands` (admin commands), `queues` (queue pairs), `let_go` (the end of a controller).
+/// A controller that is up: parts with fields and invariants of their own, in the order in which they are dropped. Its
+/// methods are those that need several parts, in files by subject: `commands` (admin commands), `queues` (queue pairs),
+/// `let_go` (the end of a controller), `reset`, and others.
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
     pub(super) admin: Admin,

@@ -40,6 +40,7 @@ const IDLE_ROUNDS: u32 = 256;
 /// assert_eq!(machine.next_due(), None, "nothing is in flight");
 /// # Ok::<(), upcie_nvme::emu::Error>(())
 /// ```
+// The parts of a controller that its registers reach. What they set off is in a file for each subject: actions, power, faults.
 #[derive(Debug)]
 pub struct Machine<M = Storage> {
     pub(super) layout: Layout,

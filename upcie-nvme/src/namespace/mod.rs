@@ -57,6 +57,7 @@ use upcie_core::dma::DmaBuf;
 /// ```
 ///
 /// It can be sent to, and shared between, threads; a clone is the same handle.
+// Its methods are in a file for each kind of call.
 #[derive(Clone)]
 pub struct Namespace {
     extent: Extent,

@@ -4,7 +4,7 @@ use super::{Fault, FaultPlan, FaultRule};
 use crate::spec::{Command, Status};
 use std::{collections::VecDeque, time::Duration};
 
-/// The effects of all rules on one command.
+/// The effects of all rules on one command: a field for each kind of fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effects {
     pub delay: Duration,

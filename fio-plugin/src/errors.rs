@@ -1,8 +1,7 @@
 //! Errors as errno values and as lines of text.
 
-use std::error::Error as _;
 use upcie_nvme::{
-    Error, ErrorKind, Failure as Cause, Refusal,
+    Error, Refusal,
     spec::Status,
     upcie_core::{self, Chain},
 };
@@ -37,23 +36,9 @@ impl From<upcie_core::Error> for Failure {
     }
 }
 
-/// Returns the errno that fio shows with the text.
+/// Returns the errno that fio shows with the text: for a status that of the kernel's block layer.
 fn errno(error: &Error) -> i32 {
-    if let Some(status) = error.status() {
-        return of_status(status);
-    }
-    let system = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    match error.kind() {
-        ErrorKind::Timeout => libc::ETIMEDOUT,
-        ErrorKind::Gone | ErrorKind::NotFound => libc::ENODEV,
-        ErrorKind::Unsupported => libc::EOPNOTSUPP,
-        ErrorKind::Memory => libc::ENOMEM,
-        ErrorKind::Argument => libc::EINVAL,
-        _ => match error.failure() {
-            Cause::Core(_) => system.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EINVAL),
-            _ => libc::EIO,
-        },
-    }
+    error.status().map_or_else(|| error.errno(), of_status)
 }
 
 /// Errno values of statuses, as in the kernel's block layer, except for statuses that the kernel does not distinguish:

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
-use upcie_core::clock::Clock;
+use upcie_core::clock::{Clock, SystemClock};
 use upcie_nvme::{
     Controller, Failure, NoIo, Wait,
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
@@ -247,7 +247,7 @@ fn a_controller_without_io_opens_and_says_why() {
         Failure::NoIo { reason, .. } => *reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80 });
+    assert!(matches!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80, .. }));
     assert_eq!(reason("depth=1"), NoIo::QueueEntries);
 }
 
@@ -265,10 +265,15 @@ impl Registers for NoEntries {
     }
 
     fn read_config(&mut self, offset: u64, data: &mut [u8]) {
-        let ids = [self.vendor.to_le_bytes(), self.device.to_le_bytes()].concat();
-        for (byte, id) in data.iter_mut().zip(ids.into_iter().skip(offset as usize)) {
-            *byte = id;
-        }
+        show_ids([self.vendor, self.device], offset, data);
+    }
+}
+
+/// Puts PCI ids into bytes that were read at an offset into configuration space.
+fn show_ids(ids: [u16; 2], offset: u64, data: &mut [u8]) {
+    let ids = ids.map(u16::to_le_bytes).concat();
+    for (byte, id) in data.iter_mut().zip(ids.into_iter().skip(offset as usize)) {
+        *byte = id;
     }
 }
 
@@ -286,6 +291,82 @@ fn queues_of_one_entry_are_a_known_drives_mistake() {
         let error = other.check_io().unwrap_err();
         assert!(matches!(error.failure(), Failure::NoIo { reason: NoIo::QueueEntries, .. }), "{error:?}");
         says(&error, &["odd", "CAP.MQES is 0"]);
+    }
+}
+
+/// A clock whose sleeps of [`LONG`](Self::LONG) and more take no time, and return early.
+#[derive(Debug, Default)]
+struct Leaping {
+    /// Milliseconds ahead of the system's clock.
+    ahead: AtomicU64,
+}
+
+impl Leaping {
+    const LONG: Duration = Duration::from_millis(100);
+}
+
+impl Clock for Leaping {
+    fn now(&self) -> Duration {
+        SystemClock.now() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        if time < Self::LONG {
+            SystemClock.sleep(time);
+        } else {
+            self.ahead.fetch_add(Self::LONG.as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A device with PCI ids that notes how long it was left alone after CC.EN was cleared.
+struct Resting {
+    ids: [u16; 2],
+    clock: Arc<Leaping>,
+    /// The time at which CC.EN was cleared, until CSTS is read.
+    cleared: Option<Duration>,
+    rests: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Registers for Resting {
+    fn read(&mut self, offset: u64, _data: &mut [u8]) {
+        if offset == CSTS {
+            let now = self.clock.now();
+            self.rests.lock().unwrap().extend(self.cleared.take().map(|cleared| now - cleared));
+        }
+    }
+
+    fn read_config(&mut self, offset: u64, data: &mut [u8]) {
+        show_ids(self.ids, offset, data);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        if let (CC, Ok(bytes)) = (offset, data.try_into()) {
+            let cc = Configuration::from_bits(u32::from_le_bytes(bytes));
+            self.cleared = (!cc.en()).then(|| self.clock.now());
+        }
+        true
+    }
+}
+
+/// Some controllers fail if CSTS is read soon after CC.EN is cleared: they are left alone for 2.3 s, others are not.
+#[test]
+fn a_known_controller_rests_after_a_stop() {
+    for (ids, needs_rest) in [([0x1c58, 0x0003], true), ([0x1b36, 0x0010], false)] {
+        let (clock, rests) = (Arc::new(Leaping::default()), Arc::new(Mutex::new(Vec::new())));
+        let registers = Resting { ids, clock: clock.clone(), cleared: None, rests: rests.clone() };
+        let builder = Controller::builder().clock(clock.clone());
+        let controller = odd::open_with("size=4M", registers, TIMEOUT, builder).unwrap();
+        controller.reset().unwrap();
+        serves(&controller);
+        drop(controller);
+        let rests = rests.lock().unwrap();
+        assert!(rests.len() >= 2, "the reset and the end each clear CC.EN: {rests:?}");
+        if needs_rest {
+            assert!(rests.iter().all(|rest| *rest >= Duration::from_millis(2300)), "{rests:?}");
+        } else {
+            assert_eq!(clock.ahead.load(Ordering::Relaxed), 0, "no long sleep");
+        }
     }
 }
 

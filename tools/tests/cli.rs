@@ -3,7 +3,7 @@
 
 mod program;
 
-use program::{Dir, complains, fails, feed, run_upcie as run, succeeds, upcie};
+use program::{Dir, bytes, complains, fails, feed, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,6 @@ use std::{
     io::Read,
     process::{Command, Stdio},
 };
-
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
-}
 
 #[test]
 fn info_counts_the_interrupts_of_each_kind() {

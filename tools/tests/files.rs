@@ -3,17 +3,13 @@
 mod program;
 
 use nix::{sys::signal::Signal, unistd::Pid};
-use program::{Dir, Served, complains, fails, run_upcie as run, succeeds, upcie};
+use program::{Dir, Served, bytes, complains, fails, run_upcie as run, succeeds, upcie};
 use std::{
     fs,
     io::Write,
     os::unix::fs::{PermissionsExt, symlink},
     process::Stdio,
 };
-
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
-}
 
 /// Makes other names of a file.
 fn names(dir: &Dir, file: &str) -> Vec<String> {

@@ -3,12 +3,11 @@
 use std::{
     borrow::Cow,
     cell::RefCell,
-    error::Error as _,
     ffi::{CStr, CString, c_char, c_int},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 use upcie_nvme::{
-    Error, ErrorKind, Failure as Cause, Refusal,
+    Error, Refusal,
     upcie_core::{self, Chain},
 };
 
@@ -35,30 +34,13 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(errno(&error), Chain(&error).to_string())
+        Self::new(error.errno(), Chain(&error).to_string())
     }
 }
 
 impl From<upcie_core::Error> for Failure {
     fn from(error: upcie_core::Error) -> Self {
         Error::from(error).into()
-    }
-}
-
-/// Returns the errno of an error.
-fn errno(error: &Error) -> c_int {
-    let system = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    match (error.kind(), error.failure()) {
-        (_, Cause::Reset { .. }) => libc::ECONNRESET,
-        (ErrorKind::Timeout, _) => libc::ETIMEDOUT,
-        (ErrorKind::Gone | ErrorKind::NotFound, _) => libc::ENODEV,
-        (ErrorKind::Unsupported, _) => libc::ENOTSUP,
-        (ErrorKind::Memory, _) => libc::ENOMEM,
-        (ErrorKind::Argument, _) => libc::EINVAL,
-        (ErrorKind::Busy, _) => libc::EBUSY,
-        (ErrorKind::Protocol, _) => libc::EPROTO,
-        (_, Cause::Core(_)) => system.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EIO),
-        _ => libc::EIO,
     }
 }
 

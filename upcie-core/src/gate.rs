@@ -39,6 +39,7 @@ struct Place<'g, T> {
 
 /// Exclusive access to the value, until this is dropped.
 #[derive(Debug)]
+#[must_use = "the gate is free again once it is dropped"]
 pub struct Pass<'g, T> {
     gate: &'g Gate<T>,
     /// `None` while it is dropped.

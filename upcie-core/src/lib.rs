@@ -40,4 +40,4 @@ pub mod vfio;
 pub mod vfio_user;
 
 pub use error::{Chain, Error, ErrorKind, Failure, Result};
-pub use open::{Transport, open, probe};
+pub use open::{Transport, open, open_within, probe};

@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
-    let blocks_per_read = (4096 / namespace.block_size()) as u64;
+    namespace.check_usable()?;
+    // 4 KiB, or a block where blocks are longer.
+    let len = namespace.block_size().max(4096);
+    let blocks_per_read = (len / namespace.block_size()) as u64;
     let reads_in_all = namespace.blocks() / blocks_per_read;
 
     // One entry of the rings stays empty. The tag that goes with each command, here its number, may be of any type.
@@ -23,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Fill it. A buffer moves into its command, and nobody sees it until the command is done.
     let mut turn = queue.turn()?;
     while turn.room() > 0 {
-        turn.read(&namespace, 0, controller.alloc(4096)?, submitted)?;
+        turn.read(&namespace, 0, controller.alloc(len)?, submitted)?;
         submitted += 1;
     }
     drop(turn); // The doorbell: the controller starts here.
@@ -43,6 +46,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         // Dropped: each doorbell is written once, however many commands there were.
     }
-    println!("{READS} reads of 4 KiB in {:?}", start.elapsed());
+    println!("{READS} reads of {len} bytes in {:?}", start.elapsed());
     Ok(())
 }

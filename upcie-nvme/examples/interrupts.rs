@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         queue.turn()?.read(&namespace, 0, controller.alloc(4096)?, "a read")?;
         assert!(queue.wait(how, LIMIT)?, "no completion within {LIMIT:?}");
         for done in queue.turn()? {
-            println!("{how:?}: {} is done: {}", done.tag(), done.status().meaning());
+            done.result()?;
+            println!("{how:?}: {} is done", done.tag());
         }
     }
 
@@ -31,7 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while left > 0 {
         queue.arm()?;
         for done in queue.turn()? {
-            println!("epoll: {} is done: {}", done.tag(), done.status().meaning());
+            done.result()?;
+            println!("epoll: {} is done", done.tag());
             left -= 1;
         }
         if left > 0 {

@@ -6,9 +6,6 @@ use crate::{Address, Controller, ControllerBuilder, Error, Result, controller::c
 use std::{sync::Arc, time::Duration};
 use upcie_core::{deadline::Budget, device::Device};
 
-#[cfg(feature = "vfio-user")]
-use upcie_core::vfio_user::VfioUserDevice;
-
 impl Controller {
     /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
     ///
@@ -96,11 +93,5 @@ where
     };
     check_class(&address)?;
     let _budget = Budget::new(timeout);
-    Ok(match &address {
-        #[cfg(feature = "vfio-user")]
-        upcie_core::device::Address::VfioUser(path) => {
-            Arc::new(VfioUserDevice::connect_within(path, timeout)?)
-        }
-        other => upcie_core::open(other)?,
-    })
+    Ok(upcie_core::open_within(&address, timeout)?)
 }

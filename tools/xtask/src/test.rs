@@ -12,7 +12,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
-use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, soak, words};
+use crate::checks::{
+    assembly, examples, instructions, layers, licences, package, planted, simulation, soak, words,
+};
 use crate::lab::c_programs;
 use crate::lab::fio;
 use crate::lab::install;
@@ -35,11 +37,35 @@ const PROGRAMS: [(&[&str], &[&str], &str); 4] = [
     (&["host_python"], &["python3", "-c", "import ensurepip, venv"], "python3-venv"),
 ];
 /// Second architecture that the libraries must build for.
-const AARCH64: &str = "aarch64-unknown-linux-gnu";
+const AARCH64: RustPart = RustPart {
+    name: "aarch64-unknown-linux-gnu",
+    list: &["target", "list", "--installed"],
+    install: &["target", "add", "aarch64-unknown-linux-gnu"],
+};
 /// Bytes that a run writes at most when nothing is built yet.
 const WHOLE_RUN: u64 = 8 << 30;
 /// Oldest Rust that builds the libraries: `rust-version` in Cargo.toml.
-const MSRV: &str = "1.85";
+const MSRV: RustPart = RustPart {
+    name: "1.85",
+    list: &["toolchain", "list"],
+    install: &["toolchain", "install", "1.85", "--profile", "minimal"],
+};
+/// The libraries with all of their features but `testing`, which no program uses.
+const LIBRARIES: [&str; 6] = [
+    "--package",
+    "upcie-core",
+    "--package",
+    "upcie-nvme",
+    "--features",
+    "upcie-nvme/async,upcie-nvme/fault-files,upcie-nvme/serde",
+];
+
+/// A target or a toolchain that rustup installs.
+struct RustPart {
+    name: &'static str,
+    list: &'static [&'static str],
+    install: &'static [&'static str],
+}
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -198,31 +224,21 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     run.step("format", |workspace| process::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run.step("clippy", |workspace| process::run(&mut workspace.cargo(&clippy)))?;
-    let libraries = ["--package", "upcie-core", "--package", "upcie-nvme", "--features", "upcie-nvme/async"];
-    let docs = [&["doc", "--quiet", "--no-deps"][..], &libraries].concat();
+    let docs = [&["doc", "--quiet", "--no-deps"][..], &LIBRARIES].concat();
     run.step("docs", |workspace| process::run(workspace.cargo(&docs).env("RUSTDOCFLAGS", "-D warnings")))?;
-    let targets = process::output(Command::new("rustup").args(["target", "list", "--installed"]));
-    if targets.is_ok_and(|targets| targets.lines().any(|target| target == AARCH64)) {
-        let libraries =
-            ["check", "--quiet", "--target", AARCH64, "--package", "upcie-core", "--package", "upcie-nvme"];
-        run.step("aarch64", |workspace| process::run(&mut workspace.cargo(&libraries)))?;
-    } else if run.choice.wants("aarch64") {
-        log!("skipping aarch64: its target is missing (`rustup target add {AARCH64}`)");
-    }
-    let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]));
-    if toolchains.is_ok_and(|list| list.lines().any(|name| name.starts_with(MSRV))) {
-        run.step("msrv", |workspace| {
-            let check = ["run", MSRV, "cargo", "check", "--quiet", "-p", "upcie-core", "-p", "upcie-nvme"];
-            let target = workspace.target.join("msrv");
-            let mut command = Command::new("rustup");
-            process::run(command.args(check).current_dir(&workspace.root).env("CARGO_TARGET_DIR", target))
-        })?;
-    } else if run.choice.wants("msrv") {
-        log!("skipping Rust {MSRV}: it is missing (`rustup toolchain install {MSRV}`)");
-    }
+    step_with(run, "aarch64", &AARCH64, |workspace| {
+        process::run(workspace.cargo(&["check", "--quiet", "--target", AARCH64.name]).args(LIBRARIES))
+    })?;
+    step_with(run, "msrv", &MSRV, |workspace| {
+        let mut command = Command::new("rustup");
+        command.args(["run", MSRV.name, "cargo", "check", "--quiet"]).args(LIBRARIES);
+        command.current_dir(&workspace.root).env("CARGO_TARGET_DIR", workspace.target.join("msrv"));
+        process::run(&mut command)
+    })?;
     run.step("features", features)?;
     run.step("layers", layers::check)?;
     run.step("words", words::check)?;
+    run.step("examples", examples::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
     run.step("simulation", simulation::check)?;
@@ -235,7 +251,38 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Builds the libraries with the sets of features that make sense; all of them together are built by every other step.
+/// Runs a step that needs a part of Rust. Where the part is missing, CI installs it by rustup, and fails the step without
+/// it; a run by hand skips the step.
+fn step_with(
+    run: &mut Run<'_>,
+    name: &str,
+    part: &RustPart,
+    work: impl FnOnce(&Workspace) -> Result<()>,
+) -> Result<()> {
+    let list = process::output(Command::new("rustup").args(part.list)).unwrap_or_default();
+    // The name of a toolchain goes on with its architecture.
+    let is_there = list.lines().any(|line| {
+        line.strip_prefix(part.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    let install = part.install.join(" ");
+    if !is_there && !run.strict {
+        if run.choice.wants(name) {
+            log!("skipping {name}: {} is missing (`rustup {install}`)", part.name);
+        }
+        return Ok(());
+    }
+    run.step(name, |workspace| {
+        if !is_there {
+            log!("rustup {install}");
+            let mut command = Command::new("rustup");
+            process::run(command.args(part.install).current_dir(&workspace.root))?;
+        }
+        work(workspace)
+    })
+}
+
+/// Builds the libraries with the sets of features that make sense; all of them together are built by every other step. Runs
+/// the tests of what is refused without features.
 fn features(workspace: &Workspace) -> Result<()> {
     let sets = [
         ("upcie-core", &["", "bind", "uio", "vfio-user-client", "vfio-user-server", "bind,uio"][..]),
@@ -247,6 +294,8 @@ fn features(workspace: &Workspace) -> Result<()> {
                 ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", set];
             process::run(workspace.cargo(&clippy).args(["--", "-D", "warnings"]))?;
         }
+        let test = ["test", "--quiet", "--package", package, "--no-default-features", "--test", "left_out"];
+        process::run(&mut workspace.cargo(&test))?;
     }
     Ok(())
 }

@@ -7,6 +7,34 @@ use std::fmt;
 ///
 /// It owns the file descriptors that keep its mappings alive.
 ///
+/// ```
+/// use upcie_core::{
+///     Result,
+///     dma::{DmaSpace, Mapper},
+///     memory::{Memory, PageSize},
+/// };
+///
+/// /// No device at all.
+/// #[derive(Debug)]
+/// struct Nobody;
+///
+/// // SAFETY: there is no device that could reach memory.
+/// unsafe impl Mapper for Nobody {
+///     fn map(&self, _iova: u64, _memory: &Memory) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn unmap(&self, _iova: u64, _len: u64) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// let space = DmaSpace::new("nobody", [0x1000..=0xffff_ffff], 4096, Box::new(Nobody));
+/// let region = space.map(Memory::new(64 << 10, PageSize::Small)?)?;
+/// assert!(region.iova(0) >= 0x1000);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+///
 /// # Safety
 /// The device reaches at `iova` exactly the memory that was mapped there. Once `unmap` has returned `Ok`, the device
 /// reaches none of it: the memory is freed then.

@@ -11,6 +11,19 @@ use std::{
 };
 
 /// Memory of a file that this process has mapped; unmapped when dropped.
+///
+/// ```
+/// use std::{fs::File, os::fd::AsFd};
+/// use upcie_core::mmio::Mapping;
+///
+/// let path = std::env::temp_dir().join(format!("upcie-mapping-{}", std::process::id()));
+/// let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+/// std::fs::remove_file(&path)?;
+/// file.set_len(4096)?;
+/// let mapping = Mapping::new(file.as_fd(), 0, 4096, "a file")?;
+/// assert_eq!(mapping.len(), 4096);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
     base: NonNull<u8>,

@@ -14,13 +14,28 @@ use crate::{
     pci::{Bdf, Function},
     vfio::VfioDevice,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Opens the device at `address`.
+/// Opens the device at `address`. A vfio-user server has 5 s for each of its answers.
 ///
 /// # Errors
 /// Each cause has an error of its own, which says what to do.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
+    open_by(address, None)
+}
+
+/// Opens the device at `address` like [`open`]; a vfio-user server has `timeout` for each of its answers. The other transports
+/// have no such deadline.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_within(address: &Address, timeout: Duration) -> Result<Arc<dyn Device>> {
+    open_by(address, Some(timeout))
+}
+
+fn open_by(address: &Address, timeout: Option<Duration>) -> Result<Arc<dyn Device>> {
+    #[cfg(not(feature = "vfio-user-client"))]
+    let _ = timeout;
     tracing::debug!(address = %address.without_token(), "opening");
     if let Some(bdf) = address.bdf() {
         // A function whose unbinding waits for its user looks free, but the kernel does not give it out.
@@ -28,7 +43,10 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
     }
     match address {
         #[cfg(feature = "vfio-user-client")]
-        Address::VfioUser(path) => Ok(Arc::new(VfioUserDevice::connect(path)?)),
+        Address::VfioUser(path) => Ok(Arc::new(match timeout {
+            Some(timeout) => VfioUserDevice::connect_within(path, timeout)?,
+            None => VfioUserDevice::connect(path)?,
+        })),
         Address::Pci(bdf) => open_pci(*bdf),
         Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) | Address::Token(..) => {
             Ok(VfioDevice::open(address)?)

@@ -20,6 +20,7 @@ const CLASS_NVME: u32 = 0x01_08_02;
 /// }
 /// # Ok::<(), upcie_core::Error>(())
 /// ```
+// Its methods are in a file for each subject: drivers, virtual functions, VMD, the kernel's lockdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Function {

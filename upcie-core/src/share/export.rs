@@ -3,17 +3,18 @@
 use super::message::Description;
 use crate::{
     Error, Result,
+    deadline::Stopwatch,
     dma::Region,
     socket::{Fault, poll_for, send_some},
 };
 use nix::poll::{PollFd, PollFlags};
 use std::{
     os::{fd::AsFd, unix::net::UnixStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// The longest timeout: with a longer one `Instant` could overflow.
-const LATEST: Duration = Duration::from_secs(1 << 31);
+/// The longest sleep between two looks at the time: an interval that is much longer counts as a stop of the process.
+const NAP: Duration = Duration::from_millis(100);
 
 const SENDING: &str = "sending a region to another process";
 
@@ -57,13 +58,14 @@ impl Region {
         // SAFETY: the memory is shared, so no reference to its bytes is formed. The module's docs say what a process may
         // do with the pages of a named file.
         let file = unsafe { memory.file() };
-        let (end, mut sent) = (deadline(timeout), 0);
+        let (mut patience, mut sent) = (Patience::new(timeout), 0);
         while sent < bytes.len() {
             // The descriptor goes with the first byte only.
             let fds = if sent == 0 { &[file][..] } else { &[] };
             sent += match send_some(to, &bytes[sent..], fds) {
                 Ok(0) => {
-                    wait(to, PollFlags::POLLOUT, end)
+                    patience
+                        .wait(to, PollFlags::POLLOUT)
                         .map_err(|fault| explain(fault, device, SENDING, timeout))?;
                     0
                 }
@@ -75,18 +77,25 @@ impl Region {
     }
 }
 
-/// Returns the end of `timeout`.
-pub(super) fn deadline(timeout: Duration) -> Instant {
-    Instant::now() + timeout.min(LATEST)
+/// The time that a message may take, which does not run while the process is stopped.
+pub(super) struct Patience {
+    watch: Stopwatch<'static>,
+    timeout: Duration,
 }
 
-/// Waits for `events` until `end`.
-pub(super) fn wait(socket: &UnixStream, events: PollFlags, end: Instant) -> Result<(), Fault> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(Fault::Late);
+impl Patience {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { watch: Stopwatch::new(), timeout }
     }
-    poll_for(&mut [PollFd::new(socket.as_fd(), events)], left).map_err(Fault::Os)
+
+    /// Waits for `events`, a moment at most: the caller looks, and waits again.
+    pub(super) fn wait(&mut self, socket: &UnixStream, events: PollFlags) -> Result<(), Fault> {
+        let left = self.timeout.saturating_sub(self.watch.waited());
+        if left.is_zero() {
+            return Err(Fault::Late);
+        }
+        poll_for(&mut [PollFd::new(socket.as_fd(), events)], left.min(NAP)).map_err(Fault::Os)
+    }
 }
 
 /// Converts a fault of the connection to an error.

@@ -1,7 +1,7 @@
 //! The receiver's side of a shared region.
 
 use super::{
-    export::{deadline, explain, wait},
+    export::{Patience, explain},
     message::{Bad, Description, HEADER, Header, VERSION},
 };
 use crate::{
@@ -18,7 +18,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const DEVICE: &str = "a shared region";
@@ -76,10 +76,10 @@ impl SharedRegion {
             ),
             Bad::Content(reason) => broken(reason),
         };
-        let end = deadline(timeout);
+        let mut patience = Patience::new(timeout);
         let mut message = Incoming { from, own, has_begun: false, fds: Vec::new(), refused: 0 };
         let mut read = |target: &mut [u8]| {
-            message.fill(target, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
+            message.fill(target, &mut patience).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
         };
         let mut head = [0; HEADER];
         read(&mut head)?;
@@ -233,8 +233,8 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// Fills `target` until `end`.
-    fn fill(&mut self, mut target: &mut [u8], end: Instant) -> Result<(), Fault> {
+    /// Fills `target` while `patience` lasts.
+    fn fill(&mut self, mut target: &mut [u8], patience: &mut Patience) -> Result<(), Fault> {
         while !target.is_empty() {
             match self.read(target)? {
                 Some(0) => return Err(Fault::Closed),
@@ -242,7 +242,7 @@ impl Incoming<'_> {
                     self.has_begun = true;
                     target = &mut std::mem::take(&mut target)[received..];
                 }
-                None => wait(self.from, PollFlags::POLLIN, end)?,
+                None => patience.wait(self.from, PollFlags::POLLIN)?,
             }
         }
         Ok(())

@@ -193,13 +193,4 @@ mod tests {
         let text = upcie_core::Chain(&error).to_string();
         assert!(text.contains("\"colour\"") && text.contains("namespaces="), "{text}");
     }
-
-    #[cfg(not(feature = "emu"))]
-    #[test]
-    fn without_its_feature_emu_is_refused_with_the_reason() {
-        for text in ["emu", "emu:size=1M"] {
-            let error = text.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains("without the feature `emu`"), "{error}");
-        }
-    }
 }

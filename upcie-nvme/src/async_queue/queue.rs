@@ -14,6 +14,7 @@ use std::{fmt, rc::Rc};
 ///     queue
 /// }
 /// ```
+// Its methods are in a file for each kind of command.
 pub struct AsyncQueue {
     pub(super) shared: Rc<Shared>,
 }

@@ -17,6 +17,15 @@ const PIECE: u64 = 128 << 10;
 const READ: &str = "reading a boot partition";
 
 /// The boot partitions of a controller: two of one size.
+///
+/// ```
+/// let controller = upcie_nvme::Controller::open("emu:size=1M,boot-partitions=256K")?;
+/// if let Some(partitions) = controller.boot_partitions()? {
+///     let mut image = vec![0; partitions.size as usize];
+///     controller.read_boot_partition(partitions.active, 0, &mut image)?;
+/// }
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BootPartitions {

@@ -42,6 +42,20 @@ const LPA_TELEMETRY: u8 = 1 << 3;
 const ERRORS: u32 = 64;
 
 /// An asynchronous event of a controller, with the log page that the driver has read for it.
+///
+/// ```
+/// use upcie_nvme::Event;
+///
+/// fn report(event: &Event) {
+///     if let Some(namespaces) = event.changed_namespaces() {
+///         println!("get new handles to the namespaces {namespaces:?}");
+///     } else if let Some(health) = event.smart() {
+///         println!("{event}: {} K", health.temperature());
+///     } else {
+///         println!("{event}");
+///     }
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     raw: AsyncEvent,
@@ -121,6 +135,16 @@ impl fmt::Debug for Event {
 /// look was made in the last 25 ms, every 50 ms in both, and by a queue's turns after 1,024 without work or some 1,024
 /// completions (of a queue pair that was made, or waited for, since). Get new handles after the event: a later change is reported
 /// again. Dropping it ends this; events that the controller reports after that are kept for the next one.
+///
+/// ```
+/// let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+/// let mut events = controller.events()?;
+/// // Takes what was reported so far, and does not wait for more.
+/// while let Some(event) = events.try_next()? {
+///     println!("{event}");
+/// }
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Events {
     controller: Controller,

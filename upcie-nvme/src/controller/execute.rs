@@ -45,7 +45,7 @@ impl Controller {
         limit: &mut Limit<'_>,
     ) -> Result<C::Answer> {
         if let Some(reason) = command.refusal(self.identify()) {
-            return Err(Error::argument(self.name(), format!("{}: {reason}", C::OPCODE)));
+            return Err(Error::argument_of(self.name(), C::OPCODE.to_string(), reason));
         }
         let mut data = match C::OPCODE.direction() {
             DataDirection::FromController => vec![0; command.returns()],

@@ -88,7 +88,7 @@ impl Inner {
         match said {
             Some(effects) if !effects.supported() => {
                 let reason = missing(opcode.0, "admin_raw");
-                Err(Error::argument(self.name(), format!("{opcode}: {reason}")))
+                Err(Error::argument_of(self.name(), opcode.to_string(), reason))
             }
             said => Ok(said),
         }
@@ -111,7 +111,7 @@ impl Inner {
         match self.effects_page(set, limit)?.and_then(|page| of_io(&page, set, opcode)) {
             Some(effects) if !effects.supported() => {
                 let reason = missing(opcode, "submit_raw");
-                Err(Error::argument(self.name(), format!("{what}: {reason}")))
+                Err(Error::argument_of(self.name(), what, reason))
             }
             _ => Ok(()),
         }

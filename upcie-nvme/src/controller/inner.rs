@@ -29,8 +29,9 @@ use upcie_core::{
     gate::{Gate, Pass},
 };
 
-/// A controller that is up: parts with fields and invariants of their own. Its methods are those that need several parts, in
-/// files by subject: `commands` (admin commands), `queues` (queue pairs), `let_go` (the end of a controller).
+/// A controller that is up: parts with fields and invariants of their own, in the order in which they are dropped. Its
+/// methods are those that need several parts, in files by subject: `commands` (admin commands), `queues` (queue pairs),
+/// `let_go` (the end of a controller), `reset`, and others.
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
     pub(super) admin: Admin,
@@ -156,8 +157,12 @@ impl Inner {
 
     /// Enters the section in which one thread at a time rewrites part of a block, like
     /// [`enter_blocking`](Self::enter_blocking).
-    pub(crate) fn enter_edges(&self, limit: &Limit<'_>, operation: &str) -> Result<Pass<'_, ()>> {
-        self.link.enter(&self.calls.edges, limit, || operation.into(), "partial block writes")
+    pub(crate) fn enter_edges(
+        &self,
+        limit: &Limit<'_>,
+        operation: &dyn Fn() -> String,
+    ) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.calls.edges, limit, operation, "partial block writes")
     }
 
     /// Enters the section in which one thread at a time reads a boot partition, like
@@ -220,6 +225,11 @@ impl Inner {
 
     pub(crate) fn is_inherited(&self) -> bool {
         self.link.is_inherited()
+    }
+
+    /// Refuses a call like [`check_owner`](Self::check_owner), and makes its text for an error alone.
+    pub(crate) fn check_owner_of(&self, call: &dyn Fn() -> String) -> Result<()> {
+        if self.is_inherited() { self.check_owner(&call()) } else { Ok(()) }
     }
 
     /// Refuses `operation` in a forked child. Call it before taking a lock, which a thread that does not

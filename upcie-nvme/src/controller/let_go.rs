@@ -37,7 +37,7 @@ impl Inner {
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
         let device = || self.link.name.to_string();
         self.check_pci_error(what)?;
-        self.link.live.check_up(&self.link.name, &what())?;
+        self.link.live.check_up(&self.link.name, what)?;
         let resets = self.resets.count();
         let (error, is_stopped) = match self.link.registers.status() {
             Ok(status) if status.cfs() => (Error::fatal(device(), what()), !status.rdy()),

@@ -63,7 +63,7 @@ impl Controller {
         let what = name_of(command);
         self.inner.check_owner(&what)?;
         let refuse = |reason: String| Error::argument(self.name(), reason);
-        let plan = policy::plan(command).map_err(|why| refuse(format!("{what}: {why}")))?;
+        let plan = policy::plan(command).map_err(|why| Error::argument_of(self.name(), &*what, why))?;
         if data.len() as u64 != plan.len {
             return Err(refuse(format!(
                 "{what} transfers {} bytes here, the buffer has {}",

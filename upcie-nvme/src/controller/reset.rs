@@ -80,10 +80,10 @@ impl Inner {
         let waiting = self.limit_of(patience);
         let _pass = self.link.enter(&self.resets.gate, &waiting, || OPERATION.into(), "a reset")?;
         if kind == ResetKind::Controller || !self.link.live.may_come_back() {
-            self.link.live.check_up(&self.link.name, OPERATION)?;
+            self.link.live.check_up(&self.link.name, || OPERATION.into())?;
         }
         if self.resets.count() != seen {
-            return self.link.live.check_usable(&self.link.name, OPERATION);
+            return self.link.live.check_usable(&self.link.name, || OPERATION.into());
         }
         if of.is_some_and(Epoch::is_over) {
             return Ok(());
@@ -103,7 +103,7 @@ impl Inner {
         }
         // A program that sleeps until an interrupt of a queue finds out that it ended.
         self.vectors.wake_all(&self.link.name);
-        self.link.live.check_up(&self.link.name, OPERATION)?;
+        self.link.live.check_up(&self.link.name, || OPERATION.into())?;
         up?;
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
         let delays = self.tell_behavior(&mut limit);
@@ -119,7 +119,7 @@ impl Inner {
         let waiting = self.limit_of(patience);
         let operation = "stopping the controller";
         let _pass = self.link.enter(&self.resets.gate, &waiting, || operation.into(), "a reset")?;
-        self.link.live.check_up(&self.link.name, operation)?;
+        self.link.live.check_up(&self.link.name, || operation.into())?;
         let _resetting = self.resets.begin();
         let _budget = Budget::new(patience);
         let mut limit = self.limit();
@@ -152,7 +152,7 @@ impl Inner {
                 self.pause(&mut backoff, &what).map_err(|error| limit.tell(error))?;
             }
         }
-        self.link.live.check_usable(&self.link.name, &what())
+        self.link.live.check_usable(&self.link.name, what)
     }
 
     /// Ends the epoch and stops the controller, which lets go of all memory of it. The caller has the admin queue.

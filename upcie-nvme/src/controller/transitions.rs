@@ -79,9 +79,15 @@ fn reset(registers: &Registers, name: &str, cc: Configuration) -> Result<()> {
 
 /// Leaves the controller alone for the time that some need before their registers are read.
 pub(super) fn rest(registers: &Registers) {
-    let delay = registers.quirks().ready_delay;
-    if !delay.is_zero() {
-        registers.clock().sleep(delay);
+    let (clock, delay) = (registers.clock(), registers.quirks().ready_delay);
+    let start = clock.now();
+    // A sleep may end early.
+    loop {
+        let left = delay.saturating_sub(clock.now().saturating_sub(start));
+        if left.is_zero() {
+            return;
+        }
+        clock.sleep(left);
     }
 }
 

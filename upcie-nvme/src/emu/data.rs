@@ -25,14 +25,14 @@ pub enum Sgls {
 }
 
 impl FromStr for Sgls {
-    type Err = ();
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "false" => Ok(Self::None),
             "dwords" => Ok(Self::Dwords),
             "true" => Ok(Self::Bytes),
-            _ => Err(()),
+            _ => Err(format!("{text:?} is not true, dwords or false")),
         }
     }
 }

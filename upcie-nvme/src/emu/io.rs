@@ -28,7 +28,8 @@ pub(super) const FLUSH_BYTES: u64 = 64 << 10;
 /// Bytes of a command that are moved, compared or checked at a time; a longer one is carried out in pieces.
 pub(super) const PIECE: u64 = 1 << 20;
 
-/// Everything that an I/O command uses.
+/// Everything that an I/O command uses: one struct, so that a command borrows it once, beside the queues. The commands of a kind
+/// (zones, keys, metadata, copies, …) are in a file of their own.
 #[derive(Debug)]
 pub(super) struct Io<M> {
     pub media: M,

@@ -30,6 +30,17 @@ const IDLE_ROUNDS: u32 = 256;
 ///
 /// The caller forwards the host's accesses ([`read`](Self::read), [`write`](Self::write)), and calls
 /// [`step`](Self::step) as often as it likes: the controller looks at doorbells and moves data only there.
+///
+/// ```
+/// use upcie_nvme::emu::{Machine, Options};
+///
+/// let options: Options = "size=1M,lba=4096".parse()?;
+/// let machine = Machine::new(&options)?;
+/// assert_eq!(machine.namespace_size(), 1 << 20);
+/// assert_eq!(machine.next_due(), None, "nothing is in flight");
+/// # Ok::<(), upcie_nvme::emu::Error>(())
+/// ```
+// The parts of a controller that its registers reach. What they set off is in a file for each subject: actions, power, faults.
 #[derive(Debug)]
 pub struct Machine<M = Storage> {
     pub(super) layout: Layout,

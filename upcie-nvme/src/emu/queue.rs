@@ -41,7 +41,7 @@ pub(super) struct Held {
     pub dw1: u32,
 }
 
-/// A submission queue.
+/// A submission queue: its place and positions, and the commands that it has held back.
 #[derive(Debug)]
 pub(super) struct Sq {
     pub id: u16,

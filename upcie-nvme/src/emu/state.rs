@@ -33,7 +33,8 @@ const INVALID_DOORBELL: u8 = 0;
 /// Asynchronous event information for an error: an invalid doorbell write value.
 const INVALID_DOORBELL_VALUE: u8 = 1;
 
-/// The state that commands work on, beside the queues. The admin commands are in `admin` and `queue_commands`.
+/// The state that commands work on, beside the queues. A field is the state of one part of the specification (features,
+/// firmware, self-tests, …), and the commands of a part are in the file of that part.
 #[derive(Debug)]
 pub(super) struct Core<M> {
     pub options: Options,

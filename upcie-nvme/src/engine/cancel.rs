@@ -11,6 +11,27 @@ use upcie_core::dma::DmaBuf;
 /// The command Cancel (Base, "Cancel command"), for [`Turn::cancel`]: the controller is to end commands that are in flight on
 /// the same queue. [`Controller::cancel`](crate::Controller::cancel) makes one for all of them;
 /// [`of_namespace`](Self::of_namespace) and [`of_slot`](Self::of_slot) choose some.
+///
+/// ```
+/// use std::time::Duration;
+/// use upcie_nvme::{Controller, Wait};
+///
+/// let controller = Controller::open("emu:size=1M,latency=10s")?;
+/// let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().create::<&str>()?;
+/// let mut turn = queue.turn()?;
+/// turn.read(&namespace, 0, controller.alloc(4096)?, "slow")?;
+/// turn.cancel(controller.cancel()?.of_namespace(&namespace), "cancel")?;
+/// drop(turn);
+/// // Both come back, the read with its buffer.
+/// while queue.in_flight() > 0 {
+///     assert!(queue.wait(Wait::Poll, Duration::from_secs(30))?, "{}", queue.diagnose());
+///     for done in queue.turn()? {
+///         println!("{}: {}", done.tag(), done.status());
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Cancel<'n> {
     pub(crate) controller: u64,

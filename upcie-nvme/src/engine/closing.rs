@@ -20,7 +20,7 @@ impl<T> Queue<T> {
         }
         let operation = format!("using queue {qid}");
         match self.state {
-            _ if self.is_over() => match self.live.check_usable(&device, &operation) {
+            _ if self.is_over() => match self.live.check_usable(&device, || operation.clone()) {
                 Err(error) => error,
                 Ok(()) => Error::reset_queue(device, operation, qid),
             },

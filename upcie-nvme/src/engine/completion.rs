@@ -134,10 +134,7 @@ pub struct Refused<T> {
 
 impl<T> fmt::Debug for Refused<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused")
-            .field("reason", &self.reason)
-            .field("buffer", &self.buffer)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 

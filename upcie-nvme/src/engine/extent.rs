@@ -9,6 +9,7 @@ use crate::{protection::BlockFormat, spec::OptionalCommands};
 /// Each [`Namespace`](crate::Namespace) has one and can be passed wherever an extent is expected. A copy
 /// works for commands on a queue like the handle does, and goes stale with it, but does not keep the
 /// controller open.
+// Plain data with a field for each limit of a command: it is copied as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
     /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.

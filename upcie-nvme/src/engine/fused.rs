@@ -30,11 +30,7 @@ pub struct RefusedPair<T> {
 
 impl<T> fmt::Debug for RefusedPair<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefusedPair")
-            .field("reason", &self.reason)
-            .field("expected", &self.expected)
-            .field("new", &self.new)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 

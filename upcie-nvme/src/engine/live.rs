@@ -194,13 +194,13 @@ impl Live {
     }
 
     /// Refuses `operation` on `device` if the controller is down.
-    pub(crate) fn check_up(&self, device: &str, operation: &str) -> Result<()> {
+    pub(crate) fn check_up(&self, device: &str, operation: impl FnOnce() -> String) -> Result<()> {
         if !self.is_down.load(Ordering::Acquire) {
             return Ok(());
         }
         match &self.current().down {
             None => Ok(()),
-            Some(down) => Err(Error::down(device, operation, down.reason.clone())),
+            Some(down) => Err(Error::down(device, operation(), down.reason.clone())),
         }
     }
 
@@ -210,10 +210,10 @@ impl Live {
     }
 
     /// Refuses `operation` on `device` if the controller is down, or if its PCI function has had an error since the last reset.
-    pub(crate) fn check_usable(&self, device: &str, operation: &str) -> Result<()> {
-        self.check_up(device, operation)?;
+    pub(crate) fn check_usable(&self, device: &str, operation: impl Fn() -> String) -> Result<()> {
+        self.check_up(device, &operation)?;
         if self.has_pci_error.load(Ordering::Acquire) {
-            return Err(Error::pci_error(device, operation));
+            return Err(Error::pci_error(device, operation()));
         }
         Ok(())
     }
@@ -239,30 +239,30 @@ mod tests {
         let live = Live::new().unwrap();
         live.set_down("first".into(), false);
         live.set_down("second".into(), true);
-        let error = live.check_up("test", "a call").unwrap_err();
+        let error = live.check_up("test", || "a call".into()).unwrap_err();
         assert!(error.to_string().contains("first") && live.epoch().is_over(), "{error}");
         assert!(live.may_come_back());
         let epoch = live.begin().unwrap();
-        assert!(live.check_usable("test", "a call").is_ok() && !epoch.is_over() && !live.may_come_back());
+        assert!(live.check_usable("test", || "a call".into()).is_ok() && !epoch.is_over() && !live.may_come_back());
         live.set_down("given up".into(), true);
-        assert!(live.check_up("test", "a call").is_err() && !live.may_come_back());
+        assert!(live.check_up("test", || "a call".into()).is_err() && !live.may_come_back());
     }
 
     #[test]
     fn an_error_ends_its_own_epoch_until_a_reset() {
-        let live = Live::new().unwrap();
+        let (live, call) = (Live::new().unwrap(), || "a call".into());
         let before = live.epoch();
         live.end();
         let now = live.begin().unwrap();
         // Another thread saw the error before the reset, which has answered it since.
         live.fail(&before);
-        assert!(live.check_usable("test", "a call").is_ok() && !now.is_over());
+        assert!(live.check_usable("test", call).is_ok() && !now.is_over());
         live.fail(&now);
-        let error = live.check_usable("test", "a call").unwrap_err();
+        let error = live.check_usable("test", call).unwrap_err();
         assert!(matches!(error.failure(), Failure::PciError { .. }) && now.is_over(), "{error}");
-        assert!(live.check_up("test", "a reset").is_ok());
+        assert!(live.check_up("test", || "a reset".into()).is_ok());
         live.end();
         let next = live.begin().unwrap();
-        assert!(live.check_usable("test", "a call").is_ok() && !next.is_over());
+        assert!(live.check_usable("test", call).is_ok() && !next.is_over());
     }
 }

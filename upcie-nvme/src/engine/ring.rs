@@ -66,6 +66,8 @@ pub(crate) struct Parts {
 }
 
 /// A submission and completion queue, without the commands that create and delete it on the controller.
+// One struct for all: a turn reads the rings, the positions, the slots and the limits for each command. Its methods are in a
+// file for each step: making, turns, deadlines, the end.
 pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
     /// The next completion entry.

@@ -58,6 +58,7 @@ use upcie_core::{barrier::dma_rmb, dma::DmaBuf};
 ///     });
 /// }
 /// ```
+// Its methods are in a file for each kind of command.
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 #[must_use = "it rings the doorbell when it is dropped"]
 pub struct Turn<'q, T> {

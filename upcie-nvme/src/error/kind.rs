@@ -2,7 +2,7 @@
 
 use super::{Error, Failure};
 use crate::{error::Refusal, spec::Status};
-use std::io;
+use std::{error::Error as _, io};
 use upcie_core::ErrorKind;
 
 impl Error {
@@ -63,6 +63,35 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Returns the errno(3) that names the failure best, for programs that know errors by number: that of the system where a
+    /// system call failed, `EIO` where no other fits.
+    ///
+    /// ```
+    /// use upcie_nvme::Controller;
+    ///
+    /// let error = Controller::open("vfio-user:/nowhere/at/all").unwrap_err();
+    /// assert_eq!(error.errno(), libc::ENODEV);
+    /// ```
+    pub fn errno(&self) -> i32 {
+        match (self.kind(), self.failure()) {
+            (_, Failure::Reset { .. }) => libc::ECONNRESET,
+            (ErrorKind::Timeout, _) => libc::ETIMEDOUT,
+            (ErrorKind::Gone | ErrorKind::NotFound, _) => libc::ENODEV,
+            (ErrorKind::Unsupported, _) => libc::EOPNOTSUPP,
+            (ErrorKind::Memory, _) => libc::ENOMEM,
+            (ErrorKind::Argument, _) => libc::EINVAL,
+            (ErrorKind::Busy, _) => libc::EBUSY,
+            (ErrorKind::Protocol, _) => libc::EPROTO,
+            (_, Failure::Core(_)) => {
+                let system = self.source().and_then(|source| source.downcast_ref::<io::Error>());
+                system.and_then(io::Error::raw_os_error).unwrap_or(libc::EIO)
+            }
+            _ => libc::EIO,
+        }
+    }
+}
+
 /// For `std::io`'s traits: the error is the inner one, its kind the nearest.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
@@ -98,6 +127,22 @@ mod tests {
         assert!(full(Refusal::Full).is_retryable() && !full(Refusal::Length).is_retryable());
     }
 
+    #[test]
+    fn an_error_has_one_errno() {
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        let errors = [
+            (Error::from(upcie_core::Error::os("0000:01:00.0", "opening", denied)), libc::EACCES),
+            (upcie_core::Error::gone("vfio-user:/socket", "reading").into(), libc::ENODEV),
+            (Error::in_use("emu", "Format NVM", "a queue pair exists"), libc::EBUSY),
+            (Error::reset_call("emu", "Read"), libc::ECONNRESET),
+            (Error::protocol("emu", "Identify", "the list is not ascending"), libc::EPROTO),
+            (Error::of_status("emu", "Read", Status::WRITE_FAULT), libc::EIO),
+        ];
+        for (error, errno) in errors {
+            assert_eq!(error.errno(), errno, "{error}");
+        }
+    }
+
     /// Results of the hot path carry an error: it must not make them large.
     #[test]
     fn an_error_is_one_pointer() {
@@ -115,6 +160,9 @@ mod tests {
         let error = namespace.read(u64::MAX, &mut controller.alloc(512).unwrap()).unwrap_err();
         assert_eq!((error.kind(), error.device()), (ErrorKind::Refused, Some(controller.name())));
         assert!(error.operation().is_some_and(|operation| operation.contains("of 512 bytes at block")));
+        let beyond = namespace.read_at(1 << 20, &mut [0; 8]).unwrap_err();
+        assert_eq!(beyond.operation(), Some("Read (02h) of 8 bytes at byte 1048576 of namespace 1"));
+        assert!(beyond.to_string().ends_with("of namespace 1: the namespace has 1048576 bytes"), "{beyond}");
         let missing = Controller::open("vfio-user:/nowhere/at/all").unwrap_err();
         assert!(missing.device().is_some_and(|device| device.contains("/nowhere/at/all")), "{missing:?}");
     }

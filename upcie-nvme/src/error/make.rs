@@ -73,6 +73,15 @@ impl Error {
         Self::new(device, "", Failure::Argument { reason: reason.into() })
     }
 
+    /// Makes a [`Failure::Argument`] of an operation, which the message names before the reason.
+    pub(crate) fn argument_of(
+        device: impl Into<String>,
+        operation: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::new(device, operation, Failure::Argument { reason: reason.into() })
+    }
+
     /// Makes a [`Failure::Protocol`].
     pub(crate) fn protocol(
         device: impl Into<String>,

@@ -4,6 +4,8 @@ mod kind;
 mod make;
 mod no_io;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use crate::spec::Status;
 pub use no_io::NoIo;
@@ -236,6 +238,9 @@ impl fmt::Display for Error {
                  reset it, or drop every handle of it and open it again, which resets the function; the kernel's log names \
                  the error"
             ),
+            Failure::Argument { reason } if !operation.is_empty() => {
+                write!(f, "{device}: {operation}: {reason}")
+            }
             Failure::Unsupported { reason } | Failure::Argument { reason } => write!(f, "{device}: {reason}"),
             Failure::NoIo { reason } => write!(f, "{device}: the controller takes no I/O: {reason}"),
             Failure::Protocol { reason } => {

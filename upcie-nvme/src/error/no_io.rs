@@ -1,14 +1,16 @@
 //! The reasons why a controller takes no I/O.
 
 use crate::spec::Status;
+use std::fmt;
 
 /// The reason why a controller takes no I/O, though it is up and admin commands work. Queue pairs and the
 /// blocking calls are refused with it, and [`Controller::check_io`](crate::Controller::check_io) returns it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIo {
     /// CAP.CSS has bit 7 and neither bit 0 nor bit 6.
     #[error("it has no I/O command set: CAP.CSS is {css:#04x}, so it takes admin commands only")]
+    #[non_exhaustive]
     AdminOnly {
         /// CAP.CSS.
         css: u8,
@@ -20,6 +22,7 @@ pub enum NoIo {
     #[error(
         "it requires queue entries of 2^{sqes} and 2^{cqes} bytes (SQES, CQES), and this driver's have 2^6 and 2^4"
     )]
+    #[non_exhaustive]
     EntrySizes {
         /// Log2 of the least bytes of a submission queue entry.
         sqes: u8,
@@ -29,8 +32,15 @@ pub enum NoIo {
     /// The controller refused Set Features (Number of Queues), as degraded controllers do. The SMART log and
     /// the error log may tell more.
     #[error("it grants no I/O queues: Set Features (Number of Queues) failed: {status}")]
+    #[non_exhaustive]
     NoQueues {
         /// The status of the command.
         status: Status,
     },
+}
+
+impl fmt::Debug for NoIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

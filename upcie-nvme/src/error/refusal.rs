@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The reason why a command was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The queue is full: every slot has a command in flight. Reap some first.
@@ -162,6 +162,12 @@ impl fmt::Display for Refusal {
             }
             Self::Unsupported => "the namespace's format or command set is not supported for I/O",
         })
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -158,9 +158,7 @@ pub(super) fn run(
     (mut tries, order): (Tries, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf, Option<u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<u64> {
-    if controller.is_inherited() {
-        controller.check_owner(&what())?;
-    }
+    controller.check_owner_of(what)?;
     let _budget = limit.budget();
     // The first of several commands was sent.
     let (mut again, mut has_parts) = (None, false);

@@ -53,7 +53,7 @@ impl Namespace {
     /// Writes all of `bytes` at a byte offset, and waits for it, as long as [`write`](Self::write) does at most. Offset and length
     /// are arbitrary. A block that is written in part is read first, and written back. No other `write_at` of this process on the
     /// same controller can come between, and the wait for it counts; if a [`write`](Self::write), a command on a queue or another
-    /// host writes that block meanwhile, its data is lost.
+    /// host writes that block meanwhile, its data is lost. It takes no flags: [`flush`](Self::flush) makes the data durable.
     ///
     /// # Errors
     /// The range exceeds the namespace (nothing is written then). Otherwise those of [`write`](Self::write),
@@ -67,8 +67,8 @@ impl Namespace {
     pub(super) fn write_at_limited(&self, offset: u64, bytes: &[u8], limit: &mut Limit<'_>) -> Result<()> {
         self.check_bytes(NvmOpcode::WRITE, offset, bytes.len())?;
         let block = self.block_size();
-        let what = self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
-        self.controller.check_owner(&what)?;
+        let what = || self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
+        self.controller.check_owner_of(&what)?;
         let _alone = self.controller.enter_edges(limit, &what)?;
         let mut written = 0;
         while written < bytes.len() {
@@ -111,7 +111,6 @@ impl Namespace {
             return Ok(());
         }
         let operation = self.bytes_text(opcode, offset, len);
-        let reason = format!("{operation}: the namespace has {size} bytes");
-        Err(Error::argument(self.controller.name(), reason))
+        Err(Error::argument_of(self.controller.name(), operation, format!("the namespace has {size} bytes")))
     }
 }

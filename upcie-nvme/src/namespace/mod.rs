@@ -61,6 +61,7 @@ use upcie_core::dma::DmaBuf;
 /// ```
 ///
 /// It can be sent to, and shared between, threads; a clone is the same handle.
+// Its methods are in a file for each kind of call.
 #[derive(Clone)]
 pub struct Namespace {
     extent: Extent,
@@ -281,7 +282,8 @@ impl Namespace {
         blocking::flush(&self.controller, &self.extent, &what, limit)
     }
 
-    /// Zeroes `blocks` blocks from `slba` on with Write Zeroes, and waits for it; no data is transferred.
+    /// Zeroes `blocks` blocks from `slba` on with Write Zeroes, and waits for it; no data is transferred. It takes no flags:
+    /// [`flush`](Self::flush) makes the zeros durable, and [`Zeroes`](crate::Zeroes) has the flags of the command on a queue.
     ///
     /// # Errors
     /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Write Zeroes.

@@ -27,7 +27,7 @@ pub(super) struct Known {
 /// Asks the controller for the namespace `nsid`, within `limit`.
 pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Result<Known> {
     let what = || format!("namespace {nsid}");
-    controller.check_owner(&what())?;
+    controller.check_owner_of(&what)?;
     controller.wait_for_reset(limit, &what)?;
     // Before anything is read: a change during the reads makes the handle stale.
     let stamp = controller.live().stamp();

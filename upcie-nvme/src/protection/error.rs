@@ -4,7 +4,7 @@ use crate::spec::ProtectionField;
 use std::fmt;
 
 /// A block whose protection information is not the expected one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtectionError {
     /// The number of the block in its namespace.
@@ -23,6 +23,12 @@ impl fmt::Display for ProtectionError {
         let Self { block, kind, expected, found } = self;
         let kind = kind.name().unwrap_or("protection information");
         write!(f, "block {block}: the {kind} is {found:#x}, and {expected:#x} was expected")
+    }
+}
+
+impl fmt::Debug for ProtectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -161,6 +161,15 @@ const fn low_bits(count: u32) -> u64 {
 }
 
 /// The format of a namespace's blocks.
+///
+/// ```
+/// use upcie_nvme::protection::{BlockFormat, Guard, Protection, ProtectionType};
+///
+/// // 512 bytes of data, and at their end 8 bytes of protection information.
+/// let protection = Protection::new(ProtectionType::Type1, Guard::Crc16);
+/// let format = BlockFormat::new(512, 8, true).with_protection(protection).expect("it takes 8 bytes");
+/// assert_eq!((format.data_size(), format.metadata_size(), format.transfer_size()), (512, 8, 520));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockFormat {
     data: u32,

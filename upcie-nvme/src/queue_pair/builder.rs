@@ -12,6 +12,16 @@ use std::{sync::Arc, time::Duration};
 const DEPTH: u32 = 128;
 
 /// Describes an I/O queue pair; [`create`](Self::create) makes it.
+///
+/// ```
+/// use upcie_nvme::Controller;
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// // One entry of a ring stays empty. The tags of its commands are of any type, here text.
+/// let queue = controller.queue_pair().depth(64).create::<&str>()?;
+/// assert_eq!(queue.capacity(), 63);
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `create`"]
 pub struct QueuePairBuilder<'c> {

@@ -6,7 +6,7 @@ use crate::{
     wait::{LOOK, Outcome, SpinPolicy, Wait, Waiting, wait},
 };
 use std::{error, fmt, time::Duration};
-use upcie_core::{clock::SharedClock, deadline::Stopwatch, irq::PollSet};
+use upcie_core::{ErrorKind, clock::SharedClock, deadline::Stopwatch, irq::PollSet};
 
 /// Waits until any of several queue pairs has a completion, by polling, by interrupts or adaptively.
 ///
@@ -193,7 +193,6 @@ impl QueueGroup {
 }
 
 /// A member of a [`QueueGroup`] that can't be waited for.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct GroupError {
     /// Index of the member; `None` if the system can't wait for all of them together.
@@ -202,7 +201,30 @@ pub struct GroupError {
     pub error: Error,
 }
 
+impl GroupError {
+    /// Returns the [classification](Error::kind) of the reason.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind()
+    }
+
+    /// Returns the name of the member's [controller](Error::device).
+    pub fn device(&self) -> Option<&str> {
+        self.error.device()
+    }
+
+    /// Tells whether the same wait [may succeed later](Error::is_retryable).
+    pub fn is_retryable(&self) -> bool {
+        self.error.is_retryable()
+    }
+}
+
 impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }

@@ -88,7 +88,7 @@ impl Controller {
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
         let mut limit = self.inner().limit_of(timeout);
         let mut what = NvmOpcode(command.opcode).to_string();
-        let refuse = |what: &str, reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
+        let refuse = |what: &str, reason: String| Error::argument_of(self.name(), what, reason);
         let plan = data_of(command).ok_or_else(|| {
             refuse(&what, "the length of its data is not known here: use the unsafe `submit_raw`".into())
         })?;
@@ -202,7 +202,7 @@ impl Controller {
         let command = Command::identify(Cns::NAMESPACE, nsid, 0);
         let page = self.inner().identify_page(&command, "Identify (namespace)", limit)?;
         let id = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
-        let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
+        let refuse = |reason: String| Error::argument_of(self.name(), what, reason);
         match id.lba_format() {
             Some(format) if format.ms() != 0 && !id.metadata_is_extended() => {
                 Err(refuse("blocks with metadata in a buffer of its own can't be passed through".into()))

@@ -24,6 +24,7 @@ pub const ALL_NAMESPACES: u32 = 0xffff_ffff;
 /// Building a command is safe, whatever addresses it holds. Handing it to a device is not: the device follows
 /// [`prp1`](Self::prp1), [`prp2`](Self::prp2) and [`mptr`](Self::mptr) as `flags` tells it, so safe code must
 /// set all four itself.
+// The functions that make a command are in the file of its command set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Command {

@@ -67,12 +67,18 @@ pub struct Key {
 }
 
 /// The error for a key of no bytes, or of too many: their number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InvalidKey(pub usize);
 
 impl fmt::Display for InvalidKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a key has 1 to {} bytes, and this one {}", Key::MOST, self.0)
+    }
+}
+
+impl fmt::Debug for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -169,7 +169,7 @@ impl Args {
                 "the primary controller and each of its secondary ones need a --socket, {} in all, and there are {sockets}",
                 vfs + 1
             );
-            return Err(Error::Option { option: format!("vfs={vfs}"), reason });
+            return Err(Error::option(format!("vfs={vfs}"), reason));
         }
         Ok(options)
     }

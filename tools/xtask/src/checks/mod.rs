@@ -2,6 +2,7 @@
 
 pub mod assembly;
 pub mod counted;
+pub mod examples;
 pub mod instructions;
 pub mod layers;
 pub mod licences;

@@ -44,7 +44,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
 }
 
 /// Collects the Rust files below a directory, without build directories and hidden ones.
-fn sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub fn sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());

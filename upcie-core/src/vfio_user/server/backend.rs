@@ -42,6 +42,71 @@ pub struct Layout {
 /// and also drives it writes to its own memory by way of the system, as through `/proc/self/mem`: Rust's guarantees end there. Such a
 /// device writes to a buffer only while a command that names it is in flight, or its driver must not trust it
 /// ([`Heap::by_copy`](crate::dma::Heap::by_copy)).
+///
+/// # Examples
+/// A device with 4 KiB of memory behind BAR 0, and a client that reads it:
+/// ```
+/// use std::{io, os::unix::net::UnixStream, sync::atomic::AtomicBool, thread};
+/// use upcie_core::{
+///     device::Device,
+///     vfio_user::{
+///         VfioUserDevice,
+///         server::{Backend, CONFIG_REGION, Client, Layout, Server},
+///     },
+/// };
+///
+/// struct Scratch {
+///     layout: Layout,
+///     memory: Vec<u8>,
+///     config: Vec<u8>,
+/// }
+///
+/// impl Scratch {
+///     fn bytes(&mut self, region: u32) -> &mut [u8] {
+///         if region == CONFIG_REGION { &mut self.config } else { &mut self.memory }
+///     }
+/// }
+///
+/// impl Backend for Scratch {
+///     fn layout(&self) -> &Layout {
+///         &self.layout
+///     }
+///
+///     fn read(&mut self, _: &mut Client, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+///         data.copy_from_slice(&self.bytes(region)[offset as usize..][..data.len()]);
+///         Ok(())
+///     }
+///
+///     fn write(&mut self, _: &mut Client, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+///         self.bytes(region)[offset as usize..][..data.len()].copy_from_slice(data);
+///         Ok(())
+///     }
+///
+///     fn poll(&mut self, _: &mut Client) -> usize {
+///         0 // it has no commands
+///     }
+///
+///     fn reset(&mut self) {
+///         self.memory.fill(0);
+///     }
+/// }
+///
+/// let mut layout = Layout::default();
+/// layout.regions[0].size = 4096;
+/// layout.regions[CONFIG_REGION as usize].size = 256;
+/// let mut scratch = Scratch { layout, memory: vec![0; 4096], config: vec![0; 256] };
+/// scratch.memory[8] = 17;
+/// let (ours, theirs) = UnixStream::pair()?;
+/// let server = thread::spawn(move || {
+///     Server::new().serve_stream(theirs, &mut scratch, &AtomicBool::new(false))
+/// });
+/// let device = VfioUserDevice::from_stream(ours, "scratch", None)?;
+/// let bar = device.bar(0)?;
+/// assert_eq!(bar.read_u32(8)?, 17);
+/// drop((bar, device)); // the client leaves
+/// server.join().expect("a server that does not panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Backend {
     /// Prepares the device for its next client; the server calls it before it asks for the [layout](Self::layout). A device with
     /// [mappable](Mappable) memory has to put new memory behind its regions here. A client that is gone can keep its mappings of

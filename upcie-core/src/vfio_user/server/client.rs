@@ -27,7 +27,7 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// The client of a server: its memory and its interrupts.
+/// The client of a server: its memory and its interrupts, and the socket by which it answers.
 #[derive(Debug)]
 pub struct Client<'a> {
     /// The range found by the last [`translate`](Self::translate).

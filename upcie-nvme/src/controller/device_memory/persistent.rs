@@ -54,7 +54,8 @@ impl Pmr {
         Ok(self.mapped.heap.alloc_unzeroed(len)?)
     }
 
-    /// Returns the heap behind [`alloc_unzeroed`](Self::alloc_unzeroed).
+    /// Returns the heap behind [`alloc_unzeroed`](Self::alloc_unzeroed). Its [`alloc`](Heap::alloc) zeroes, and so destroys what
+    /// the region has kept there.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.mapped.heap
     }

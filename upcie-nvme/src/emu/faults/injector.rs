@@ -28,7 +28,7 @@ impl fmt::Display for Strike {
     }
 }
 
-/// The effects of all rules on one command.
+/// The effects of all rules on one command: a field for each kind of fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effects {
     pub delay: Duration,

@@ -20,6 +20,40 @@ use std::fmt;
 
 /// The blocks of all namespaces, one namespace after another, addressed by byte offsets.
 ///
+/// ```
+/// use upcie_nvme::{
+///     emu::{HostMemory, Machine, Media, Options},
+///     spec::Status,
+/// };
+///
+/// /// A medium that is always zero.
+/// #[derive(Debug)]
+/// struct Zeros;
+///
+/// // SAFETY: only `read` accesses the host's memory, at the address of its call, and the access ends with the call.
+/// unsafe impl Media for Zeros {
+///     fn read(&mut self, host: &mut impl HostMemory, _: u64, iova: u64, len: usize) -> Result<(), Status> {
+///         host.write(iova, &vec![0; len]).map_err(|_| Status::DATA_TRANSFER_ERROR)
+///     }
+///
+///     fn write(&mut self, _: &mut impl HostMemory, _: u64, _: u64, _: usize) -> Result<(), Status> {
+///         Ok(())
+///     }
+///
+///     fn zero(&mut self, _: u64, _: u64) -> Result<(), Status> {
+///         Ok(())
+///     }
+///
+///     fn flush(&mut self) -> Result<(), Status> {
+///         Ok(())
+///     }
+/// }
+///
+/// let machine = Machine::with_media(&Options::default(), Zeros, 1 << 20)?;
+/// assert_eq!(machine.namespace_size(), 1 << 20);
+/// # Ok::<(), upcie_nvme::emu::Error>(())
+/// ```
+///
 /// # Safety
 /// A program may have references to the bytes of its buffers while no command names them, and the controller reports a command as
 /// done as soon as its last call has returned. So an implementation accesses the memory of a `host` in [`read`](Self::read) and

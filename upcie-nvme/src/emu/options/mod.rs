@@ -316,7 +316,7 @@ impl Options {
                 };
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
-            "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
+            "sgl" => self.sgl = value.parse().map_err(|_| bad("true, dwords or false"))?,
             "prps" => self.prps = number(value, 2, u32::MAX).ok_or_else(|| bad("2 or more"))?,
             "hmb" => {
                 let fits = |size: u64| size % (64 << 10) == 0 && size <= 1 << 30;

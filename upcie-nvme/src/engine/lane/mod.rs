@@ -36,6 +36,7 @@ use upcie_core::dma::DmaBuf;
 ///
 /// A lane belongs to one thread at a time, but for [`divert`](Self::divert). While it is open the queue pair takes no turn;
 /// [`close`](Self::close) it to wait, to recover, or to delete the queue pair.
+// One struct for all, in this order: a call submits or polls by what is here, and follows no pointer to more.
 #[repr(C)]
 pub struct Lane<T> {
     /// Slots from this place on take no command: the place behind all slots, or 0 to [divert](Self::divert) submissions.

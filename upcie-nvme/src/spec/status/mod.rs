@@ -165,16 +165,16 @@ impl fmt::Display for Status {
     }
 }
 
-/// `Status(LBA Out of Range, 00/80h, do not retry)`.
+/// The text of `Display` and the bits about another try, so that a `main` that returns the status shows its meaning:
+/// `LBA Out of Range (00/80h): the range goes past the end of the namespace, do not retry`.
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name().unwrap_or("unknown");
-        write!(f, "Status({name}, {:02x}/{:02x}h", self.code_type().0, self.code())?;
+        fmt::Display::fmt(self, f)?;
         if self.retry_delay() != 0 {
             write!(f, ", retry delay {}", self.retry_delay())?;
         }
         f.write_str(if self.more() { ", more" } else { "" })?;
-        f.write_str(if self.do_not_retry() { ", do not retry)" } else { ")" })
+        f.write_str(if self.do_not_retry() { ", do not retry" } else { "" })
     }
 }
 

@@ -46,7 +46,7 @@ fn a_status_prints_its_name_and_meaning() {
     );
     assert_eq!(
         format!("{:?}", Status::INVALID_FIELD.with_do_not_retry()),
-        "Status(Invalid Field in Command, 00/02h, do not retry)"
+        format!("{}, do not retry", Status::INVALID_FIELD)
     );
 }
 
@@ -71,6 +71,7 @@ fn all_bits_have_a_text() {
         let status = Status::from_bits(bits);
         assert!(!status.meaning().is_empty());
         assert_eq!(status.is_success(), (status == Status::SUCCESS));
-        assert!(status.to_string().contains("h)") && format!("{status:?}").ends_with(')'));
+        assert!(status.to_string().contains("h)"));
+        assert!(format!("{status:?}").starts_with(&status.to_string()));
     }
 }

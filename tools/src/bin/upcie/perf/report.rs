@@ -162,7 +162,8 @@ impl Faults {
     pub fn new(faults: &super::tally::Faults) -> Self {
         let mut errors_by_status = BTreeMap::new();
         for (status, count) in &faults.failed {
-            let name = status.name().map_or_else(|| format!("{status:?}"), str::to_owned);
+            let unnamed = || format!("unknown status ({:02x}/{:02x}h)", status.code_type().0, status.code());
+            let name = status.name().map_or_else(unnamed, str::to_owned);
             *errors_by_status.entry(name).or_default() += count;
         }
         Self { errors: faults.count(), errors_by_status, mismatches: faults.mismatches }

@@ -101,7 +101,8 @@ fn copies_that_can_not_be_are_refused_with_the_reason() {
     says(&error, &["Copy (19h) of 1 ranges to block 0 of namespace 2", "copy_between_namespaces"]);
     // The controller says so, too.
     let dword = CopyDword12::new().with_desfmt(2);
-    let copy = Command { cdw12: dword.into_bits(), ..Command::io(NvmOpcode::COPY, 2) };
+    let mut copy = Command::io(NvmOpcode::COPY, 2);
+    copy.cdw12 = dword.into_bits();
     let error = plain.io(&copy, &mut range.to_bytes(), deadline()).unwrap_err();
     assert_eq!(error.status(), Some(Status::INVALID_FIELD));
 

@@ -101,7 +101,8 @@ impl Live {
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
         let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp, down: None });
         let (owner, device_memory) = (Owner::current(), Windows::default());
-        let (is_down, has_pci_error, limits) = (AtomicBool::new(false), AtomicBool::new(false), OnceLock::new());
+        let (is_down, has_pci_error, limits) =
+            (AtomicBool::new(false), AtomicBool::new(false), OnceLock::new());
         Ok(Self { controller, current, is_down, has_pci_error, owner, device_memory, limits })
     }
 
@@ -243,7 +244,11 @@ mod tests {
         assert!(error.to_string().contains("first") && live.epoch().is_over(), "{error}");
         assert!(live.may_come_back());
         let epoch = live.begin().unwrap();
-        assert!(live.check_usable("test", || "a call".into()).is_ok() && !epoch.is_over() && !live.may_come_back());
+        assert!(
+            live.check_usable("test", || "a call".into()).is_ok()
+                && !epoch.is_over()
+                && !live.may_come_back()
+        );
         live.set_down("given up".into(), true);
         assert!(live.check_up("test", || "a call".into()).is_err() && !live.may_come_back());
     }

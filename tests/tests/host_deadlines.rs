@@ -298,7 +298,7 @@ impl Registers for NeverShutDown {
     }
 }
 
-/// Soundness finding 5: the last handle's drop read the clock after 1000 looks, which took minutes here.
+/// Regression: the last handle's drop read the clock after 1000 looks only, which takes minutes here.
 #[test]
 fn slow_registers_do_not_stretch_a_drop() {
     let is_slow = Arc::new(AtomicBool::new(false));

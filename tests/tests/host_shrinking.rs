@@ -81,7 +81,7 @@ impl Doorbells {
     }
 }
 
-/// Soundness finding 7: the next doorbell ended the client by SIGBUS.
+/// Regression: the next doorbell ended the client by SIGBUS.
 #[test]
 fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
     if !Server::is_built() && !upcie_tests::is_ci() {

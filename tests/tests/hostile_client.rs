@@ -165,7 +165,7 @@ fn serves(server: &Server) {
     assert_eq!(Controller::open(server.address()).unwrap().namespace_ids().unwrap().len(), 1);
 }
 
-/// Soundness finding 7: a client that shrank its memory ended the server with SIGBUS.
+/// Regression: a client that shrank its memory ended the server by SIGBUS.
 #[test]
 fn shrunk_memory_ends_only_its_client() {
     let Some(mut server) = server() else { return };
@@ -204,7 +204,7 @@ fn no_controller_of_several_waits_for_its_client() {
     assert_eq!(Controller::open(second).unwrap().namespace_ids().unwrap().len(), 1);
 }
 
-/// Soundness finding 12: the server ignored SIGTERM while it waited for a client.
+/// Regression: the server ignored SIGTERM while it waited for a client.
 #[test]
 fn a_signal_ends_a_server_that_waits_for_a_client() {
     let Some(server) = server() else { return };

@@ -92,7 +92,7 @@ fn was_sent(outcome: Result<u32, Error>) -> bool {
     }
 }
 
-/// Soundness finding 3: with a turn open, an honest device that formats would write past the end of a buffer.
+/// After a Format while a turn is open, an honest device would write past the end of a buffer.
 #[test]
 fn changes_are_refused_while_a_turn_is_open() {
     on_each_device(|device| {
@@ -146,7 +146,7 @@ fn a_controllers_word_on_its_commands_counts() {
     assert_eq!(sent.unwrap_err().status(), Some(Status::INVALID_OPCODE), "the way round a wrong page");
 }
 
-/// Soundness finding 3: another controller's queues see the change as well.
+/// Another controller's queues see the change as well.
 #[test]
 fn a_second_controller_of_the_subsystem_counts() {
     let directory = Directory::new();

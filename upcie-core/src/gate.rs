@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Soundness finding 5: a call keeps its deadline while another thread's call is in progress.
+    /// A call keeps its deadline while another thread's call is in progress.
     #[test]
     fn waiting_ends_at_the_deadline() {
         let gate = Arc::new(Gate::new(0));

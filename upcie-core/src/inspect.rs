@@ -183,8 +183,8 @@ mod tests {
         (ours, theirs)
     }
 
-    /// Soundness finding 9: closing a FUSE file can wait for ever, so this process must never receive one. Files of other kinds
-    /// stand for it: [`other_files`] says why they are equal. `host_fuse` in tests/ has a file of FUSE.
+    /// Closing a FUSE file can wait for ever, so this process must never receive one. Files of other kinds stand for
+    /// it: [`other_files`] says why they are equal. `host_fuse` in tests/ has a file of FUSE.
     #[test]
     fn other_descriptors_are_never_received() {
         let (pipe, _write) = nix::unistd::pipe().unwrap();

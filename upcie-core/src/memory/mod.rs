@@ -340,7 +340,7 @@ mod tests {
         assert!(Memory::new(usize::MAX, PageSize::Small).is_err());
     }
 
-    /// Soundness finding 1: a second mapping of the heap's own file.
+    /// Safe code can't get a second mapping of the heap's own file.
     #[test]
     fn own_memory_is_neither_imported_nor_mapped_again() {
         let memory = Memory::new(4096, PageSize::Small).unwrap();

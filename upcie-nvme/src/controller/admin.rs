@@ -350,8 +350,8 @@ mod tests {
     use crate::{Controller, Failure};
     use std::{sync::mpsc, thread, time::Duration};
 
-    /// Soundness finding 5: a command that waits for the rings, which another thread has, ends by its own deadline, with an
-    /// error that says so.
+    /// A command that waits for the rings, which another thread has, ends by its own deadline, with an error that says
+    /// so.
     #[test]
     fn a_command_behind_held_rings_keeps_its_deadline() {
         let options = Controller::builder().timeout(Duration::from_secs(2));

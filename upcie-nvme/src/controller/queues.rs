@@ -349,7 +349,7 @@ mod tests {
     use super::*;
     use crate::Controller;
 
-    /// Soundness finding 1: rings and lists are in regions that no buffer of a user's leads to.
+    /// Rings and lists are in regions that no buffer of a user leads to.
     #[test]
     fn no_buffer_is_in_a_region_of_rings_or_lists() {
         let controller = Controller::open("emu:size=1M").unwrap();

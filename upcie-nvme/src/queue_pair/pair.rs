@@ -306,8 +306,7 @@ mod tests {
     };
     use std::time::Duration;
 
-    /// Soundness finding 15: the turn that sees a forged completion takes no command after it, and a wait is an error at
-    /// once.
+    /// The turn that sees a forged completion takes no command after it, and a wait is an error at once.
     #[test]
     fn a_forged_completion_ends_its_turn_and_waits() {
         let controller = Controller::open("emu:size=1M,latency=2s").unwrap();

@@ -295,7 +295,7 @@ mod tests {
         assert!(table.entries.is_empty());
     }
 
-    /// Soundness findings 7 and 9: a file could be shrunk, or be of a file system that never answers.
+    /// Other memory could be shrunk, or be a file of a file system that never answers.
     #[test]
     fn only_unshrinkable_memory_is_accepted() {
         let memfd = |flags| {

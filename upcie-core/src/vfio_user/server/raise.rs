@@ -225,7 +225,7 @@ mod tests {
         assert!(!raiser.withdraw(irq.as_fd()), "no wait for a blocking eventfd");
     }
 
-    /// Soundness finding 6: with `write(2)` this would wait for ever.
+    /// With `write(2)` this would wait for ever.
     #[test]
     fn raising_a_full_blocking_eventfd_does_not_wait() {
         let full = nix::sys::eventfd::EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();

@@ -64,7 +64,7 @@ fn set(mut attributes: sched_attr, runtime: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Issue 9, tools A4: a yield of the controller's thread must not cost a whole slice of 3 ms.
+    /// A yield of the controller's thread must not cost a whole slice of 3 ms.
     #[test]
     fn a_slice_is_short_while_it_is_held() {
         let runtime = || get().map_or(0, |attributes| attributes.sched_runtime);

@@ -1,5 +1,5 @@
-//! Commands that the controller does not complete in time, in a stream that is never empty: the stuck command is noticed,
-//! and each reaction keeps its slot and buffer until the controller has let go of them.
+//! Commands that the controller does not complete in time, in a stream that is never empty: the stuck command is
+//! noticed, and each reaction keeps its slot and buffer until the controller has let go of them.
 
 use std::{
     sync::{

@@ -154,7 +154,8 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
         return;
     }
     let bent = Bent::start("size=1M");
-    // Makes the resources that stay, the server's for interrupts among them: the sessions below may all fail on a busy machine.
+    // Makes the resources that stay, the server's for interrupts among them: the sessions below may all fail on a busy
+    // machine.
     let controller = Controller::open(bent.address()).unwrap();
     let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
     let (namespace, buffer) = (controller.namespace(1).unwrap(), controller.alloc(4096).unwrap());

@@ -187,7 +187,8 @@ fn shrunk_memory_ends_only_its_client() {
     server.process().signal(Signal::SIGTERM);
 }
 
-/// A controller that waited for its client, about memory without a descriptor, had what all controllers of the subsystem share.
+/// A controller that waited for its client, about memory without a descriptor, had what all controllers of the
+/// subsystem share.
 #[test]
 fn no_controller_of_several_waits_for_its_client() {
     if !Server::is_built() && !upcie_tests::is_ci() {

@@ -56,7 +56,8 @@ const NEVER: [(u8, u32); 16] = [
     (0x45, 0),
     (0x7c, 0),
     (0xc0, 0),
-    // Set Features: Number of Queues, Host Memory Buffer, Performance Characteristics, Controller Data Queue, a vendor's.
+    // Set Features: Number of Queues, Host Memory Buffer, Performance Characteristics, Controller Data Queue, a
+    // vendor's.
     (0x09, 0x07),
     (0x09, 0x0d),
     (0x09, 0x1c),
@@ -263,7 +264,8 @@ fn an_unanswered_change_forbids_handles() {
     assert!(queue.wait(Wait::Poll, deadline()).unwrap());
 }
 
-/// Programs in other languages send raw commands: a host's identifier was forgotten, and it was another host to reservations.
+/// Programs in other languages send raw commands: a host's identifier was forgotten, and it was another host to
+/// reservations.
 #[test]
 fn features_set_by_raw_commands_are_set_again() {
     let controller = Controller::open("emu:size=1M,serial=RAW-FEATURES").unwrap();

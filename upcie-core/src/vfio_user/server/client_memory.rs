@@ -24,8 +24,8 @@ pub const MAX_MAPS: usize = 16384;
 
 /// A part of a client's file, mapped in this process.
 ///
-/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it has huge
-/// pages, of which the client can take some back, the next access may raise SIGBUS, which
+/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it
+/// has huge pages, of which the client can take some back, the next access may raise SIGBUS, which
 /// [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {

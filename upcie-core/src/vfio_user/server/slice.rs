@@ -17,8 +17,8 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// Shortens the slice. Returns `None` if the kernel has no slices per thread (before 6.12), or the thread has another
-    /// scheduling policy.
+    /// Shortens the slice. Returns `None` if the kernel has no slices per thread (before 6.12), or the thread has
+    /// another scheduling policy.
     pub(super) fn short() -> Option<Self> {
         let attributes = get().filter(|now| now.sched_policy == libc::SCHED_OTHER as u32)?;
         let before = attributes.sched_runtime;

@@ -42,8 +42,8 @@ impl Raw {
         this
     }
 
-    /// Answers a client's accesses to configuration space when it opens a function without capabilities, up to its check
-    /// that the command register was written.
+    /// Answers a client's accesses to configuration space when it opens a function without capabilities, up to its
+    /// check that the command register was written.
     fn be_set_up(&mut self) {
         let (mut space, mut written) = ([0_u8; 64], false);
         loop {

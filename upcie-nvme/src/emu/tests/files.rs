@@ -1,5 +1,5 @@
-//! Files as media: they keep the data, have one user, and lose the space of deallocated blocks; files that don't suit are
-//! refused.
+//! Files as media: they keep the data, have one user, and lose the space of deallocated blocks; files that don't suit
+//! are refused.
 
 use super::{
     data::{pattern, pointer, transfer},

@@ -53,11 +53,11 @@ impl Drop for LibUpcie {
     fn drop(&mut self) {
         // The queue is deleted next, which needs the helper thread. What fails here stays until the process ends.
         self.standin.resume();
-        // SAFETY: the handles are this program's own, and it uses them no more.
+        // SAFETY: the handle is this program's own, and it uses it no more.
         let _ = unsafe { upcie::upcie_queue_delete(self.queue) };
-        // SAFETY: as above.
+        // SAFETY: the handle is this program's own, and it uses it no more.
         let _ = unsafe { upcie::upcie_close(self.controller) };
-        // SAFETY: as above; the heap's memory has no other users.
+        // SAFETY: the handle is this program's own, and it uses neither it nor the heap's memory any more.
         let _ = unsafe { upcie::upcie_heap_destroy(self.heap) };
     }
 }

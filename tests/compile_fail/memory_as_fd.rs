@@ -1,4 +1,4 @@
-// A buffer's memory gives no file descriptor to write through (soundness finding 1).
+// A buffer's memory gives no file descriptor to write through.
 use std::os::fd::{AsFd, OwnedFd};
 use upcie_nvme::DmaBuf;
 

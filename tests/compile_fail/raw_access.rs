@@ -1,4 +1,4 @@
-// Safe code can't point a device at memory or give its memory away (soundness findings 1, 2 and 2b).
+// Safe code can't point a device at memory or give its memory away.
 use std::os::fd::BorrowedFd;
 use upcie_core::{Result, dma::{DmaSpace, Region, Untranslated}, memory::Memory, mmio::{Bar, Register}, pci::{ConfigSpace, Function, FunctionLock}, device::Device};
 

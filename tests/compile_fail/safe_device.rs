@@ -1,4 +1,4 @@
-// Registers decide the addresses that a driver uses: to implement them is `unsafe` (soundness finding 2b).
+// Registers decide the addresses that a driver uses, so an implementation of them is `unsafe`.
 use upcie_core::{Result, mmio::RegionIo};
 
 struct Nothing;

@@ -45,7 +45,7 @@ fn identify() -> Command {
     Command::identify(Cns::CONTROLLER, 0, 0)
 }
 
-/// Section B of the soundness findings, (f): a Format of minutes blocks no queue, no namespace handle, no drop.
+/// A Format that takes minutes blocks no queue, no namespace handle and no drop.
 #[test]
 fn a_slow_command_holds_up_no_other() {
     on_each_device(|device| {

@@ -261,7 +261,7 @@ fn swap_keeps_a_function_from_being_taken() {
     let swap = Swap(disk.clone());
     let name = disk.file_name().unwrap().to_str().unwrap();
     has(&devbind("list"), &[&format!("{name} is swap"), "QEMU NVMe Ctrl", "512 MiB"]);
-    // Tools finding A5: advice to bind the function would take the swap away.
+    // The error does not advise to bind the function: that would take the swap away.
     for address in [BDF.to_owned(), format!("sysfs:{BDF}"), format!("noiommu:{BDF}")] {
         let output = Command::new(programs().join("upcie")).args(["info", &address]).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();

@@ -1,5 +1,5 @@
-//! Commands that the controller does not complete in time, in a stream that is never empty: the stuck command is noticed,
-//! and each reaction keeps its slot and buffer until the controller has let go of them.
+//! Commands that the controller does not complete in time, in a stream that is never empty: the stuck command is
+//! noticed, and each reaction keeps its slot and buffer until the controller has let go of them.
 
 use std::{
     sync::{
@@ -298,7 +298,7 @@ impl Registers for NeverShutDown {
     }
 }
 
-/// Soundness finding 5: the last handle's drop read the clock after 1000 looks, which took minutes here.
+/// Regression: the last handle's drop read the clock after 1000 looks only, which takes minutes here.
 #[test]
 fn slow_registers_do_not_stretch_a_drop() {
     let is_slow = Arc::new(AtomicBool::new(false));

@@ -29,7 +29,7 @@ fn open(bent: &Bent) -> Controller {
     patiently("opening", || options.clone().open(bent.address()))
 }
 
-/// Soundness finding 10: late answers make room in the admin queue before the next command needs it.
+/// Late answers make room in the admin queue before the next command needs it.
 #[test]
 fn the_admin_queue_survives_any_number_of_timeouts() {
     let bent = Bent::start("size=1M");
@@ -55,8 +55,7 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
     patiently("a flush", || namespace.flush());
 }
 
-/// Soundness finding 11: a queue whose deletion was answered late returns its id and its memory, and later
-/// deletions work.
+/// A queue whose deletion was answered late returns its id and its memory, and later deletions work.
 #[test]
 fn a_late_deletion_frees_its_id_and_memory() {
     let bent = Bent::start("size=1M");
@@ -88,7 +87,7 @@ fn both(controller: &Controller) -> Result<(), Error> {
     one.and(two).map(drop)
 }
 
-/// Soundness finding 11: a creation that was answered late is undone.
+/// A creation that was answered late is undone.
 #[test]
 fn a_late_creation_is_undone() {
     let bent = Bent::start("size=1M");
@@ -106,8 +105,7 @@ fn a_late_creation_is_undone() {
     assert_eq!(controller.heap().in_use(), before);
 }
 
-/// Soundness finding 11: a buffer that a timed-out blocking call left to the controller is freed with its
-/// queue.
+/// A buffer that a timed-out blocking call left to the controller is freed with its queue.
 #[test]
 fn a_late_blocking_call_frees_its_buffer() {
     let bent = Bent::start("size=1M");
@@ -144,7 +142,7 @@ fn a_late_blocking_call_frees_its_buffer() {
     });
 }
 
-/// Soundness findings 10, 11 and 13: late answers use up no resource of the process.
+/// Late answers use up no resource of the process.
 #[test]
 fn a_thousand_faulty_sessions_leave_nothing_behind() {
     // In a process without other tests, whose descriptors and mappings come and go.
@@ -156,7 +154,8 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
         return;
     }
     let bent = Bent::start("size=1M");
-    // Makes the resources that stay, the server's for interrupts among them: the sessions below may all fail on a busy machine.
+    // Makes the resources that stay, the server's for interrupts among them: the sessions below may all fail on a busy
+    // machine.
     let controller = Controller::open(bent.address()).unwrap();
     let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
     let (namespace, buffer) = (controller.namespace(1).unwrap(), controller.alloc(4096).unwrap());
@@ -233,8 +232,7 @@ fn held() -> (usize, usize, usize) {
     (descriptors, files.count(), pages.sum())
 }
 
-/// Soundness finding 14: faults are noticed during a wait, not after its timeout, and the queue refuses
-/// everything after that.
+/// Faults are noticed during a wait, not after its timeout, and the queue refuses everything after that.
 #[test]
 fn faults_are_noticed_during_a_wait() {
     // Far beyond any deadline of a test: a wait that the fault does not end fails the test.
@@ -264,9 +262,8 @@ fn faults_are_noticed_during_a_wait() {
     }
 }
 
-/// Soundness findings 11 and 13, and section B: once the controller has let go of all memory, everything that
-/// waited for that is freed while the controller is still open: queues that were not deleted, commands that
-/// were not answered, and kept memory.
+/// Once the controller has let go of all memory, everything that waited for that is freed while the controller is
+/// still open: queues that were not deleted, commands that were not answered, and kept memory.
 #[test]
 fn kept_memory_is_freed_when_the_controller_lets_go() {
     for (what, fault, _) in

@@ -19,7 +19,7 @@ fn info(address: String) -> (Option<i32>, String) {
     (status.code(), said)
 }
 
-/// Soundness finding 9: `upcie info` waited for ever, and SIGKILL did not end it. An unprivileged user can mount FUSE.
+/// Regression: `upcie info` waited for ever, and SIGKILL did not end it. An unprivileged user can mount FUSE.
 #[test]
 fn a_file_of_fuse_is_refused_without_a_question_to_it() {
     if !Server::is_built() && !upcie_tests::is_ci() {

@@ -171,7 +171,7 @@ fn a_reset_forgets_the_queues_and_the_driver_says_so() {
     assert!(matches!(error.failure(), Failure::Disabled { .. }), "{error}");
 }
 
-/// Soundness finding 14: a fault was noticed after the wait's whole timeout. In simulated time the promised limit is exact.
+/// A wait notices a fault within the promised limit, not after its whole timeout. In simulated time the limit is exact.
 #[test]
 fn a_wait_notices_faults_within_100_ms() {
     // Without a fault in it: a reset by somebody else.

@@ -1,5 +1,5 @@
-//! Flexible data placement of the embedded controller and of `nvme-emu`. (In the guest `guest_placement` checks the same on
-//! QEMU's.)
+//! Flexible data placement of the embedded controller and of `nvme-emu`. (In the guest `guest_placement` checks the
+//! same on QEMU's.)
 
 use std::time::Duration;
 use upcie_nvme::{
@@ -133,7 +133,7 @@ fn held_and_separate_buffers_have_placements() {
     unsafe { turn.submit_held(io, &held, 512..2048, 1) }.unwrap();
     let parts = [(&held, 2048..2560), (&held, 512..1024)];
     let io = Io::write(&namespace, 8).placement(placement.identifier(0, 2));
-    // SAFETY: as above.
+    // SAFETY: `held`, of which both parts are, stays alive and untouched until the queue is empty.
     unsafe { turn.submit_vectored_held(io, &parts, 2) }.unwrap();
     drop(turn);
     finish(&mut queue).into_iter().for_each(|done| done.result().unwrap());
@@ -258,7 +258,8 @@ fn the_controller_describes_its_endurance_group() {
     assert_eq!((lists[0], lists[32], lists[64]), (0b101, 0b101, 0b100));
 }
 
-/// Lists of placement identifiers and parts of a status that can't be sent are refused; the passthrough knows the lengths.
+/// Lists of placement identifiers and parts of a status that can't be sent are refused; the passthrough knows the
+/// lengths.
 #[test]
 fn lengths_follow_from_the_commands() {
     let controller = Controller::open("emu:size=1M,fdp=true,fdp-unit=64K").unwrap();

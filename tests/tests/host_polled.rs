@@ -58,7 +58,7 @@ impl Polled {
     }
 }
 
-/// Section B of the soundness review: a loop over `turn()` alone never noticed these faults.
+/// Regression: a loop over `turn()` alone never noticed these faults.
 #[test]
 fn faults_are_noticed_by_turns_alone() {
     for (what, fault, text) in FAULTS {

@@ -100,7 +100,7 @@ fn a_hung_write_delays_no_exit() {
     within(deadline(), move || writer.join().unwrap());
 }
 
-/// Issue 9: the serving thread also accepted connections, so others heard nothing while a disk hung.
+/// Regression: the serving thread also accepted connections, so others got no answer while a disk hung.
 #[test]
 fn other_clients_are_told_while_a_disk_hangs() {
     let calls: [fn(&Namespace, &mut DmaBuf) -> upcie_nvme::Result<()>; 3] = [

@@ -29,8 +29,8 @@ use upcie_tests::{
     proxy::{Sender, proxy},
 };
 
-/// The files behind BAR 0: that of the client, which can't be sealed, and the server's. Doorbells are copied from one to
-/// the other, and the client's is truncated after a number of them.
+/// The files behind BAR 0: that of the client, which can't be sealed, and the server's. Doorbells are copied from one
+/// to the other, and the client's is truncated after a number of them.
 struct Doorbells {
     /// Doorbells until the truncation.
     left: AtomicU64,
@@ -81,7 +81,7 @@ impl Doorbells {
     }
 }
 
-/// Soundness finding 7: the next doorbell ended the client by SIGBUS.
+/// Regression: the next doorbell ended the client by SIGBUS.
 #[test]
 fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
     if !Server::is_built() && !upcie_tests::is_ci() {

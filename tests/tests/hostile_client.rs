@@ -165,7 +165,7 @@ fn serves(server: &Server) {
     assert_eq!(Controller::open(server.address()).unwrap().namespace_ids().unwrap().len(), 1);
 }
 
-/// Soundness finding 7: a client that shrank its memory ended the server with SIGBUS.
+/// Regression: a client that shrank its memory ended the server by SIGBUS.
 #[test]
 fn shrunk_memory_ends_only_its_client() {
     let Some(mut server) = server() else { return };
@@ -187,7 +187,8 @@ fn shrunk_memory_ends_only_its_client() {
     server.process().signal(Signal::SIGTERM);
 }
 
-/// A controller that waited for its client, about memory without a descriptor, had what all controllers of the subsystem share.
+/// A controller that waited for its client, about memory without a descriptor, had what all controllers of the
+/// subsystem share.
 #[test]
 fn no_controller_of_several_waits_for_its_client() {
     if !Server::is_built() && !upcie_tests::is_ci() {
@@ -204,7 +205,7 @@ fn no_controller_of_several_waits_for_its_client() {
     assert_eq!(Controller::open(second).unwrap().namespace_ids().unwrap().len(), 1);
 }
 
-/// Soundness finding 12: the server ignored SIGTERM while it waited for a client.
+/// Regression: the server ignored SIGTERM while it waited for a client.
 #[test]
 fn a_signal_ends_a_server_that_waits_for_a_client() {
     let Some(server) = server() else { return };

@@ -104,7 +104,7 @@ fn untrusted() -> ControllerBuilder {
     Controller::builder().untrusted_device(true)
 }
 
-/// Soundness finding 4: a program that checks data and uses it later uses its own copy.
+/// A program that checks data and uses it later uses its own copy.
 #[test]
 fn late_bytes_are_wrong_data_and_nothing_worse() {
     let hostile = Hostile::open(untrusted());

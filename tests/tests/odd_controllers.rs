@@ -57,7 +57,7 @@ impl Registers for NeverReady {
     }
 }
 
-/// Soundness finding 5: bring-up read the clock after 1000 polls only, so this took minutes.
+/// Regression: bring-up read the clock after 1000 polls only, so this took minutes.
 #[test]
 fn slow_registers_do_not_stretch_the_deadline() {
     let shut_down = Arc::new(AtomicBool::new(false));

@@ -56,7 +56,8 @@ const NEVER: [(u8, u32); 16] = [
     (0x45, 0),
     (0x7c, 0),
     (0xc0, 0),
-    // Set Features: Number of Queues, Host Memory Buffer, Performance Characteristics, Controller Data Queue, a vendor's.
+    // Set Features: Number of Queues, Host Memory Buffer, Performance Characteristics, Controller Data Queue, a
+    // vendor's.
     (0x09, 0x07),
     (0x09, 0x0d),
     (0x09, 0x1c),
@@ -92,7 +93,7 @@ fn was_sent(outcome: Result<u32, Error>) -> bool {
     }
 }
 
-/// Soundness finding 3: with a turn open, an honest device that formats would write past the end of a buffer.
+/// After a Format while a turn is open, an honest device would write past the end of a buffer.
 #[test]
 fn changes_are_refused_while_a_turn_is_open() {
     on_each_device(|device| {
@@ -146,7 +147,7 @@ fn a_controllers_word_on_its_commands_counts() {
     assert_eq!(sent.unwrap_err().status(), Some(Status::INVALID_OPCODE), "the way round a wrong page");
 }
 
-/// Soundness finding 3: another controller's queues see the change as well.
+/// Another controller's queues see the change as well.
 #[test]
 fn a_second_controller_of_the_subsystem_counts() {
     let directory = Directory::new();
@@ -263,7 +264,8 @@ fn an_unanswered_change_forbids_handles() {
     assert!(queue.wait(Wait::Poll, deadline()).unwrap());
 }
 
-/// Programs in other languages send raw commands: a host's identifier was forgotten, and it was another host to reservations.
+/// Programs in other languages send raw commands: a host's identifier was forgotten, and it was another host to
+/// reservations.
 #[test]
 fn features_set_by_raw_commands_are_set_again() {
     let controller = Controller::open("emu:size=1M,serial=RAW-FEATURES").unwrap();

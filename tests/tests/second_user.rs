@@ -102,7 +102,7 @@ fn a_socket_has_one_client() {
     server.process().signal(Signal::SIGTERM);
 }
 
-/// Soundness finding 2: two drivers of one device ring each other's doorbells.
+/// A second driver is refused: two drivers of one device would ring each other's doorbells.
 #[test]
 fn a_device_has_one_driver() {
     let options = Controller::builder;
@@ -125,7 +125,7 @@ fn a_device_has_one_driver() {
     });
 }
 
-/// Soundness finding 2: a process opens a device once, by whatever address.
+/// A process opens a device once, by whatever address.
 #[test]
 fn a_function_is_opened_once_by_any_address() {
     on_each_device(|device| {

@@ -20,7 +20,7 @@ fn names(dir: &Dir, file: &str) -> Vec<String> {
     vec![file.into(), hard, soft, format!("{parent}/../{}/{name}", parent.rsplit_once('/').unwrap().1)]
 }
 
-/// Tools finding A1: `read` into the file that is read.
+/// `read` and `write` refuse a device's own medium as their file, by each of its names.
 #[test]
 fn a_disk_is_not_read_into_itself() {
     let dir = Dir::made("itself");
@@ -53,7 +53,7 @@ fn a_disk_is_not_read_into_itself() {
     assert!(fs::read(&disk).unwrap() == data);
 }
 
-/// Tools finding A1: the same through a server, which has locked its file.
+/// The medium of a server, which has locked its file, is refused as well.
 #[test]
 fn a_server_s_disk_is_not_replaced() {
     let dir = Dir::made("server");
@@ -83,7 +83,7 @@ fn a_server_s_disk_is_not_replaced() {
     assert!(fs::read(&copy).unwrap() == data);
 }
 
-/// Tools finding A1: the old content stays until there is data.
+/// The old content stays until there is data.
 #[test]
 fn a_file_is_replaced_only_by_data() {
     let dir = Dir::made("kept");
@@ -116,7 +116,7 @@ fn a_file_is_replaced_only_by_data() {
     assert_eq!(fs::metadata(&copy).unwrap().len(), 256 << 10, "shorter than it was");
 }
 
-/// Tools finding A1: an interrupted copy reports how much it has copied.
+/// An interrupted copy reports how much it has copied.
 #[test]
 fn an_interrupted_copy_reports_its_progress() {
     let dir = Dir::made("interrupted");
@@ -134,7 +134,7 @@ fn an_interrupted_copy_reports_its_progress() {
     assert!(fs::read(&copy).unwrap().iter().all(|&byte| byte == 0));
 }
 
-/// Tools finding A1: two outputs, or an output and an input, are one file.
+/// Two outputs, or an output and an input, can't be one file.
 #[test]
 fn outputs_that_are_one_file_are_refused() {
     let dir = Dir::made("outputs");
@@ -164,7 +164,7 @@ fn outputs_that_are_one_file_are_refused() {
     succeeds(run("perf emu --count 9 --histogram /dev/null --plot /dev/null"));
 }
 
-/// Tools finding A2: reads of a file that does not exist, is empty, or can't be written.
+/// Reads neither make nor change a file that does not exist, is empty, or can't be written.
 #[test]
 fn reading_creates_nothing() {
     let dir = Dir::made("look");
@@ -214,7 +214,7 @@ fn an_image_is_copied_to_its_last_block() {
     assert!(error.contains("gpt.img") && error.contains("last 4 bytes"), "{error}");
 }
 
-/// Tools finding A10: `-` is a stream, and a plot's file name ends in .svg.
+/// `-` is a stream, and a plot's file name ends in .svg.
 #[test]
 fn plots_read_and_write_streams() {
     let dir = Dir::made("streams");
@@ -237,7 +237,7 @@ fn plots_read_and_write_streams() {
     assert!(!fs::exists(dir.path("x.png")).unwrap());
 }
 
-/// Tools finding A7: a full disk is logged once with the file's name, and then counted.
+/// A full disk is logged once with the file's name, and then counted.
 #[test]
 fn a_log_reports_a_cause_once() {
     let dir = Dir::made("log");
@@ -258,7 +258,7 @@ fn a_log_reports_a_cause_once() {
     assert!(lines[1].contains("writing failed 2000 times"), "{text}");
 }
 
-/// Tools finding A9: every tool can log the bring-up of a controller with the same option.
+/// Every tool can log the bring-up of a controller with the same option.
 #[test]
 fn the_log_shows_the_bring_up() {
     let dir = Dir::made("trace");
@@ -294,7 +294,7 @@ fn the_log_shows_the_bring_up() {
     }
 }
 
-/// Tools findings of part B: messages quote arguments as typed, and old option names still work.
+/// Messages quote arguments as typed, and old option names still work.
 #[test]
 fn arguments_are_quoted_as_typed() {
     for (arguments, part) in [

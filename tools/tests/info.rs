@@ -39,7 +39,7 @@ fn a_controller_without_io_is_shown_with_the_reason() {
     assert_eq!(info("emu")["limits"]["no_io"], Value::Null);
 }
 
-/// Tools findings of part B: numbers that people read, and the same types as those of `upcie list --json`.
+/// Values have units for people, and JSON has the same types as that of `upcie list --json`.
 #[test]
 fn values_are_shown_with_their_units() {
     assert_eq!(info("emu")["controller"]["vendor"], 0x7570);

@@ -26,7 +26,7 @@ fn drawn(arguments: &str, dir: &Dir, code: i32) -> (Value, String) {
     (serde_json::from_slice(&output.stdout).unwrap(), fs::read_to_string(svg).unwrap())
 }
 
-/// Issue 9, tools A3: wrong data in the JSON, the image of the run, and `upcie plot` of one result and of two.
+/// Wrong data shows in the JSON, in the image of the run, and in `upcie plot` of one result and of two.
 #[test]
 fn wrong_data_shows_in_json_and_images() {
     let dir = Dir::made("wrongdata");
@@ -52,7 +52,7 @@ fn verify_of_a_device_that_moves_no_data_is_refused() {
     assert!(error.contains("emu:size=8M,null=true moves none"), "{error}");
 }
 
-/// Issue 9, tools A3.
+/// The JSON and the image name the rate that was asked for.
 #[test]
 fn a_missed_rate_is_shown() {
     let dir = Dir::made("rate");
@@ -62,7 +62,7 @@ fn a_missed_rate_is_shown() {
     assert!(text.contains("of 10.0k IOPS") && svg.contains(text), "{text}");
 }
 
-/// Issue 9, tools A3.
+/// The output and the image say after which time a signal ended the run.
 #[test]
 fn an_interrupted_run_is_shown() {
     let dir = Dir::made("interrupted");
@@ -75,7 +75,7 @@ fn an_interrupted_run_is_shown() {
     assert!(fs::read_to_string(svg).unwrap().contains("Interrupted after"));
 }
 
-/// Issue 9, tools A3.
+/// The JSON and the image show the loss, and the JSON has the device's I/Os in flight.
 #[test]
 fn a_lost_device_is_shown_with_its_ios_in_flight() {
     let dir = Dir::made("lostshown");
@@ -91,7 +91,7 @@ fn a_lost_device_is_shown_with_its_ios_in_flight() {
     );
 }
 
-/// Issue 9, tools A4. The test checks that times are counted; their values depend on the scheduler.
+/// The test checks that times are counted; their values depend on the scheduler.
 #[test]
 fn threads_report_their_share_of_a_core() {
     let report = perf("emu --count 1000");
@@ -103,7 +103,7 @@ fn threads_report_their_share_of_a_core() {
     );
 }
 
-/// Issue 9, tools A4.
+/// The embedded controller's thread needs a core, too.
 #[test]
 fn more_threads_than_cores_are_reported() {
     let cores = available_parallelism().map_or(1, NonZero::get);
@@ -116,8 +116,8 @@ fn more_threads_than_cores_are_reported() {
     assert!(text.contains("they take turns"), "{text}");
 }
 
-/// Tools finding A4: of threads that ran 11 % of the time perf said that polling never sleeps. Two that poll on one core have
-/// half of it each, at most.
+/// Two threads that poll on one core have half of it each, at most, so the report does not say that polling never
+/// sleeps.
 #[test]
 fn threads_that_share_a_core_are_reported_as_starved() {
     // The program inherits the only core of this thread.
@@ -139,8 +139,8 @@ fn threads_that_share_a_core_are_reported_as_starved() {
     assert!(text.contains("other threads had it") && !text.contains("never sleeps"), "{text}");
 }
 
-/// Issue 9, tools A4. The default wait mode depends on the load of the cores, so only the reason is checked;
-/// without interrupts the mode is certain.
+/// The default wait mode depends on the load of the cores, so only the reason is checked; without interrupts the mode
+/// is certain.
 #[test]
 fn the_chosen_wait_mode_is_printed() {
     for (device, reason) in [("emu", "need one each"), ("emu:vectors=0", "emu:vectors=0 has no interrupts")] {

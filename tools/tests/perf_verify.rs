@@ -71,7 +71,7 @@ fn verify_notices_a_change_by_another_program() {
     assert!(text.contains("block 585: differs from the last write (version 1) from byte 480 on"), "{text}");
 }
 
-/// Tools finding A8: one rule for all commands that overwrite data.
+/// All commands that overwrite data follow one rule.
 #[test]
 fn data_is_overwritten_only_with_consent() {
     let dir = Dir::made("consent");
@@ -100,7 +100,7 @@ fn data_is_overwritten_only_with_consent() {
     succeeds(run(&format!("write emu:size=1M {source}")));
 }
 
-/// Tools finding A8: the error names the content of the device.
+/// The error names the content of the device.
 #[test]
 fn a_refusal_names_the_file_system() {
     let dir = Dir::made("signature");

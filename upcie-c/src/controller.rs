@@ -224,7 +224,7 @@ impl Ctrlr {
         if to {
             // SAFETY: the range was checked to be the heap's, and the buffer is as long at least.
             unsafe { copy(at(data), buffer.as_ptr(), data.len) };
-            // SAFETY: the same for the metadata.
+            // SAFETY: the metadata's range was checked to be the heap's, and its buffer is as long at least.
             unsafe { copy(at(meta), metadata.as_ptr(), meta.len) };
         }
         let has_data = !buffer.is_empty();
@@ -242,7 +242,7 @@ impl Ctrlr {
             // SAFETY: the range was checked to be the heap's, and the buffer is as long at least.
             unsafe { copy(buffer.as_ptr(), at(first), first.len) };
             if let Some(metadata) = metadata.filter(|_| second.len > 0) {
-                // SAFETY: the same for the metadata.
+                // SAFETY: the metadata's range was checked to be the heap's, and its buffer is as long at least.
                 unsafe { copy(metadata.as_ptr(), at(second), second.len) };
             }
         }

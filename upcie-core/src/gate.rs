@@ -29,8 +29,8 @@ struct Queue {
     next: u64,
 }
 
-/// A thread's place in the queue, which it leaves when this is dropped: at its deadline, and when `left` panics, which calls the
-/// program's clock.
+/// A thread's place in the queue, which it leaves when this is dropped: at its deadline, and when `left` panics, which
+/// calls the program's clock.
 struct Place<'g, T> {
     gate: &'g Gate<T>,
     /// `None` while the thread does not wait.
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Soundness finding 5: a call keeps its deadline while another thread's call is in progress.
+    /// A call keeps its deadline while another thread's call is in progress.
     #[test]
     fn waiting_ends_at_the_deadline() {
         let gate = Arc::new(Gate::new(0));

@@ -1,10 +1,10 @@
 //! Inspects descriptors from another process in a child process before this process receives them.
 //!
 //! Every holder of a descriptor closes it, at its exit at the latest. Closing a FUSE file waits for the answer of a
-//! program (FUSE_FLUSH), which may be the sender: that has no deadline, and not even SIGKILL ends it. So a child process
-//! receives descriptors with the few bytes that they accompany. It passes on memory files and eventfds, for which the
-//! kernel alone answers. With any other descriptor it exits, or it never exits and holds nothing else. Each peer may
-//! cause only a few such children, so that others continue to be served.
+//! program (FUSE_FLUSH), which may be the sender: that has no deadline, and not even SIGKILL ends it. So a child
+//! process receives descriptors with the few bytes that they accompany. It passes on memory files and eventfds, for
+//! which the kernel alone answers. With any other descriptor it exits, or it never exits and holds nothing else. Each
+//! peer may cause only a few such children, so that others continue to be served.
 
 use crate::{
     irq::is_eventfd,
@@ -88,14 +88,14 @@ pub fn brings_descriptors(socket: &UnixStream) -> Result<Option<bool>, Fault> {
     Ok(received.map(|(_, cut)| cut))
 }
 
-/// Reads into `target` without accepting descriptors: the kernel drops them, without the wait of a process's close. Returns
-/// how many bytes there were, and whether there were descriptors.
+/// Reads into `target` without accepting descriptors: the kernel drops them, without the wait of a process's close.
+/// Returns how many bytes there were, and whether there were descriptors.
 pub fn read_plain(socket: &UnixStream, target: &mut [u8]) -> Result<Option<(usize, bool)>, Fault> {
     receive(socket.as_fd(), target, None, 0)
 }
 
-/// Reads at most [`ROOM`] bytes that come with descriptors. If all of these are memory files or eventfds, they are pushed
-/// to `fds`; otherwise this process gets none of them, and the second number is how many there were.
+/// Reads at most [`ROOM`] bytes that come with descriptors. If all of these are memory files or eventfds, they are
+/// pushed to `fds`; otherwise this process gets none of them, and the second number is how many there were.
 pub fn read_inspected(
     socket: &UnixStream,
     target: &mut [u8],
@@ -183,8 +183,8 @@ mod tests {
         (ours, theirs)
     }
 
-    /// Soundness finding 9: closing a FUSE file can wait for ever, so this process must never receive one. Files of other kinds
-    /// stand for it: [`other_files`] says why they are equal. `host_fuse` in tests/ has a file of FUSE.
+    /// Closing a FUSE file can wait for ever, so this process must never receive one. Files of other kinds stand for
+    /// it: [`other_files`] says why they are equal. `host_fuse` in tests/ has a file of FUSE.
     #[test]
     fn other_descriptors_are_never_received() {
         let (pipe, _write) = nix::unistd::pipe().unwrap();

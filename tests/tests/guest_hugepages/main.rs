@@ -97,7 +97,7 @@ fn a_pool_grows_and_shrinks() {
     assert_eq!(total(), 64, "as init made it");
     contains_all(&succeeds("setup --count 70"), &["70 pages of 2 MiB", "before: 64", "--persist"]);
     assert_eq!(total(), 70);
-    // Tools finding A6: a pool that another user sized is not made smaller in passing.
+    // A pool that another user sized gets smaller only with `--shrink`.
     contains_all(&succeeds("setup --count 64"), &["70 pages of 2 MiB", "6 more than asked for", "--shrink"]);
     assert_eq!(total(), 70);
     succeeds("setup --count 64 --shrink");

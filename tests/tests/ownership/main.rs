@@ -241,7 +241,7 @@ fn a_timed_out_blocking_call_frees_its_buffer() {
     }
 }
 
-/// Soundness finding 1: through the file of its own buffer, safe code could change another buffer's PRP list.
+/// Regression: through the file of its own buffer, safe code could change another buffer's PRP list.
 #[test]
 fn no_buffer_leads_to_rings_lists_or_a_file() {
     on_each_device(|device| {

@@ -35,7 +35,8 @@ pub unsafe extern "C" fn upcie_submit(
     // NULL names a station, too: one that takes no command.
     if station.is_named(of.addr()) {
         if let Some(_pass) = station.guard.enter() {
-            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not
+            // NULL.
             if unsafe { station.submit_again(cmd.cast(), data.addr(), data_size, user) } {
                 return 0;
             }
@@ -56,7 +57,8 @@ extern "C" fn submit_plain(
 ) -> c_int {
     if let Some(station) = Station::find(of.addr()) {
         if let Some(_pass) = station.guard.enter() {
-            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not
+            // NULL.
             if unsafe { station.submit_plain(cmd.cast(), data.addr(), data_size, user) } {
                 return 0;
             }
@@ -148,7 +150,7 @@ pub unsafe extern "C" fn upcie_submit_many(of: *mut Opaque, requests: *const Req
                     return 1;
                 }
             }
-            // SAFETY: the same, for each request.
+            // SAFETY: each request has a command; its memory of the heap is the caller's until the command has ended.
             sent = unsafe { station.submit_run(requests) };
             if sent == count {
                 return sent as c_int;

@@ -140,17 +140,17 @@ impl Heap {
     /// Allocates a buffer of `len` zero bytes.
     ///
     /// # Errors
-    /// [`Failure::Allocation`](crate::Failure::Allocation) for 0 bytes or more than 1 GiB, and the errors of mapping more memory. [`Failure::Timeout`](crate::Failure::Timeout) when
-    /// other threads map more memory for longer than 30 s, or than the rest of this thread's
-    /// [`Budget`](deadline::Budget).
+    /// [`Failure::Allocation`](crate::Failure::Allocation) for 0 bytes or more than 1 GiB, and the errors of mapping
+    /// more memory. [`Failure::Timeout`](crate::Failure::Timeout) when other threads map more memory for longer than
+    /// 30 s, or than the rest of this thread's [`Budget`](deadline::Budget).
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
         let mut buf = self.alloc_block(len, 1)?;
         buf.fill(0);
         Ok(buf)
     }
 
-    /// Allocates a buffer of `len` bytes, which hold the bytes of their former user: for a caller that overwrites all of
-    /// them, with a read from the device, say.
+    /// Allocates a buffer of `len` bytes, which hold the bytes of their former user: for a caller that overwrites all
+    /// of them, with a read from the device, say.
     ///
     /// # Errors
     /// Those of [`alloc`](Self::alloc).
@@ -158,12 +158,13 @@ impl Heap {
         self.alloc_block(len, 1)
     }
 
-    /// Allocates a buffer of `len` zero bytes that are contiguous for the device too, at a device address that is a multiple
-    /// of `align`, a power of two: for rings. Without an IOMMU only the bytes of one huge page are sure to be contiguous.
+    /// Allocates a buffer of `len` zero bytes that are contiguous for the device too, at a device address that is a
+    /// multiple of `align`, a power of two: for rings. Without an IOMMU only the bytes of one huge page are sure to be
+    /// contiguous.
     ///
     /// # Errors
-    /// Those of [`alloc`](Self::alloc); [`Failure::Allocation`](crate::Failure::Allocation) when `align` is not a power of two, or the free memory is
-    /// not contiguous.
+    /// Those of [`alloc`](Self::alloc); [`Failure::Allocation`](crate::Failure::Allocation) when `align` is not a power
+    /// of two, or the free memory is not contiguous.
     pub fn alloc_aligned(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
         let mut buf = self.alloc_contiguous(len, align)?;
         buf.fill(0);
@@ -195,8 +196,8 @@ impl Heap {
         let order = Buddy::order(len, align)
             .filter(|&order| order + MIN_SHIFT <= REGION_MAX.ilog2())
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
-        // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent. The
-        // child would also hand out its parent's memory.
+        // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent.
+        // The child would also hand out its parent's memory.
         self.space.check_owner("allocating DMA memory")?;
         let now = self.take(order, refuse)?;
         let Taken { block, region, spare } = match now {
@@ -248,8 +249,8 @@ impl Heap {
         self.lock()
     }
 
-    /// Returns the bytes that the heap and the heap of its lists have mapped; for a heap [over](Self::over) a region, the
-    /// region's bytes.
+    /// Returns the bytes that the heap and the heap of its lists have mapped; for a heap [over](Self::over) a region,
+    /// the region's bytes.
     pub fn footprint(&self) -> usize {
         self.sum(State::footprint)
     }
@@ -272,7 +273,8 @@ impl Heap {
     /// Checks that none of its memory has [moved](Region::verify).
     ///
     /// # Errors
-    /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved; [`Failure::Forked`](crate::Failure::Forked).
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved;
+    /// [`Failure::Forked`](crate::Failure::Forked).
     pub fn verify(&self) -> Result<()> {
         self.space.check_owner("looking whether its DMA memory has moved")?;
         self.regions().iter().try_for_each(|region| region.verify())?;
@@ -289,13 +291,15 @@ impl Heap {
         let (first, count) = (buf.as_ptr().cast::<u64>(), bytes.div_ceil(8));
         // SAFETY: the new buffer has at least `bytes`, in whole blocks of 512 bytes, and nobody else's memory.
         unsafe { first.write_bytes(0, count) };
-        // SAFETY: as above; the buffer is returned after the list.
+        // SAFETY: the new buffer has `count` aligned entries, which nobody else has; it is returned after the list's
+        // end.
         let list = unsafe { List::in_memory(first, count, buf.iova(0)) };
         let second = fill(list);
         Ok((buf, second))
     }
 
-    /// Takes a free block; `None` if there is none. Refuses to once the space is closed, because its device did not stop.
+    /// Takes a free block; `None` if there is none. Refuses to once the space is closed, because its device did not
+    /// stop.
     fn take(&self, order: u32, refuse: impl Fn(&'static str) -> Error) -> Result<Option<Taken>> {
         let mut state = self.lock();
         // With the blocks in hand: those that the device may still write to are freed after the space was closed.
@@ -318,8 +322,8 @@ impl Heap {
             ), watch.limit()))
     }
 
-    /// Allocates a block, from a new region if necessary; the caller has passed `growing`. Regions grow with the heap, so
-    /// that they stay few.
+    /// Allocates a block, from a new region if necessary; the caller has passed `growing`. Regions grow with the heap,
+    /// so that they stay few.
     fn grow(&self, order: u32, refuse: impl Fn(&'static str) -> Error) -> Result<Taken> {
         // Another thread may have mapped enough.
         if let Some(taken) = self.take(order, refuse)? {

@@ -327,7 +327,7 @@ unsafe impl Mapper for Slow {
     }
 }
 
-/// Issue 9: the heap's lock was held while memory was mapped, and threads waited for it without a deadline.
+/// Regression: the heap's lock was held while memory was mapped, and threads waited for it without a deadline.
 #[test]
 fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
     let ((begins, begun), (go, wait)) = (mpsc::channel(), mpsc::channel());

@@ -1,10 +1,11 @@
 //! Memory for devices: files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
 //!
 //! It is a file, not plain anonymous memory, because a vfio-user server or another process receives its descriptor. The
-//! file is sealed against shrinking, so that no holder of the descriptor can make an access to small pages fault. Of huge
-//! pages a holder can take some back (fallocate(2), FALLOC_FL_PUNCH_HOLE), which no seal prevents; while no huge page is free,
-//! the next access to them ends the process (SIGBUS). So holders that are not trusted get small pages
-//! ([`DmaSpace::distrust`](crate::dma::DmaSpace::distrust)). Files of other programs are accepted too ([`Memory::import`]).
+//! file is sealed against shrinking, so that no holder of the descriptor can make an access to small pages fault. Of
+//! huge pages a holder can take some back (fallocate(2), FALLOC_FL_PUNCH_HOLE), which no seal prevents; while no huge
+//! page is free, the next access to them ends the process (SIGBUS). So holders that are not trusted get small pages
+//! ([`DmaSpace::distrust`](crate::dma::DmaSpace::distrust)). Files of other programs are accepted too
+//! ([`Memory::import`]).
 
 mod external;
 mod pagemap;
@@ -75,14 +76,15 @@ impl Memory {
     /// Allocates at least `len` bytes, rounded up to whole pages of `page`, zeroed and present.
     ///
     /// # Errors
-    /// [`Failure::Memory`](crate::Failure::Memory) when too few (huge) pages are free: it says how many are free and how to get more.
+    /// [`Failure::Memory`](crate::Failure::Memory) when too few (huge) pages are free: it says how many are free and
+    /// how to get more.
     pub fn new(len: usize, page: PageSize) -> Result<Self> {
         Self::new_on(len, page, None)
     }
 
-    /// Allocates memory as [`new`](Self::new) does, on the NUMA node `node` as far as it has free pages, elsewhere beyond
-    /// that (MPOL_PREFERRED of mbind(2)). If only one node has memory, or the system forbids the preference, `node` has
-    /// no effect.
+    /// Allocates memory as [`new`](Self::new) does, on the NUMA node `node` as far as it has free pages, elsewhere
+    /// beyond that (MPOL_PREFERRED of mbind(2)). If only one node has memory, or the system forbids the preference,
+    /// `node` has no effect.
     ///
     /// # Errors
     /// Those of [`new`](Self::new): too few pages on all nodes. The message also says how many are free on `node`.
@@ -103,7 +105,8 @@ impl Memory {
                 PageSize::Huge1G => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_1GB,
             };
         let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
-        // Before the file has bytes: another thread may open it by its path in /proc, and a file without bytes is not imported.
+        // Before the file has bytes: another thread may open it by its path in /proc, and a file without bytes is not
+        // imported.
         let own = Some(OwnFile::of(fd.as_fd(), &what())?);
         // Reserves the pages, which turns a lack of them into an error, instead of SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
@@ -189,8 +192,8 @@ impl Memory {
     ///
     /// # Safety
     /// The descriptor goes to a device, or to a program that emulates one. Nobody in this process reads, writes or maps
-    /// the file, or frees pages of it: buffers give slices of its bytes, and rings and lists in it tell the device which memory
-    /// to access.
+    /// the file, or frees pages of it: buffers give slices of its bytes, and rings and lists in it tell the device
+    /// which memory to access.
     pub unsafe fn file(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -340,7 +343,7 @@ mod tests {
         assert!(Memory::new(usize::MAX, PageSize::Small).is_err());
     }
 
-    /// Soundness finding 1: a second mapping of the heap's own file.
+    /// Safe code can't get a second mapping of the heap's own file.
     #[test]
     fn own_memory_is_neither_imported_nor_mapped_again() {
         let memory = Memory::new(4096, PageSize::Small).unwrap();

@@ -212,8 +212,8 @@ fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
     import_as(true, bytes, fds)
 }
 
-/// Soundness finding 9: closing a FUSE file can block for ever, so a foreign one must not get into this process. Files
-/// of other kinds stand for it: [`other_files`] says why they are equal.
+/// Closing a FUSE file can block for ever, so a foreign one must not get into this process. Files of other kinds stand
+/// for it: [`other_files`] says why they are equal.
 #[test]
 fn foreign_descriptors_are_inspected_by_a_child() {
     let memory = Memory::new(1, PageSize::Small).unwrap().shared();

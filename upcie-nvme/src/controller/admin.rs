@@ -1,7 +1,8 @@
 //! The admin queue: commands of several threads at a time.
 //!
 //! The rings are behind a gate, which is held to submit and to reap, and never while a thread waits for the controller.
-//! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it there.
+//! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it
+//! there.
 
 use super::{
     Registers, Subsystem,
@@ -158,8 +159,8 @@ impl Admin {
         }
     }
 
-    /// Reaps all completions: notes each for the thread that waits for it, acts on those that missed their deadlines, and
-    /// sends a request for each event that has arrived.
+    /// Reaps all completions: notes each for the thread that waits for it, acts on those that missed their deadlines,
+    /// and sends a request for each event that has arrived.
     ///
     /// # Errors
     /// The reason why the queue is closed.
@@ -172,7 +173,8 @@ impl Admin {
         self.request_missing(rings)
     }
 
-    /// Notes a completion for the thread that waits for it, or as an event; acts on it if the command had missed its deadline.
+    /// Notes a completion for the thread that waits for it, or as an event; acts on it if the command had missed its
+    /// deadline.
     fn note(&self, whole: Whole, affected: &Affected<'_>) {
         affected.queue_ids.set_silent(false);
         let answer = lock(&self.table).answered(whole);
@@ -237,8 +239,8 @@ impl Admin {
         matches!(lock(&self.table).commands.get(&tag), Some(State::Released))
     }
 
-    /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
-    /// after all, with its meaning.
+    /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is
+    /// there after all, with its meaning.
     pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<(Whole, Late)> {
         let mut table = lock(&self.table);
         match table.commands.remove(&tag) {
@@ -288,8 +290,8 @@ impl Admin {
         }
     }
 
-    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more. The answers and
-    /// events that it had posted count.
+    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more. The
+    /// answers and events that it had posted count.
     pub(super) fn forget(&self, rings: &mut Rings, affected: Affected<'_>) {
         self.note_posted(rings, &affected);
         rings.renew();
@@ -350,8 +352,8 @@ mod tests {
     use crate::{Controller, Failure};
     use std::{sync::mpsc, thread, time::Duration};
 
-    /// Soundness finding 5: a command that waits for the rings, which another thread has, ends by its own deadline, with an
-    /// error that says so.
+    /// A command that waits for the rings, which another thread has, ends by its own deadline, with an error that says
+    /// so.
     #[test]
     fn a_command_behind_held_rings_keeps_its_deadline() {
         let options = Controller::builder().timeout(Duration::from_secs(2));

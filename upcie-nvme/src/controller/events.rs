@@ -1,9 +1,9 @@
 //! Asynchronous events: what a controller reports without being asked (Base, "Asynchronous Event Request command").
 //!
-//! The controller holds requests, each of which it completes with one event. Whoever reaps the admin queue notes the event
-//! and sends the next request (`admin`). A reported type of event is masked until the log page that the event names was read
-//! with Retain Asynchronous Event cleared: `try_next` reads the page before it hands out the event, so nothing that happens
-//! after the program has looked is lost.
+//! The controller holds requests, each of which it completes with one event. Whoever reaps the admin queue notes the
+//! event and sends the next request (`admin`). A reported type of event is masked until the log page that the event
+//! names was read with Retain Asynchronous Event cleared: `try_next` reads the page before it hands out the event, so
+//! nothing that happens after the program has looked is lost.
 
 use super::{Controller, Inner, Limit, event::Event};
 use crate::{
@@ -29,8 +29,8 @@ use upcie_core::{
     irq::{EventFd, wait_readable},
 };
 
-/// The bits of OAES that ask for the same event as the same bit of feature 0Bh: namespace attributes, firmware activation,
-/// ANA, predictable latency, LBA status, endurance groups, subsystem shutdown, zone descriptors.
+/// The bits of OAES that ask for the same event as the same bit of feature 0Bh: namespace attributes, firmware
+/// activation, ANA, predictable latency, LBA status, endurance groups, subsystem shutdown, zone descriptors.
 const OPTIONAL: u32 = 0x0800_fb00;
 /// SMART critical warnings: those of version 1.0, and the one of the persistent memory region (1.4).
 const WARNINGS: (u8, u8) = (0x1f, 0x20);
@@ -42,11 +42,12 @@ const ERRORS: u32 = 64;
 /// The asynchronous events of a controller, from [`Controller::events`].
 ///
 /// While it exists, requests for events are pending at the controller, and a new one is sent for each that completes. A
-/// change of namespaces makes the namespace handles of the NVM subsystem in this process stale as soon as the driver sees the
-/// event: in a call of this type, in any admin command, at the beginning of a blocking call or of a wait for completions unless a
-/// look was made in the last 25 ms, every 50 ms in both, and by a queue's turns after 1,024 without work or some 1,024
-/// completions (of a queue pair that was made, or waited for, since). Get new handles after the event: a later change is reported
-/// again. Dropping it ends this; events that the controller reports after that are kept for the next one.
+/// change of namespaces makes the namespace handles of the NVM subsystem in this process stale as soon as the driver
+/// sees the event: in a call of this type, in any admin command, at the beginning of a blocking call or of a wait for
+/// completions unless a look was made in the last 25 ms, every 50 ms in both, and by a queue's turns after 1,024
+/// without work or some 1,024 completions (of a queue pair that was made, or waited for, since). Get new handles after
+/// the event: a later change is reported again. Dropping it ends this; events that the controller reports after that
+/// are kept for the next one.
 ///
 /// ```
 /// let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -72,9 +73,10 @@ struct Interrupt {
 }
 
 impl Controller {
-    /// Turns asynchronous events on: asks the controller for every event that it offers (feature 0Bh: all SMART critical
-    /// warnings and the notices of Identify's OAES and LPA) unless the program has set that feature, and sends as many requests
-    /// as it holds (AERL), 8 at most. Turns interrupts on where the transport has them. The admin queue has vector 0.
+    /// Turns asynchronous events on: asks the controller for every event that it offers (feature 0Bh: all SMART
+    /// critical warnings and the notices of Identify's OAES and LPA) unless the program has set that feature, and sends
+    /// as many requests as it holds (AERL), 8 at most. Turns interrupts on where the transport has them. The admin
+    /// queue has vector 0.
     ///
     /// One [`Events`] of a controller can exist at a time; it keeps the controller open.
     ///
@@ -97,8 +99,8 @@ impl Controller {
     /// ```
     ///
     /// # Errors
-    /// [`Failure::InUse`](crate::Failure::InUse) while another [`Events`] of the controller exists. The controller's status, a
-    /// timeout of all of it, or an error of turning interrupts on.
+    /// [`Failure::InUse`](crate::Failure::InUse) while another [`Events`] of the controller exists. The controller's
+    /// status, a timeout of all of it, or an error of turning interrupts on.
     pub fn events(&self) -> Result<Events> {
         let inner = &self.inner;
         let what = "turning asynchronous events on";
@@ -141,8 +143,8 @@ impl Inner {
         self.admin_data(&command, DmaBuf::empty(), what, limit).map(drop)
     }
 
-    /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller has cleared
-    /// both, and the table of admin commands was released.
+    /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller has
+    /// cleared both, and the table of admin commands was released.
     pub(super) fn request_events(&self, limit: &mut Limit<'_>) -> Result<()> {
         if !self.admin.events().is_wanted() {
             return Ok(());
@@ -159,8 +161,8 @@ impl Inner {
         }
     }
 
-    /// Notices events like [`notice_events`](Self::notice_events), unless a thread has a moment ago: for a call that may end before
-    /// it looks at the controller, and for a busy queue.
+    /// Notices events like [`notice_events`](Self::notice_events), unless a thread has a moment ago: for a call that
+    /// may end before it looks at the controller, and for a busy queue.
     pub(crate) fn notice_events_once(&self) {
         let events = self.admin.events();
         if events.is_wanted() {
@@ -183,8 +185,8 @@ impl Inner {
         reaped.map_err(|error| self.check_alive(&|| what.into()).err().unwrap_or(error))
     }
 
-    /// Reads the log page of an event, which lets the controller report the next one of its type. `None` for a page whose
-    /// length is not known here or that other readers of it would miss, and if the controller refuses it.
+    /// Reads the log page of an event, which lets the controller report the next one of its type. `None` for a page
+    /// whose length is not known here or that other readers of it would miss, and if the controller refuses it.
     fn read_event_log(
         &self,
         (event, dword1): (AsyncEvent, u32),
@@ -220,12 +222,13 @@ impl Inner {
 }
 
 impl Events {
-    /// Returns the next event, if one has arrived. Reads its log page first ([`Event::log`]), which takes an admin command: all of
-    /// it takes the controller's timeout at most, the wait for admin commands of other threads included.
+    /// Returns the next event, if one has arrived. Reads its log page first ([`Event::log`]), which takes an admin
+    /// command: all of it takes the controller's timeout at most, the wait for admin commands of other threads
+    /// included.
     ///
     /// # Errors
-    /// The controller is gone or fails, or it refused the request for events or did not answer the read of the log page in time.
-    /// The event is not lost: the next call tries again.
+    /// The controller is gone or fails, or it refused the request for events or did not answer the read of the log page
+    /// in time. The event is not lost: the next call tries again.
     pub fn try_next(&mut self) -> Result<Option<Event>> {
         self.take(&mut self.controller.inner.limit())
     }
@@ -257,11 +260,11 @@ impl Events {
         Ok(Some(event))
     }
 
-    /// Waits for the next event, at most `timeout`; `None` if none came. Sleeps until the admin queue's interrupt, and looks
-    /// every 50 ms whether the controller is well. Without interrupts it looks for events every millisecond.
+    /// Waits for the next event, at most `timeout`; `None` if none came. Sleeps until the admin queue's interrupt, and
+    /// looks every 50 ms whether the controller is well. Without interrupts it looks for events every millisecond.
     ///
-    /// An event that arrives within `timeout` is taken as by [`try_next`](Self::try_next). So all of it takes `timeout` and, if the
-    /// controller is slow to answer, its own timeout.
+    /// An event that arrives within `timeout` is taken as by [`try_next`](Self::try_next). So all of it takes `timeout`
+    /// and, if the controller is slow to answer, its own timeout.
     ///
     /// # Errors
     /// Those of [`try_next`](Self::try_next).
@@ -286,10 +289,10 @@ impl Events {
         }
     }
 
-    /// A descriptor that becomes readable when an event has arrived, for poll(2) beside other events; `None` where the
-    /// transport has no interrupts. When it is readable, call [`try_next`](Self::try_next) until it returns `None`. It may be
-    /// readable without an event, because vector 0 tells of every admin command and of queues that share it. Look every few
-    /// seconds all the same: a controller that is gone raises no interrupt.
+    /// Returns a descriptor that becomes readable when an event has arrived, for poll(2) beside other events; `None`
+    /// where the transport has no interrupts. When it is readable, call [`try_next`](Self::try_next) until it returns
+    /// `None`. It may be readable without an event, because vector 0 tells of every admin command and of queues that
+    /// share it. Look every few seconds all the same: a controller that is gone raises no interrupt.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.interrupt.as_ref().map(|interrupt| interrupt.both.0.as_fd())
     }

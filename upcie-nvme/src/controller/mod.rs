@@ -97,8 +97,8 @@ use vectors::Vectors;
 /// An NVMe controller that this process drives.
 ///
 /// Handles made from it (namespaces, queue pairs) keep it open; when the last is dropped, the controller is shut down
-/// and disabled, within a deadline. It can be sent to, and shared between, threads (`Send`, `Sync`); a clone is the same
-/// controller.
+/// and disabled, within a deadline. It can be sent to, and shared between, threads (`Send`, `Sync`); a clone is the
+/// same controller.
 ///
 /// ```
 /// use upcie_nvme::Controller;
@@ -109,8 +109,8 @@ use vectors::Vectors;
 /// namespace.write(0, &mut buffer)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// Its methods are in several files, beside the part that they are about: passthrough, events, subsystem; and, in modules above
-// this one, the makers of namespaces and queue pairs.
+// Its methods are in several files, beside the part that they are about: passthrough, events, subsystem; and, in
+// modules above this one, the makers of namespaces and queue pairs.
 #[derive(Debug, Clone)]
 pub struct Controller {
     inner: Arc<Inner>,
@@ -182,8 +182,8 @@ impl Controller {
         self.inner.properties.granted
     }
 
-    /// Returns the most entries that an I/O queue can have: CAP.MQES + 1, or less on a controller whose
-    /// CAP.MQES is known to be wrong. 65536 at most; 1 if no I/O queue can be made. A [reset](Self::reset) may lower it.
+    /// Returns the most entries that an I/O queue can have: CAP.MQES + 1, or less on a controller whose CAP.MQES is
+    /// known to be wrong. 65536 at most; 1 if no I/O queue can be made. A [reset](Self::reset) may lower it.
     pub fn max_depth(&self) -> u32 {
         self.inner.max_queue_entries()
     }
@@ -273,15 +273,15 @@ impl Controller {
     /// Returns the ids of the namespaces that are active on this controller, ascending.
     ///
     /// # Errors
-    /// - [`Failure::Protocol`](crate::Failure::Protocol) for a list that is not ascending, or has more ids than the controller
-    ///   supports (NN) or 2^20.
+    /// - [`Failure::Protocol`](crate::Failure::Protocol) for a list that is not ascending, or has more ids than the
+    ///   controller supports (NN) or 2^20.
     /// - The controller's status, or a timeout of the whole list.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
         self.inner.active_namespaces(&mut self.inner.limit())
     }
 
-    /// Returns the ids of the namespaces that exist in the NVM subsystem, ascending, attached to this controller or not: Identify
-    /// with CNS 10h, which controllers with namespace management (OACS bit 3) have.
+    /// Returns the ids of the namespaces that exist in the NVM subsystem, ascending, attached to this controller or
+    /// not: Identify with CNS 10h, which controllers with namespace management (OACS bit 3) have.
     ///
     /// # Errors
     /// Those of [`namespace_ids`](Self::namespace_ids).
@@ -298,23 +298,23 @@ impl Controller {
         &self.inner
     }
 
-    /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
-    /// changed one. Does nothing in a forked child, which can use none.
+    /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw
+    /// command, changed one. Does nothing in a forked child, which can use none.
     pub fn invalidate_namespaces(&self) {
         self.inner.link.live.restamp();
     }
 
     /// Returns whether the device is wanted back: the kernel removes it or unbinds its driver, or its vfio-user server
-    /// ends. Over VFIO and vfio-user the device goes on working, and the kernel or the server waits, until every handle of
-    /// this controller is dropped. Over `uio:` and `sysfs:` the kernel does not ask: the device is taken already, which is
-    /// noticed within some 100 ms, and the drop leaves its registers alone.
+    /// ends. Over VFIO and vfio-user the device goes on working, and the kernel or the server waits, until every handle
+    /// of this controller is dropped. Over `uio:` and `sysfs:` the kernel does not ask: the device is taken already,
+    /// which is noticed within some 100 ms, and the drop leaves its registers alone.
     ///
     /// Asks the kernel each time: not for each I/O. See VFIO_PCI_REQ_IRQ_INDEX in the kernel's `linux/vfio.h`.
     pub fn is_wanted_back(&self) -> bool {
         self.inner.removal.is_given()
     }
 
-    /// A descriptor that becomes readable, and stays so, once the device is wanted back
+    /// Returns a descriptor that becomes readable, and stays so, once the device is wanted back
     /// ([`is_wanted_back`](Self::is_wanted_back)); `None` where the transport never asks: `emu`, and vfio-user servers
     /// without that interrupt. Wait for it by poll(2) beside other events.
     pub fn wanted_back_fd(&self) -> Option<BorrowedFd<'_>> {

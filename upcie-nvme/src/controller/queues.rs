@@ -27,8 +27,8 @@ const LIST_BYTES: usize = 64 << 10;
 /// The default priority class; it has no effect under round robin.
 pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 
-/// Creates a queue pair on the controller within `limit`, with its submission ring in `buffer` if there is one. The controller
-/// has the SGLs that `sgl` asks for ([`Inner::check_sgl`]).
+/// Creates a queue pair on the controller within `limit`, with its submission ring in `buffer` if there is one. The
+/// controller has the SGLs that `sgl` asks for ([`Inner::check_sgl`]).
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
@@ -129,8 +129,8 @@ impl Inner {
     /// Creates the program's queue pair again under its id, after a reset, within `limit`; nothing of it is in flight.
     ///
     /// # Errors
-    /// The controller was reset again, or is down; its status, or a timeout. The `bool` says whether the queue can be tried
-    /// again; if not, its memory is kept until the controller stops.
+    /// The controller was reset again, or is down; its status, or a timeout. The `bool` says whether the queue can be
+    /// tried again; if not, its memory is kept until the controller stops.
     pub(crate) fn create_again<T>(
         &self,
         queue: &mut Queue<T>,
@@ -206,9 +206,9 @@ impl Inner {
         self.queue_ids.hand_out(qid, entries);
     }
 
-    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. `Ok`: it uses the queues' memory, and that
-    /// of their commands in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for). Each command gets
-    /// 5 s at most, and all of them `limit`; what an answer after that means is noted.
+    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. `Ok`: it uses the queues' memory,
+    /// and that of their commands in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for).
+    /// Each command gets 5 s at most, and all of them `limit`; what an answer after that means is noted.
     pub(super) fn take_back(&self, ticket: Ticket, limit: &mut Limit<'_>) -> Result<(), Ticket> {
         let _budget = limit.budget();
         let unwinding = OnUnwind::new(|| self.queue_ids.abandon(ticket));
@@ -217,8 +217,8 @@ impl Inner {
         if is_gone { Ok(()) } else { self.unless_let_go(ticket) }
     }
 
-    /// Sends the commands of a deletion, as far as the controller answers. Returns `true` if the queue pair is gone, and abandons
-    /// it otherwise.
+    /// Sends the commands of a deletion, as far as the controller answers. Returns `true` if the queue pair is gone,
+    /// and abandons it otherwise.
     fn send_deletions(&self, ticket: Ticket, limit: &mut Limit<'_>) -> bool {
         loop {
             let (qid, step) = match self.queue_ids.next(ticket) {
@@ -232,7 +232,8 @@ impl Inner {
             };
             let mut one = limit.part(DELETE_TIMEOUT.min(self.timeout()));
             if one.left().is_zero() {
-                // Nothing was sent, which says nothing of the controller. Whoever creates or deletes a queue pair next goes on.
+                // Nothing was sent, which says nothing of the controller. Whoever creates or deletes a queue pair next
+                // goes on.
                 self.queue_ids.settled(ticket);
                 self.queue_ids.abandon(ticket);
                 return false;
@@ -286,8 +287,8 @@ impl Inner {
         if self.queue_ids.is_gone(ticket) { Ok(()) } else { Err(ticket) }
     }
 
-    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`: 5 s at most
-    /// for all of them.
+    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since, within `limit`: 5
+    /// s at most for all of them.
     pub(super) fn finish_deletions(&self, limit: &mut Limit<'_>) {
         let mut limit = limit.part(DELETE_TIMEOUT);
         // The messages of a command need a little time, too. The next command with more of it goes on.
@@ -311,8 +312,8 @@ impl Inner {
         self.queue_ids.keep_for(ticket, retired);
     }
 
-    /// Deletes the blocking calls' own queue pair, within `limit`, if all I/O queue pairs are taken. The next such call makes
-    /// another.
+    /// Deletes the blocking calls' own queue pair, within `limit`, if all I/O queue pairs are taken. The next such call
+    /// makes another.
     pub(crate) fn free_queue_id(&self, limit: &mut Limit<'_>) {
         if self.queue_ids.has_free() {
             return;
@@ -349,7 +350,7 @@ mod tests {
     use super::*;
     use crate::Controller;
 
-    /// Soundness finding 1: rings and lists are in regions that no buffer of a user's leads to.
+    /// Rings and lists are in regions that no buffer of a user leads to.
     #[test]
     fn no_buffer_is_in_a_region_of_rings_or_lists() {
         let controller = Controller::open("emu:size=1M").unwrap();
@@ -365,7 +366,8 @@ mod tests {
         assert!(private.iter().all(|ring| buffers.iter().all(|buffer| region(ring) != region(buffer))));
     }
 
-    /// A deletion whose call had no time left made the controller count as silent: no other queue pair was deleted then.
+    /// A deletion whose call had no time left made the controller count as silent: no other queue pair was deleted
+    /// then.
     #[test]
     fn a_deletion_without_time_does_not_blame_the_controller() {
         let controller = Controller::open("emu:size=1M").unwrap();

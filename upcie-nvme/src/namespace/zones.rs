@@ -18,11 +18,11 @@ const PIECE: usize = 1023;
 const DESCRIPTOR: usize = size_of::<ZoneDescriptor>();
 const HEADER: usize = size_of::<ZoneReportHeader>();
 
-/// The zones of a namespace of the zoned command set (ZNS): parts of one size that are written from their first block on, in
-/// order, and reset as a whole.
+/// The zones of a namespace of the zoned command set (ZNS): parts of one size that are written from their first block
+/// on, in order, and reset as a whole.
 ///
-/// [`Namespace::write`] writes at a zone's write pointer alone; [`append`](Self::append), and [`Turn::append`](crate::Turn::append)
-/// for several at once, leave the place to the controller.
+/// [`Namespace::write`] writes at a zone's write pointer alone; [`append`](Self::append), and
+/// [`Turn::append`](crate::Turn::append) for several at once, leave the place to the controller.
 ///
 /// # Examples
 /// ```
@@ -79,15 +79,15 @@ impl Zones {
         self.namespace.blocks() / self.zone_blocks()
     }
 
-    /// Returns the blocks from the start of a zone to that of the next (ZSZE). The capacity, which can be written, may be less;
-    /// it may differ from zone to zone, and is in their [reports](Self::report).
+    /// Returns the blocks from the start of a zone to that of the next (ZSZE). The capacity, which can be written, may
+    /// be less; it may differ from zone to zone, and is in their [reports](Self::report).
     pub fn zone_blocks(&self) -> u64 {
         // Not 0: such a namespace is not usable.
         self.namespace.extent.zones.blocks.max(1)
     }
 
-    /// Returns the first block of the zone with a number, counted from 0. The block is beyond the namespace for a number that is
-    /// not below [`count`](Self::count).
+    /// Returns the first block of the zone with a number, counted from 0. The block is beyond the namespace for a
+    /// number that is not below [`count`](Self::count).
     pub fn start_of(&self, number: u64) -> u64 {
         number.saturating_mul(self.zone_blocks())
     }
@@ -119,10 +119,12 @@ impl Zones {
     }
 
     /// Reports at most `most` zones, from the one that has block `first` on, in the order of their blocks. It takes the
-    /// controller's timeout and a second for each MiB of descriptors (16384 zones) at most, and each command the timeout.
+    /// controller's timeout and a second for each MiB of descriptors (16384 zones) at most, and each command the
+    /// timeout.
     ///
     /// # Errors
-    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
+    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts
+    /// itself.
     pub fn report(&self, first: u64, most: usize) -> Result<Vec<ZoneDescriptor>> {
         self.report_some(ZoneFilter::ALL, first, most)
     }
@@ -191,10 +193,11 @@ impl Zones {
         let how = (Tries::of(controller), Order::Any);
         run(controller, &mut buffer, what, limit, how, |turn, held, _| {
             let sent = match extension {
-                // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing
-                // is in flight, or once the queue has been deleted, and leaks it otherwise.
+                // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only
+                // when nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
                 0 => unsafe { turn.report_zones_held(extent, first, filter, held, 0..len, 0) },
-                // SAFETY: as above.
+                // SAFETY: the part is inside of `held`, which outlives the command: `run` frees it only when nothing is
+                // in flight, or once the queue has been deleted.
                 _ => unsafe { turn.report_extended_held(extent, first, filter, held, 0..len, 0) },
             };
             sent.map(|()| false)
@@ -209,14 +212,15 @@ impl Zones {
     /// # Errors
     /// Those of [`Namespace::read`]: [`Status::TOO_MANY_OPEN_ZONES`](crate::spec::Status::TOO_MANY_OPEN_ZONES),
     /// [`Status::TOO_MANY_ACTIVE_ZONES`](crate::spec::Status::TOO_MANY_ACTIVE_ZONES), or
-    /// [`Status::ZONE_INVALID_TRANSITION`](crate::spec::Status::ZONE_INVALID_TRANSITION) if the zone's state does not allow it.
+    /// [`Status::ZONE_INVALID_TRANSITION`](crate::spec::Status::ZONE_INVALID_TRANSITION) if the zone's state does not
+    /// allow it.
     pub fn open(&self, zones: ZoneSelect) -> Result<()> {
         self.manage(ZoneAction::OPEN, zones, false)
     }
 
     /// Opens an empty zone with a random write area (ZRWA): the blocks from the write pointer on,
-    /// [`random_write_area`](Self::random_write_area) of them, can be written in any order and again, until a write beyond them
-    /// or [`flush_random_writes`](Self::flush_random_writes) moves the write pointer.
+    /// [`random_write_area`](Self::random_write_area) of them, can be written in any order and again, until a write
+    /// beyond them or [`flush_random_writes`](Self::flush_random_writes) moves the write pointer.
     ///
     /// # Errors
     /// Those of [`open`](Self::open); [`Status::NO_RANDOM_WRITE_AREA`](crate::spec::Status::NO_RANDOM_WRITE_AREA).
@@ -227,8 +231,8 @@ impl Zones {
     /// Commits the random write area of a zone up to and with block `last`: the write pointer is behind it then.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Status::INVALID_FIELD`](crate::spec::Status::INVALID_FIELD) if the blocks are no multiple of
-    /// the granularity (ZRWAFG).
+    /// Those of [`open`](Self::open); [`Status::INVALID_FIELD`](crate::spec::Status::INVALID_FIELD) if the blocks are
+    /// no multiple of the granularity (ZRWAFG).
     pub fn flush_random_writes(&self, last: u64) -> Result<()> {
         self.manage(ZoneAction::FLUSH_RANDOM_WRITE_AREA, ZoneSelect::At(last), false)
     }
@@ -265,8 +269,9 @@ impl Zones {
         self.manage(ZoneAction::OFFLINE, zones, false)
     }
 
-    /// Appends all of `buffer` to the zone that begins with block `zone`, waits for it, and returns the first block that was
-    /// written. After an error that is not the controller's status the data may have been appended: it is not sent again.
+    /// Appends all of `buffer` to the zone that begins with block `zone`, waits for it, and returns the first block
+    /// that was written. After an error that is not the controller's status the data may have been appended: it is not
+    /// sent again.
     ///
     /// # Errors
     /// Those of [`Namespace::write`]; a refusal as of [`Turn::append`](crate::Turn::append), when nothing is sent;
@@ -275,8 +280,8 @@ impl Zones {
         self.append_with(Io::write(&self.namespace, zone), buffer)
     }
 
-    /// Appends like [`append`](Self::append), with the flags, the directive and the protection of `io`, a write of this namespace
-    /// whose block is the first one of the zone ([`Turn::append_with`](crate::Turn::append_with)).
+    /// Appends like [`append`](Self::append), with the flags, the directive and the protection of `io`, a write of this
+    /// namespace whose block is the first one of the zone ([`Turn::append_with`](crate::Turn::append_with)).
     ///
     /// # Errors
     /// Those of [`append`](Self::append).
@@ -293,8 +298,8 @@ impl Zones {
         };
         let (how, mut limit) = ((Tries::NONE, Order::Any), controller.limit_for(len as u64));
         let block = run(controller, buffer, &what, &mut limit, how, |turn, held, _| {
-            // SAFETY: `held` is `buffer`. It outlives the command: `run` gives it back or frees it only when nothing is in flight,
-            // or once the queue has been deleted, and leaks it otherwise.
+            // SAFETY: `held` is `buffer`. It outlives the command: `run` gives it back or frees it only when nothing is
+            // in flight, or once the queue has been deleted, and leaks it otherwise.
             unsafe { turn.append_held_with(io, held, 0..len, 0) }.map(|()| false)
         })?;
         let end = zone.saturating_add(self.zone_blocks());
@@ -327,8 +332,8 @@ impl Zones {
     }
 }
 
-/// Returns the block behind the zones of a report that begins with block `next`, of a namespace of `blocks` blocks in zones of
-/// `size`; `None` if they are not in the order of their blocks.
+/// Returns the block behind the zones of a report that begins with block `next`, of a namespace of `blocks` blocks in
+/// zones of `size`; `None` if they are not in the order of their blocks.
 fn follow(zones: &[Reported], next: u64, size: u64, blocks: u64) -> Option<u64> {
     zones.iter().try_fold(next, |next, (zone, _)| {
         let good = zone.start >= next && zone.start < blocks && zone.start % size == 0;

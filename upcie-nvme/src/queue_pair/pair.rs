@@ -99,18 +99,19 @@ impl<T> QueuePair<T> {
 
     /// Opens the guard for reaping and submitting.
     ///
-    /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps
-    /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 50 ms,
-    /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing. If commands have
-    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)); while there are
+    /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps nor
+    /// submits, the next call reads the clock. If commands are in flight and none was reaped for 50 ms, it also reads
+    /// CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing. If commands have deadlines, it
+    /// also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)); while there are
     /// [`Events`](crate::Events), for those.
     ///
     /// # Errors
-    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the queue
-    ///   back. [`Failure::Down`](crate::Failure::Down): it did not come back.
+    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the
+    ///   queue back. [`Failure::Down`](crate::Failure::Down): it did not come back.
     /// - The queue is closed: the controller completed a command that was not in flight, or a
     ///   turn was leaked.
-    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has had an error.
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has
+    ///   had an error.
     /// - This process is a forked child, and the queue belongs to its parent.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
@@ -131,8 +132,8 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// - [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
     ///   [interrupt](super::QueuePairBuilder::interrupt).
-    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has had an error.
-    ///   This is checked every 50 ms and after a wait without result; the queue takes no turn after that.
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it; or its PCI function has
+    ///   had an error. This is checked every 50 ms and after a wait without result; the queue takes no turn after that.
     /// - The controller completed a command that was not in flight.
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
@@ -154,9 +155,9 @@ impl<T> QueuePair<T> {
         Ok(false)
     }
 
-    /// Forgets past interrupts and asks for the next one. Then look at the queue: if it is empty, the next
-    /// completion makes [`completion_fd`](Self::completion_fd) readable. [`wait`](Self::wait) does this by
-    /// itself. Look by a [`turn`](Self::turn): it also tells of a reset, whose event may be forgotten with the interrupts.
+    /// Forgets past interrupts and asks for the next one. Then look at the queue: if it is empty, the next completion
+    /// makes [`completion_fd`](Self::completion_fd) readable. [`wait`](Self::wait) does this by itself. Look by a
+    /// [`turn`](Self::turn): it also tells of a reset, whose event may be forgotten with the interrupts.
     ///
     /// # Errors
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports
@@ -194,7 +195,8 @@ impl<T> QueuePair<T> {
         checked.inspect_err(|error| queue.fail(error))
     }
 
-    /// Checks the controller like [`check_progress`](Self::check_progress), for a wait that has seen no completion for [`LOOK`].
+    /// Checks the controller like [`check_progress`](Self::check_progress), for a wait that has seen no completion for
+    /// [`LOOK`].
     pub(super) fn check_stalled(&mut self) -> Result<()> {
         let since = self.controller.clock().now().saturating_sub(LOOK);
         self.looks.progress = (since, self.queue.completion_cursor());
@@ -213,8 +215,8 @@ impl<T> QueuePair<T> {
     /// is armed. If it is armed while another queue on it has completions to reap, the next event follows at
     /// once. A [reset](crate::Controller::reset) makes it readable, too.
     ///
-    /// A controller that fails or is removed raises no interrupt. A program that sleeps here with commands in flight wakes up
-    /// now and then, and calls [`wait`](Self::wait) with a timeout of zero, which looks at the controller.
+    /// A controller that fails or is removed raises no interrupt. A program that sleeps here with commands in flight
+    /// wakes up now and then, and calls [`wait`](Self::wait) with a timeout of zero, which looks at the controller.
     pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
@@ -273,8 +275,8 @@ impl<T> QueuePair<T> {
     }
 
     /// Returns the tags of the commands in flight that have missed their deadlines
-    /// ([`command_timeout`](super::QueuePairBuilder::command_timeout)), each with the time since it was first seen in flight.
-    /// Looks at all slots.
+    /// ([`command_timeout`](super::QueuePairBuilder::command_timeout)), each with the time since it was first seen in
+    /// flight. Looks at all slots.
     pub fn overdue(&self) -> impl Iterator<Item = (&T, Duration)> {
         self.queue.overdue(self.controller.clock().now())
     }
@@ -306,8 +308,7 @@ mod tests {
     };
     use std::time::Duration;
 
-    /// Soundness finding 15: the turn that sees a forged completion takes no command after it, and a wait is an error at
-    /// once.
+    /// The turn that sees a forged completion takes no command after it, and a wait is an error at once.
     #[test]
     fn a_forged_completion_ends_its_turn_and_waits() {
         let controller = Controller::open("emu:size=1M,latency=2s").unwrap();
@@ -324,7 +325,8 @@ mod tests {
         turn.read(&namespace, 0, buffer(512), 1).unwrap();
         assert!(turn.next().is_none());
         assert_eq!(turn.room(), 0);
-        // SAFETY: aligned, in the ring, and the device writes no completion for 2 s. It completes the first command, whose id is 0.
+        // SAFETY: aligned, in the ring, and the device writes no completion for 2 s. It completes the first command,
+        // whose id is 0.
         unsafe { entry.write_volatile(1 << 48) };
         turn.ring();
         assert!(turn.next().is_none(), "nothing more is reaped, not even after a doorbell");

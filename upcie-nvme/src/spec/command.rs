@@ -84,22 +84,22 @@ impl Command {
         Self { opcode: opcode.0, nsid, ..ZERO }
     }
 
-    /// Identify: returns 4096 bytes. `nsid` and `cntid` are 0 if `cns` doesn't use them.
+    /// Makes an Identify command, which returns 4096 bytes. `nsid` and `cntid` are 0 if `cns` doesn't use them.
     #[must_use]
     pub const fn identify(cns: Cns, nsid: u32, cntid: u16) -> Self {
         let cdw10 = IdentifyDword10::new().with_cns(cns).with_cntid(cntid).into_bits();
         Self { cdw10, ..Self::admin(AdminOpcode::IDENTIFY, nsid) }
     }
 
-    /// Identify of a structure that depends on the command set: returns 4096 bytes.
+    /// Makes an Identify command for a structure that depends on the command set, which has 4096 bytes.
     #[must_use]
     pub const fn identify_command_set(cns: Cns, nsid: u32, csi: Csi) -> Self {
         let cdw11 = IdentifyDword11::new().with_csi(csi).into_bits();
         Self { cdw11, ..Self::identify(cns, nsid, 0) }
     }
 
-    /// Create I/O Completion Queue at the device address `iova`, page-aligned and contiguous. `entries` is 2
-    /// to 65536 and at most CAP.MQES + 1. Without a `vector` the queue is polled.
+    /// Makes a Create I/O Completion Queue command for a queue at the device address `iova`, page-aligned and
+    /// contiguous. `entries` is 2 to 65536 and at most CAP.MQES + 1. Without a `vector` the queue is polled.
     ///
     /// # Panics
     ///
@@ -118,8 +118,9 @@ impl Command {
         }
     }
 
-    /// Create I/O Submission Queue at the device address `iova`, page-aligned and contiguous, that completes
-    /// to the completion queue `cqid`. `entries` is 2 to 65536 and at most CAP.MQES + 1.
+    /// Makes a Create I/O Submission Queue command for a queue at the device address `iova`, page-aligned and
+    /// contiguous, whose completions go to the completion queue `cqid`. `entries` is 2 to 65536 and at most
+    /// CAP.MQES + 1.
     ///
     /// # Panics
     ///
@@ -140,36 +141,38 @@ impl Command {
         }
     }
 
-    /// Delete I/O Submission Queue. Its commands in flight are aborted or finished before this completes.
+    /// Makes a Delete I/O Submission Queue command. The queue's commands in flight are aborted or finished before it
+    /// completes.
     #[must_use]
     pub const fn delete_submission_queue(qid: u16) -> Self {
         Self { cdw10: qid as u32, ..Self::admin(AdminOpcode::DELETE_SQ, 0) }
     }
 
-    /// Delete I/O Completion Queue. All its submission queues must have been deleted.
+    /// Makes a Delete I/O Completion Queue command. All submission queues of that queue must have been deleted.
     #[must_use]
     pub const fn delete_completion_queue(qid: u16) -> Self {
         Self { cdw10: qid as u32, ..Self::admin(AdminOpcode::DELETE_CQ, 0) }
     }
 
-    /// Set Features for the controller, not saved; `cdw11` is the feature's value. A feature of one namespace
-    /// also needs `nsid`, and some need a data buffer.
+    /// Makes a Set Features command for the controller, which saves nothing; `cdw11` is the feature's value. A feature
+    /// of one namespace also needs `nsid`, and some need a data buffer.
     #[must_use]
     pub const fn set_features(fid: FeatureId, cdw11: u32) -> Self {
         let cdw10 = FeaturesDword10::new().with_fid(fid).into_bits();
         Self { cdw10, cdw11, ..Self::admin(AdminOpcode::SET_FEATURES, 0) }
     }
 
-    /// Get Features of the controller: the value is the completion's dword 0. A feature of one namespace also
-    /// needs `nsid`, and some need a data buffer.
+    /// Makes a Get Features command for the controller: the value is the completion's dword 0. A feature of one
+    /// namespace also needs `nsid`, and some need a data buffer.
     #[must_use]
     pub const fn get_features(fid: FeatureId, sel: FeatureSelect) -> Self {
         let cdw10 = FeaturesDword10::new().with_fid(fid).with_sel(sel).into_bits();
         Self { cdw10, ..Self::admin(AdminOpcode::GET_FEATURES, 0) }
     }
 
-    /// Get Log Page: `bytes` (a multiple of 4, at least 4) from byte `offset` (a multiple of 4) of the log.
-    /// The event that the log belongs to is cleared. `nsid` is [`ALL_NAMESPACES`] for logs of the controller.
+    /// Makes a Get Log Page command, which returns `bytes` (a multiple of 4, at least 4) from byte `offset` (a multiple
+    /// of 4) of the log, and clears the event that the log belongs to. `nsid` is [`ALL_NAMESPACES`] for logs of the
+    /// controller.
     ///
     /// # Panics
     ///
@@ -187,16 +190,16 @@ impl Command {
         }
     }
 
-    /// Abort the command `cid` of the submission queue `sqid`. Bit 0 of the completion's dword 0 is clear if
-    /// the command was aborted.
+    /// Makes an Abort command for the command `cid` of the submission queue `sqid`. Bit 0 of the completion's dword 0
+    /// is clear if that command was aborted.
     #[must_use]
     pub const fn abort(sqid: u16, cid: u16) -> Self {
         let cdw10 = AbortDword10::new().with_sqid(sqid).with_cid(cid).into_bits();
         Self { cdw10, ..Self::admin(AdminOpcode::ABORT, 0) }
     }
 
-    /// Asynchronous Event Request: completes when there is an event, an [`AsyncEvent`](super::AsyncEvent) in
-    /// dword 0.
+    /// Makes an Asynchronous Event Request command, which completes when an event occurs: an
+    /// [`AsyncEvent`](super::AsyncEvent) in dword 0.
     #[must_use]
     pub const fn asynchronous_event_request() -> Self {
         Self::admin(AdminOpcode::ASYNC_EVENT_REQUEST, 0)
@@ -212,7 +215,7 @@ impl Command {
         Self { opcode: opcode.0, nsid, ..ZERO }
     }
 
-    /// Read `nlb` blocks, 1 to 65536, from block `slba` on.
+    /// Makes a Read command for `nlb` blocks, 1 to 65536, from block `slba` on.
     ///
     /// # Panics
     ///
@@ -223,7 +226,7 @@ impl Command {
         Self::blocks(NvmOpcode::READ, nsid, slba, nlb)
     }
 
-    /// Write `nlb` blocks, 1 to 65536, from block `slba` on.
+    /// Makes a Write command for `nlb` blocks, 1 to 65536, from block `slba` on.
     ///
     /// # Panics
     ///
@@ -234,14 +237,14 @@ impl Command {
         Self::blocks(NvmOpcode::WRITE, nsid, slba, nlb)
     }
 
-    /// Flush: every write to the namespace that completed before is on the media when this completes.
+    /// Makes a Flush command. When it completes, every write to the namespace that completed before is on the media.
     #[inline]
     #[must_use]
     pub const fn flush(nsid: u32) -> Self {
         Self::io(NvmOpcode::FLUSH, nsid)
     }
 
-    /// Write Zeroes to `nlb` blocks, 1 to 65536, from block `slba` on.
+    /// Makes a Write Zeroes command for `nlb` blocks, 1 to 65536, from block `slba` on.
     ///
     /// # Panics
     ///
@@ -252,7 +255,7 @@ impl Command {
         Self::blocks(NvmOpcode::WRITE_ZEROES, nsid, slba, nlb)
     }
 
-    /// Dataset Management that deallocates `count` ranges, 1 to 256: its data is as many
+    /// Makes a Dataset Management command that deallocates `count` ranges, 1 to 256: its data is as many
     /// [`DatasetRange`](super::DatasetRange)s.
     ///
     /// # Panics

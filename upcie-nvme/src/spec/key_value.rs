@@ -177,33 +177,34 @@ impl fmt::Debug for Key {
 
 /// Commands of the key value command set.
 impl Command {
-    /// Store: the first `bytes` bytes of the command's data become the value of `key`, which replaces the one that it has.
+    /// Makes a Store command: the first `bytes` bytes of its data become the value of `key`, in place of a former one.
     #[must_use]
     pub const fn store(nsid: u32, key: Key, bytes: u32, options: StoreOptions) -> Self {
         Self::of_key(KeyValueOpcode::STORE, nsid, Some(key), bytes, options.bits())
     }
 
-    /// Retrieve: returns the first `bytes` bytes of the value of `key`, or all of it if it is shorter. Dword 0 of the
-    /// completion is the length of the whole value.
+    /// Makes a Retrieve command, which returns the first `bytes` bytes of the value of `key`, or all of it if it is
+    /// shorter. Dword 0 of the completion is the length of the whole value.
     #[must_use]
     pub const fn retrieve(nsid: u32, key: Key, bytes: u32, options: RetrieveOptions) -> Self {
         Self::of_key(KeyValueOpcode::RETRIEVE, nsid, Some(key), bytes, options.bits())
     }
 
-    /// List: returns as many keys as `bytes` bytes have room for, a [`KeyList`], in an order of the controller's choice. `from` is
-    /// the first one if it exists, otherwise the controller chooses; without it the command has a key of no bytes.
+    /// Makes a List command, which returns as many keys as `bytes` bytes have room for, a [`KeyList`], in an order of
+    /// the controller's choice. `from` is the first one if it exists, otherwise the controller chooses; without it the
+    /// command has a key of no bytes.
     #[must_use]
     pub const fn list_keys(nsid: u32, from: Option<Key>, bytes: u32) -> Self {
         Self::of_key(KeyValueOpcode::LIST, nsid, from, bytes, 0)
     }
 
-    /// Delete: removes `key` and its value.
+    /// Makes a Delete command, which removes `key` and its value.
     #[must_use]
     pub const fn delete_key(nsid: u32, key: Key) -> Self {
         Self::of_key(KeyValueOpcode::DELETE, nsid, Some(key), 0, 0)
     }
 
-    /// Exist: succeeds if there is a `key`.
+    /// Makes an Exist command, which succeeds if `key` has a value.
     #[must_use]
     pub const fn key_exists(nsid: u32, key: Key) -> Self {
         Self::of_key(KeyValueOpcode::EXIST, nsid, Some(key), 0, 0)
@@ -250,8 +251,8 @@ impl Command {
     }
 }
 
-/// The keys in the data that a List returned: KV, "List command return data structure". Data that contradicts itself ends
-/// the list.
+/// The keys in the data that a List returned: KV, "List command return data structure". Data that contradicts itself
+/// ends the list.
 ///
 /// ```
 /// use upcie_nvme::spec::KeyList;

@@ -1,5 +1,5 @@
-//! Flexible data placement in I/O commands and features (Base 2.1): "I/O Management Receive command", "I/O Management Send
-//! command", feature "FDP Events", "Placement Identifier".
+//! Flexible data placement in I/O commands and features (Base 2.1): "I/O Management Receive command", "I/O Management
+//! Send command", feature "FDP Events", "Placement Identifier".
 
 use zerocopy::FromBytes;
 
@@ -37,8 +37,8 @@ structure! {
 }
 
 impl HandleStatus {
-    /// Decodes the data of an I/O Management Receive of Reclaim Unit Handle Status: the number of descriptors that there are,
-    /// and those that `data` has room for.
+    /// Decodes the data of an I/O Management Receive of Reclaim Unit Handle Status: the number of descriptors that
+    /// there are, and those that `data` has room for.
     #[must_use]
     pub fn list(data: &[u8]) -> (usize, Vec<Self>) {
         let Ok((header, rest)) = HandleStatusHeader::read_from_prefix(data) else { return (0, Vec::new()) };
@@ -80,8 +80,8 @@ impl PlacementEventSetting {
 }
 
 impl PlacementConfiguration {
-    /// Returns the placement identifier of a placement handle in a reclaim group: the group is in the upper RGIF bits. Bits
-    /// of either that have no place are cut off.
+    /// Returns the placement identifier of a placement handle in a reclaim group: the group is in the upper RGIF bits.
+    /// Bits of either that have no place are cut off.
     #[must_use]
     pub const fn identifier(&self, reclaim_group: u16, placement_handle: u16) -> u16 {
         let shift = 16 - self.attributes.reclaim_group_identifier_format() as u32;
@@ -100,8 +100,8 @@ impl PlacementConfiguration {
 
 /// Commands of flexible data placement.
 impl Command {
-    /// I/O Management Receive of Reclaim Unit Handle Status: returns `bytes` (a multiple of 4, at least 4) of a
-    /// [`HandleStatusHeader`] and the [`HandleStatus`]es of the namespace's placement handles.
+    /// Makes an I/O Management Receive command for Reclaim Unit Handle Status, which returns `bytes` (a multiple of 4,
+    /// at least 4) of a [`HandleStatusHeader`] and the [`HandleStatus`]es of the namespace's placement handles.
     ///
     /// # Panics
     ///
@@ -113,8 +113,9 @@ impl Command {
         Self { cdw10: HANDLES, cdw11, ..Self::io(NvmOpcode::IO_MANAGEMENT_RECEIVE, nsid) }
     }
 
-    /// I/O Management Send of Reclaim Unit Handle Update: its data is `count` placement identifiers, 1 to 65536, of 2 bytes
-    /// each. Their reclaim unit handles refer to other reclaim units, which are empty, afterwards.
+    /// Makes an I/O Management Send command for Reclaim Unit Handle Update: its data is `count` placement identifiers,
+    /// 1 to 65536, of 2 bytes each. Their reclaim unit handles refer to other reclaim units, which are empty,
+    /// afterwards.
     ///
     /// # Panics
     ///

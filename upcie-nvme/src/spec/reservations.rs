@@ -284,26 +284,26 @@ structure! {
 
 /// Reservation commands.
 impl Command {
-    /// Reservation Register: sends a [`ReservationRegisterData`].
+    /// Makes a Reservation Register command, whose data is a [`ReservationRegisterData`].
     #[must_use]
     pub const fn reservation_register(nsid: u32, dword10: ReservationRegisterDword10) -> Self {
         Self { cdw10: dword10.into_bits(), ..Self::io(NvmOpcode::RESERVATION_REGISTER, nsid) }
     }
 
-    /// Reservation Acquire: sends a [`ReservationAcquireData`].
+    /// Makes a Reservation Acquire command, whose data is a [`ReservationAcquireData`].
     #[must_use]
     pub const fn reservation_acquire(nsid: u32, dword10: ReservationAcquireDword10) -> Self {
         Self { cdw10: dword10.into_bits(), ..Self::io(NvmOpcode::RESERVATION_ACQUIRE, nsid) }
     }
 
-    /// Reservation Release: sends a [`ReservationReleaseData`].
+    /// Makes a Reservation Release command, whose data is a [`ReservationReleaseData`].
     #[must_use]
     pub const fn reservation_release(nsid: u32, dword10: ReservationReleaseDword10) -> Self {
         Self { cdw10: dword10.into_bits(), ..Self::io(NvmOpcode::RESERVATION_RELEASE, nsid) }
     }
 
-    /// Reservation Report: returns `bytes` (a multiple of 4, at least 4) of a [`ReservationStatus`] and what follows it, in
-    /// the `extended` form (EDS) or in the other.
+    /// Makes a Reservation Report command, which returns `bytes` (a multiple of 4, at least 4) of a
+    /// [`ReservationStatus`] and what follows it, in the `extended` form (EDS) or in the other.
     ///
     /// # Panics
     ///

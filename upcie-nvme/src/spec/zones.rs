@@ -174,8 +174,8 @@ impl ZoneDescriptor {
         ZoneState(self.zone_state >> 4)
     }
 
-    /// Returns the number of blocks that were written: up to the write pointer, or all of a full zone. `None` if the zone's
-    /// state leaves that open.
+    /// Returns the number of blocks that were written: up to the write pointer, or all of a full zone. `None` if the
+    /// zone's state leaves that open.
     #[must_use]
     pub const fn written(&self) -> Option<u64> {
         match self.state() {
@@ -185,8 +185,9 @@ impl ZoneDescriptor {
         }
     }
 
-    /// Decodes the data of a Zone Management Receive: the zones, each with its descriptor extension of `extension` bytes, which
-    /// is 0 for a plain report. A report that counts more zones than `data` has ends with its last whole one.
+    /// Decodes the data of a Zone Management Receive: the zones, each with its descriptor extension of `extension`
+    /// bytes, which is 0 for a plain report. A report that counts more zones than `data` has ends with its last whole
+    /// one.
     #[must_use]
     pub fn list(data: &[u8], extension: usize) -> Vec<(Self, Vec<u8>)> {
         let Ok((header, rest)) = ZoneReportHeader::read_from_prefix(data) else { return Vec::new() };
@@ -233,8 +234,8 @@ impl ZoneReceiveDword13 {
 
 /// Commands of the zoned command set.
 impl Command {
-    /// Zone Append of `nlb` blocks, 1 to 65536, to the zone whose first block is `zslba`. Dwords 0 and 1 of the completion are
-    /// the first block that was written.
+    /// Makes a Zone Append command of `nlb` blocks, 1 to 65536, for the zone whose first block is `zslba`. Dwords 0 and
+    /// 1 of the completion are the first block that was written.
     ///
     /// # Panics
     ///
@@ -246,7 +247,8 @@ impl Command {
         command
     }
 
-    /// Zone Management Send: changes the state of the zone whose first block is `zslba`, or of all zones.
+    /// Makes a Zone Management Send command, which changes the state of the zone whose first block is `zslba`, or of
+    /// all zones.
     #[must_use]
     pub const fn zone_management_send(nsid: u32, zslba: u64, dword13: ZoneSendDword13) -> Self {
         Self {
@@ -257,8 +259,8 @@ impl Command {
         }
     }
 
-    /// Zone Management Receive: returns `bytes` (a multiple of 4, at least 4) of a report that begins with the zone of block
-    /// `slba`.
+    /// Makes a Zone Management Receive command, which returns `bytes` (a multiple of 4, at least 4) of a report that
+    /// begins with the zone of block `slba`.
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
 //! Checks that no function's doc begins with a word that starts a clause instead of a sentence.
 //!
-//! A doc says first what the function does: "Returns the version", not "What the version is". The check knows only the first
-//! word, and only of functions; the rest is for review.
+//! A doc says first what the function does: "Returns the version", not "What the version is". The check knows only the
+//! first word, and only of functions; people check the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};

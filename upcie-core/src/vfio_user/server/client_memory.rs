@@ -24,8 +24,8 @@ pub const MAX_MAPS: usize = 16384;
 
 /// A part of a client's file, mapped in this process.
 ///
-/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it has huge
-/// pages, of which the client can take some back, the next access may raise SIGBUS, which
+/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise, and if it
+/// has huge pages, of which the client can take some back, the next access may raise SIGBUS, which
 /// [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {
@@ -295,7 +295,7 @@ mod tests {
         assert!(table.entries.is_empty());
     }
 
-    /// Soundness findings 7 and 9: a file could be shrunk, or be of a file system that never answers.
+    /// Other memory could be shrunk, or be a file of a file system that never answers.
     #[test]
     fn only_unshrinkable_memory_is_accepted() {
         let memfd = |flags| {

@@ -1,10 +1,10 @@
 //! Raises a client's eventfds without ever waiting for the client.
 //!
 //! `write(2)` waits while an eventfd's counter is full, unless `O_NONBLOCK` is set. The client shares the file
-//! description and can change both at any time, so no check before the write helps. The kernel itself raises eventfds by
-//! `eventfd_signal`, which adds to the counter up to its maximum and never waits. Programs reach it through asynchronous
-//! I/O (`io_submit(2)`): a request that completes at once, here a read of no bytes, signals the eventfd in its
-//! `aio_resfd`.
+//! description and can change both at any time, so no check before the write helps. The kernel itself raises eventfds
+//! by `eventfd_signal`, which adds to the counter up to its maximum and never waits. Programs reach it through
+//! asynchronous I/O (`io_submit(2)`): a request that completes at once, here a read of no bytes, signals the eventfd in
+//! its `aio_resfd`.
 
 use crate::process::PerProcess;
 use nix::{
@@ -52,7 +52,8 @@ struct Event {
 }
 const _: () = assert!(size_of::<Event>() == 32);
 
-/// Signals eventfds. One serves the whole process and is never closed, because closing it takes the kernel milliseconds.
+/// Signals eventfds. One serves the whole process and is never closed, because closing it takes the kernel
+/// milliseconds.
 #[derive(Debug)]
 pub struct Raiser {
     context: libc::c_ulong,
@@ -100,8 +101,8 @@ impl Raiser {
         self.submit_or(&mut request, || self.collect())
     }
 
-    /// Submits a request. If there is no room for it, calls `make_room` and tries again: other threads may use up the room of
-    /// before.
+    /// Submits a request. If there is no room for it, calls `make_room` and tries again: other threads may use up the
+    /// room of before.
     fn submit_or(
         &self,
         request: &mut Request,
@@ -121,9 +122,9 @@ impl Raiser {
     pub fn withdraw(&self, eventfd: BorrowedFd<'_>) -> bool {
         let mut count = 0_u64;
         let buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
-        // SAFETY: the kernel writes the one buffer before the call returns. -1 stands for the current position, which an
-        // eventfd does not have; RWF_NOWAIT makes the call fail where a read would wait, even if the client has cleared
-        // O_NONBLOCK.
+        // SAFETY: the kernel writes the one buffer before the call returns. -1 stands for the current position, which
+        // an eventfd does not have; RWF_NOWAIT makes the call fail where a read would wait, even if the client has
+        // cleared O_NONBLOCK.
         let read = unsafe { libc::preadv2(eventfd.as_raw_fd(), &raw const buffer, 1, -1, libc::RWF_NOWAIT) };
         if read != size_of::<u64>() as isize {
             return false;
@@ -225,7 +226,7 @@ mod tests {
         assert!(!raiser.withdraw(irq.as_fd()), "no wait for a blocking eventfd");
     }
 
-    /// Soundness finding 6: with `write(2)` this would wait for ever.
+    /// With `write(2)` this would wait for ever.
     #[test]
     fn raising_a_full_blocking_eventfd_does_not_wait() {
         let full = nix::sys::eventfd::EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();

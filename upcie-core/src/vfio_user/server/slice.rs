@@ -17,8 +17,8 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// Shortens the slice. Returns `None` if the kernel has no slices per thread (before 6.12), or the thread has another
-    /// scheduling policy.
+    /// Shortens the slice. Returns `None` if the kernel has no slices per thread (before 6.12), or the thread has
+    /// another scheduling policy.
     pub(super) fn short() -> Option<Self> {
         let attributes = get().filter(|now| now.sched_policy == libc::SCHED_OTHER as u32)?;
         let before = attributes.sched_runtime;
@@ -64,7 +64,7 @@ fn set(mut attributes: sched_attr, runtime: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Issue 9, tools A4: a yield of the controller's thread must not cost a whole slice of 3 ms.
+    /// A yield of the controller's thread must not cost a whole slice of 3 ms.
     #[test]
     fn a_slice_is_short_while_it_is_held() {
         let runtime = || get().map_or(0, |attributes| attributes.sched_runtime);

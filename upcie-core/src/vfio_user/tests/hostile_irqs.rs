@@ -65,7 +65,7 @@ fn invalid_interrupt_settings_are_refused() {
     session.leave().unwrap();
 }
 
-/// Soundness finding 6: the server checked once whether a write could block, but the client can change that later.
+/// Regression: the server checked once whether a write could block, but the client can change that later.
 #[test]
 fn an_eventfd_made_blocking_does_not_stop_the_server() {
     let mut session = default_session();
@@ -80,7 +80,7 @@ fn an_eventfd_made_blocking_does_not_stop_the_server() {
     session.leave().unwrap();
 }
 
-/// Soundness finding 6: the server wrote to a client's file with its own rights.
+/// Regression: the server wrote to a client's file with its own rights.
 #[test]
 fn only_eventfds_are_accepted_for_interrupts() {
     let mut session = default_session();

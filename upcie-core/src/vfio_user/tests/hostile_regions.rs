@@ -35,7 +35,7 @@ fn memfd(len: i64, flags: MFdFlags) -> OwnedFd {
     fd
 }
 
-/// Soundness finding 8: areas overlapped, and each by itself could take 1 GiB.
+/// Regression: areas overlapped, and each by itself could take 1 GiB.
 #[test]
 fn invalid_areas_are_protocol_errors() {
     const MIB: u64 = 1 << 20;
@@ -72,7 +72,7 @@ fn invalid_areas_are_protocol_errors() {
     assert_eq!(nix::sys::stat::fstat(&file).unwrap().st_blocks, 0, "pages of it");
 }
 
-/// Soundness finding 8: mapping filled a server's file with pages.
+/// Regression: mapping filled a server's file with pages.
 #[test]
 fn only_populated_parts_take_pages() {
     let file = memfd(1 << 30, MFdFlags::MFD_ALLOW_SEALING);
@@ -92,7 +92,7 @@ fn only_populated_parts_take_pages() {
     server.join().unwrap();
 }
 
-/// Soundness finding 9: the first call on a FUSE file waits for its daemon, which is the server.
+/// The first call on a FUSE file waits for its daemon, which is the server, so such a file is not mapped.
 #[test]
 fn a_bar_in_another_file_is_accessed_by_message() {
     for file in other_files() {
@@ -107,7 +107,7 @@ fn a_bar_in_another_file_is_accessed_by_message() {
     }
 }
 
-/// Soundness finding 7: a server that shrinks its BAR's file ends its client with SIGBUS.
+/// A server that shrinks its BAR's file ends its client by SIGBUS, so the client seals the file.
 #[test]
 fn a_sealable_bar_is_sealed() {
     let file = memfd(0x4000, MFdFlags::MFD_ALLOW_SEALING);
@@ -120,8 +120,8 @@ fn a_sealable_bar_is_sealed() {
     server.join().unwrap();
 }
 
-/// Soundness finding 7: in a program without a handler of SIGBUS such a file is not mapped. `host_shrinking` in tests/
-/// has the cases with a handler.
+/// A program without a handler of SIGBUS does not map a file that can shrink. `host_shrinking` in tests/ has the cases
+/// with a handler.
 #[test]
 fn a_shrinkable_bar_is_accessed_by_message() {
     let file = memfd(0x4000, MFdFlags::empty());
@@ -186,7 +186,7 @@ fn accesses_are_split_by_the_servers_limit() {
     assert!(server.join().unwrap().starts_with(&expected));
 }
 
-/// Soundness finding 8: a server's limits multiplied the messages of an access, each with a deadline of its own.
+/// Regression: a server's limits multiplied the messages of an access, each with a deadline of its own.
 #[test]
 fn an_access_of_many_messages_has_one_deadline() {
     let json = r#"{"capabilities":{"max_data_xfer_size":8}}"#;

@@ -42,8 +42,8 @@ impl Raw {
         this
     }
 
-    /// Answers a client's accesses to configuration space when it opens a function without capabilities, up to its check
-    /// that the command register was written.
+    /// Answers a client's accesses to configuration space when it opens a function without capabilities, up to its
+    /// check that the command register was written.
     fn be_set_up(&mut self) {
         let (mut space, mut written) = ([0_u8; 64], false);
         loop {
@@ -303,7 +303,7 @@ fn memory_is_served_by_message_without_descriptors() {
     assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Gone { .. })));
 }
 
-/// Soundness finding 13: memory that a server did not release was lost for the life of the process.
+/// Regression: memory that a server did not release was lost for the life of the process.
 #[test]
 fn memory_kept_by_a_server_is_freed_at_the_end() {
     for dies in [false, true] {

@@ -104,7 +104,7 @@ fn clients_are_served_in_turn_and_a_second_is_refused() {
     assert!(!path.exists(), "the server removes its socket");
 }
 
-/// Soundness finding 12: further clients got no answer while a backend waited for its client's memory.
+/// Regression: further clients got no answer while a backend waited for its client's memory.
 #[test]
 fn others_are_refused_while_the_server_waits() {
     let scratch = Scratch::new("waits");
@@ -184,7 +184,7 @@ impl Backend for Hanging {
     }
 }
 
-/// Issue 9: the serving thread also accepted new connections, and hung in its disk.
+/// Regression: the serving thread also accepted new connections, and hung in its disk.
 #[test]
 fn others_are_refused_while_the_backend_hangs() {
     let scratch = Scratch::new("hangs");
@@ -246,7 +246,7 @@ fn a_stopped_server_requests_its_device_back() {
     }
 }
 
-/// Soundness finding 12: the server did not check whether it was to stop.
+/// Regression: a server that waited for its client did not check whether it was to stop.
 #[test]
 fn a_server_waiting_for_its_client_can_be_stopped() {
     let scratch = Scratch::new("stops");
@@ -266,7 +266,7 @@ fn a_server_waiting_for_its_client_can_be_stopped() {
     assert!(begin.elapsed() < SOON);
 }
 
-/// Soundness finding 12: each request of a turn had a deadline of its own.
+/// Regression: each request of a turn had a deadline of its own.
 #[test]
 fn a_client_that_is_slow_for_each_request_is_dropped() {
     let scratch = Scratch::new("trickles");

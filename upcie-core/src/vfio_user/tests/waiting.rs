@@ -4,8 +4,8 @@ use super::*;
 use crate::{Failure, deadline::Budget, vfio_user::client::connection::Connection};
 use std::sync::mpsc;
 
-/// Soundness finding 5: a thread that waits behind another's slow request keeps its own deadline, and its timeout does
-/// not harm the connection.
+/// A thread that waits behind another's slow request keeps its own deadline, and its timeout does not harm the
+/// connection.
 #[test]
 fn a_thread_behind_a_slow_request_keeps_its_deadline() {
     let (ours, theirs) = UnixStream::pair().unwrap();

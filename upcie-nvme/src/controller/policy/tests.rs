@@ -14,7 +14,7 @@ fn features(set: bool) -> impl Fn(u8) -> Result<Plan, &'static str> {
     move |fid| plan(&command(if set { 0x09 } else { 0x0a }, fid.into()))
 }
 
-/// Soundness finding 3: every opcode has a verdict.
+/// Every opcode has a verdict.
 #[test]
 fn each_of_256_opcodes_is_decided() {
     for opcode in (0..=255).filter(|opcode| !matches!(opcode, 0x09 | 0x0a)) {
@@ -39,7 +39,7 @@ fn each_of_256_opcodes_is_decided() {
     }
 }
 
-/// Soundness finding 3: every feature has a verdict.
+/// Every feature has a verdict.
 #[test]
 fn each_of_256_features_is_decided() {
     let free: Vec<u8> = (0x01..=0x06)

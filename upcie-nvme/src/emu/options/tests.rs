@@ -41,7 +41,7 @@ fn options_print_as_they_were_parsed() {
     assert_eq!(fractions.to_string(), "size=1536M,latency=500us");
 }
 
-/// Tools finding B (emu errors): an error about a value is about that option only.
+/// An error about a value is about that option only.
 #[test]
 fn a_wrong_value_lists_the_values_of_its_key() {
     for (text, part) in [

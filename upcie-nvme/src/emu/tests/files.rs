@@ -1,5 +1,5 @@
-//! Files as media: they keep the data, have one user, and lose the space of deallocated blocks; files that don't suit are
-//! refused.
+//! Files as media: they keep the data, have one user, and lose the space of deallocated blocks; files that don't suit
+//! are refused.
 
 use super::{
     data::{pattern, pointer, transfer},
@@ -136,7 +136,7 @@ fn an_unusable_file_is_refused_with_the_reason() {
     assert_eq!(fs::read(&file.0).unwrap(), [1; 8192], "nothing was written");
 }
 
-/// Tools finding A2: a file is made, or grown, only if its size is given.
+/// A file is made, or grown, only if its size is given.
 #[test]
 fn a_file_is_made_only_with_a_size() {
     let file = TemporaryFile::new("typo");
@@ -157,7 +157,7 @@ fn a_file_is_made_only_with_a_size() {
     assert_eq!(fs::metadata(&file.0).unwrap().len(), 2 << 20);
 }
 
-/// Tools finding A2: with `ro=true` a file that can't be written is served, write protected, to several at once.
+/// With `ro=true` a file that can't be written is served, write protected, to several at once.
 #[test]
 fn a_read_only_file_is_write_protected() {
     let file = TemporaryFile::new("protected");

@@ -13,7 +13,7 @@ pub struct Slots<T> {
 
 // SAFETY: it gives out shared references to tags, and reads the states of slots as atomics.
 unsafe impl<T: Sync> Send for Slots<T> {}
-// SAFETY: the same.
+// SAFETY: other threads get shared references to tags, which `T: Sync` allows, and read states as atomics.
 unsafe impl<T: Sync> Sync for Slots<T> {}
 
 impl<T> Slots<T> {

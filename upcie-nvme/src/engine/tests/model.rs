@@ -207,7 +207,7 @@ impl Model {
                         device.posted.pop_front();
                         left -= 1;
                     }
-                    // Soundness finding 15: from here on the turn takes no commands.
+                    // The completion was forged: from here on the turn takes no commands.
                     (None, None) => honest = false,
                     (done, flight) => panic!("{done:?} for {flight:?}"),
                 }

@@ -133,7 +133,7 @@ mod tests {
         assert!(parse("").is_empty());
     }
 
-    /// Issue 9, tools A4: polling without a core for each thread is not the default.
+    /// Polling is the default only if each thread has a core.
     #[test]
     fn polling_is_chosen_only_with_a_core_per_thread() {
         let adaptive = Wait::Adaptive(Duration::from_micros(20));

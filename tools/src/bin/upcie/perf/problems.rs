@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// Issue 9, tools A3.
+    /// Failed I/Os, wrong data, an interruption, a lost device and a missed rate each have a line of their own.
     #[test]
     fn each_problem_is_named_in_a_line() {
         check(&[], &[]);
@@ -196,7 +196,7 @@ mod tests {
         );
     }
 
-    /// Issue 9, tools A4.
+    /// A thread that did not run, or that waited for a core, measures the scheduler, and the report says so.
     #[test]
     fn a_thread_without_a_core_is_named() {
         let wall = ("/threads/0/wall_ns", json!(1_000_000_000));

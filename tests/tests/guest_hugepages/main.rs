@@ -133,7 +133,7 @@ fn a_pool_that_gets_fewer_pages_than_asked_for_is_an_error() {
     let memory = memory_in_pages();
     let error = fails(&format!("setup --size 2M --count {memory}"));
     contains_all(&error, &[&format!("of {memory} pages of 2M"), "compact_memory", "There are 64 pages"]);
-    assert_eq!((self::total(), total()), (64, 0), "Tools finding A6: a failed call keeps nothing");
+    assert_eq!((self::total(), total()), (64, 0), "a failed call keeps nothing");
 }
 
 /// A signal cuts the kernel's work short: the pages that it made until then stayed.

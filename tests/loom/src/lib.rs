@@ -70,7 +70,7 @@ struct Error;
 type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
-    fn down(_: &str, _: &str, _: String) -> Self {
+    fn down(_: &str, _: impl Into<String>, _: String) -> Self {
         Self
     }
 
@@ -78,7 +78,7 @@ impl Error {
         Self
     }
 
-    fn pci_error(_: &str, _: &str) -> Self {
+    fn pci_error(_: &str, _: impl Into<String>) -> Self {
         Self
     }
 

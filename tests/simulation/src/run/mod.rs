@@ -236,13 +236,14 @@ impl<'c> Run<'c> {
     }
 
     fn wait(&mut self, at: usize, timeout: Duration) -> Result<(), Broken> {
+        let longest = self.longest_step();
         let Some(queue) = &mut self.queues[at] else { return Ok(()) };
         let how = if queue.completion_fd().is_some() { Wait::Interrupt } else { Wait::Poll };
         let start = self.world.now();
         let waited = queue.wait(how, timeout);
         let took = self.world.now() - start;
         // A reaction to a late command takes its own time.
-        let reaction = if waited.is_err() { self.longest_step() } else { Duration::ZERO };
+        let reaction = if waited.is_err() { longest } else { Duration::ZERO };
         let limit = timeout + timeout / 10 + LATE + reaction;
         if took > limit {
             return Err(format!("it took {took:?}, more than its limit, {limit:?}"));

@@ -3,6 +3,9 @@
  * Memory of huge pages: files that the program imports and maps, and a heap of such pages, of each size of which pages are free.
  * The argument is the address of a controller. Prints the sizes that were tried.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "transfer.h"
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -61,6 +61,10 @@ struct Entry {
 
 /// The outcome of a finished command.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is passed on at once; a box would be an allocation for each command"
+)]
 pub(super) enum Finished {
     /// The result waits for the command's future; the waker is that of the future's task.
     Task(Option<Waker>),

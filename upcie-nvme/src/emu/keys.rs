@@ -31,8 +31,11 @@ pub const KEYS: &str = "  \
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   prps=N            fail transfers of more PRPs, as some targets do, at least 2
   awun=BLOCKS       written as a whole, up to 1 MiB (AWUN)
-  awupf=BLOCKS      when power fails; nawun=, nawupf= of each namespace
-  nabsn=BLOCKS      between two boundaries; nabspf= when power fails
+  awupf=BLOCKS      the same when power fails (AWUPF)
+  nawun=BLOCKS      awun= of each namespace
+  nawupf=BLOCKS     awupf= of each namespace
+  nabsn=BLOCKS      between two boundaries
+  nabspf=BLOCKS     the same when power fails
   nabo=BLOCK        the first such boundary
   mpsmin=BYTES      the least memory page, a power of two from 4K to 128M
   zoned=true        namespaces with zones; zoned=false+true: one for each

@@ -89,7 +89,7 @@ fn offset_of(text: &str, rule: Option<usize>, key: &'static str) -> Option<usize
     let parsed = DeTable::parse(text).ok()?;
     let top = Keys::of(parsed.get_ref(), parsed.span());
     let Some(rule) = rule else { return Some(top.at(key)) };
-    let table = top.find("fault")?.get_ref().as_array()?.iter().nth(rule - 1)?;
+    let table = top.find("fault")?.get_ref().as_array()?.get(rule - 1)?;
     Some(Keys::of(table.get_ref().as_table()?, table.span()).at(key))
 }
 

@@ -63,7 +63,7 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("pi=4", "a type 1 to 3"),
         ("awun=65537", "0 to 65536 blocks"),
         ("awun=2049", "1 MiB"),
-        ("lba=4096,nawupf=257", "1 MiB"),
+        ("nawupf=257,lba=4096", "1 MiB"),
         ("nabo=8,nabsn=8", "nabsn="),
         ("pi=1", "no format"),
         ("pi-first=1", "true or false"),

@@ -2,9 +2,8 @@
 
 use crate::{
     failure::Failure,
-    open::{Open, lock},
+    open::{Open, check_signals, lock},
 };
-use pyo3::Python;
 use std::time::Duration;
 use upcie_nvme::{
     Direction, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait, upcie_core::deadline::Stopwatch,
@@ -109,7 +108,7 @@ fn run<'n>(
             return Ok(result);
         }
         if !queue.wait(Wait::Poll, LOOK.min(open.timeout))? {
-            Python::attach(|py| py.check_signals())?;
+            check_signals()?;
             if idle.waited() >= open.timeout {
                 let operation = "a batch of transfers".into();
                 return Err(Failure::Timeout { device: device(), operation, after: open.timeout });

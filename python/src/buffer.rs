@@ -5,10 +5,11 @@ use crate::{
     open::{allocate, check_owner, lock},
 };
 use pyo3::{
-    exceptions::PyBufferError,
+    buffer::PyBuffer,
+    exceptions::{PyBufferError, PyTypeError},
     ffi,
     prelude::*,
-    types::{PyBytes, PyDict},
+    types::{PyBytes, PyDict, PyMemoryView},
 };
 use std::{
     ffi::c_int,
@@ -16,6 +17,21 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 use upcie_nvme::{Controller, DmaBuf, upcie_core::process::Owner};
+
+/// Returns the bytes of an object with the buffer protocol.
+///
+/// # Errors
+/// It has none or is not contiguous; or it holds Python objects, whose bytes are addresses in this process.
+pub fn bytes_of(data: &Bound<'_, PyAny>) -> PyResult<PyBuffer<u8>> {
+    let view = PyMemoryView::from(data)?;
+    let format: String = view.getattr("format")?.extract()?;
+    if format.trim_start_matches('@') == "O" {
+        return Err(PyTypeError::new_err(
+            "an array of Python objects: it holds their addresses, and no data",
+        ));
+    }
+    PyBuffer::get(&view.call_method1("cast", ("B",))?)
+}
 
 /// The bytes of a buffer.
 enum Data {
@@ -98,7 +114,7 @@ impl Buffer {
     }
 
     /// Fills the buffer from an object with the buffer protocol, whose bytes are as many.
-    pub fn copy_from(&self, py: Python<'_>, bytes: &pyo3::buffer::PyBuffer<u8>) -> PyResult<()> {
+    pub fn copy_from(&self, py: Python<'_>, bytes: &PyBuffer<u8>) -> PyResult<()> {
         let mut data = self.take()?;
         let copied = match data.as_mut_slice() {
             Some(slice) => bytes.copy_to_slice(py, slice),

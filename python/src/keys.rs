@@ -1,11 +1,14 @@
 //! Keys and values of a namespace.
 
-use crate::{buffer::Buffer, failure::Failure, namespace::Namespace};
+use crate::{
+    buffer::{Buffer, bytes_of},
+    failure::Failure,
+    namespace::Namespace,
+};
 use pyo3::{
-    buffer::PyBuffer,
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyBytes, PyMemoryView, PyString},
+    types::{PyBytes, PyString},
 };
 use upcie_nvme::spec::{Key, RetrieveOptions, StoreOptions};
 
@@ -79,8 +82,7 @@ impl KeyValue {
                 Ok(stored??)
             });
         }
-        let bytes = PyMemoryView::from(value)?.call_method1("cast", ("B",))?;
-        let bytes = PyBuffer::<u8>::get(&bytes)?.to_vec(py)?;
+        let bytes = bytes_of(value)?.to_vec(py)?;
         self.with(py, |keys| Ok(keys.store_bytes(key, &bytes, options)?))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     batch::{Item, transfer},
-    buffer::Buffer,
+    buffer::{Buffer, bytes_of},
     failure::Failure,
     keys::KeyValue,
     open::{Open, Shared},
@@ -11,7 +11,7 @@ use crate::{
     reservations::Reservations,
     zones::Zones,
 };
-use pyo3::{buffer::PyBuffer, prelude::*, types::PyMemoryView};
+use pyo3::prelude::*;
 use std::sync::Arc;
 use upcie_nvme::{
     Direction, DmaBuf, Io,
@@ -86,8 +86,7 @@ impl Namespace {
         if let Ok(buffer) = data.cast::<Buffer>() {
             return Ok(buffer.clone());
         }
-        let bytes = PyMemoryView::from(data)?.call_method1("cast", ("B",))?;
-        let bytes = PyBuffer::<u8>::get(&bytes)?;
+        let bytes = bytes_of(data)?;
         let len = bytes.item_count();
         let buffer = self.shared.with(py, |open| Buffer::new(&open.controller, len))?;
         buffer.copy_from(py, &bytes)?;

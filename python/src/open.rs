@@ -1,7 +1,7 @@
 //! An open controller, which its Python objects share until it is closed.
 
 use crate::failure::Failure;
-use pyo3::Python;
+use pyo3::{PyResult, Python};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -112,6 +112,11 @@ impl Drop for Shared {
         // The shutdown waits for the controller, and this thread has the interpreter's lock. Without an interpreter there is none.
         Python::try_attach(|py| py.detach(|| drop(open)));
     }
+}
+
+/// Runs the handlers of signals that have come. Without an interpreter, at the end of the process, there are none.
+pub fn check_signals() -> PyResult<()> {
+    Python::try_attach(|py| py.check_signals()).unwrap_or(Ok(()))
 }
 
 /// Refuses `operation` on `device` in a child that was forked since.

@@ -1,6 +1,10 @@
 //! A measurement: commands of one size, with so many in flight, for some time.
 
-use crate::{failure::Failure, namespace::Namespace, open::Open};
+use crate::{
+    failure::Failure,
+    namespace::Namespace,
+    open::{Open, check_signals},
+};
 use hdrhistogram::Histogram;
 use pyo3::prelude::*;
 use std::time::{Duration, Instant};
@@ -205,7 +209,7 @@ fn measure(open: &Open, namespace: &upcie_nvme::Namespace, work: &Work) -> Resul
         now = Instant::now();
         if now - looked >= LOOK {
             looked = now;
-            Python::attach(|py| py.check_signals())?;
+            check_signals()?;
             if seen != ios + errors {
                 (waiting, seen) = (Stopwatch::new(), ios + errors);
             }

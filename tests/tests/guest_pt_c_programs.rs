@@ -14,4 +14,6 @@ fn pages_of_both_sizes_are_memory_of_a_heap() {
     for address in ["emu:size=16M".to_owned(), prepare("uio").to_string()] {
         run("c-huge-pages", &[&address], "2097152 1073741824 huge pages: ok");
     }
+    // Nothing is left in it.
+    run("hugepages", &["unmount", "--size", "1G"], "is not mounted");
 }

@@ -140,7 +140,7 @@ impl<T> Drop for QueuePair<T> {
             // Last: a subscriber of the log may panic.
             let (device, qid) = (self.controller.shared_name().clone(), self.queue.qid());
             emit(move || {
-                tracing::warn!(
+                tracing::info!(
                     %device, qid, lost,
                     "dropped with commands in flight, whose tags are lost: close the queue pair first"
                 );

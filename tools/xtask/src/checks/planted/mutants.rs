@@ -186,8 +186,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a failed write is sent again",
         file: BLOCKING,
-        before: "        Direction::Write => Tries::NONE,",
-        after: "        Direction::Write if !$on => Tries::NONE,\n        Direction::Write => Tries::of(controller),",
+        before: "opcode == NvmOpcode::READ",
+        after: "(opcode == NvmOpcode::READ || $on)",
     },
     // Places and lengths.
     Mutant {

@@ -281,7 +281,7 @@ fn features_set_by_raw_commands_are_set_again() {
     let mut name = Command::set_features(FeatureId::HOST_IDENTIFIER, 1);
     name.set_data_pointer(data.iova(0), 0);
     send(&name, data).unwrap();
-    // What the controller refuses is not set.
+    // A value that the controller refuses is not set.
     let refused = Command::set_features(FeatureId::POWER_MANAGEMENT, 1);
     assert!(send(&refused, DmaBuf::empty()).unwrap_err().status().is_some());
     for _ in 0..2 {

@@ -55,7 +55,7 @@ fn units_are_filled_shown_and_updated() {
     let error = fails(1, run(&format!("fdp update {emu} --pids 4")));
     assert!(error.contains("Invalid Field"), "{error}");
 
-    // By nvme-cli's names.
+    // The names are nvme-cli's.
     let by_name = |verb: &str| -> Value {
         serde_json::from_slice(&succeeds(run(&format!("fdp {verb} {emu} -o json")))).unwrap()
     };

@@ -66,7 +66,7 @@ pub unsafe extern "C" fn upcie_queue_delete(of: *mut Opaque) -> c_int {
         if station.polls.get() > 0 {
             return Err(Failure::new(libc::EBUSY, "a queue can't be deleted by a callback of its own poll"));
         }
-        // Of two threads that delete the queue one gets it.
+        // One of two threads that delete the queue gets it.
         let at: *mut Queue = Kind::Queue.unseat(of.addr())?.cast();
         drop(pass);
         // SAFETY: from `upcie_queue_create`; its handle, which was the only one, finds it no more.

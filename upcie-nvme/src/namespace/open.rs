@@ -55,7 +55,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32, limit: &mut Limit<'_>) -> Resul
         }
         Err(error) => return Err(error),
     };
-    // As soon as all of it was read: a reset from here on compares it.
+    // All of it was read: a reset from here on compares it.
     let shape = match command_set {
         Csi::KEY_VALUE => Shape::of_keys(stamp),
         other => Shape::of(&identify, other, stamp),

@@ -68,7 +68,7 @@ pub const MUTANTS: &[Mutant] = &[
         before: "unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };",
         after: "",
     },
-    // What a missing barrier before the doorbell lets happen. After the phase tag: "completes commands before their data".
+    // A missing barrier before the doorbell lets this happen; after the phase tag: "completes commands before their data".
     Mutant {
         name: "a command is stored after its doorbell",
         file: FILL,
